@@ -1,0 +1,78 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+import os
+import re
+import shutil
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+
+
+class BuildPy(build_py):
+    """Puts configs and tools where MIM and MMEngine look: ``mmfishnet/.mim``.
+
+    An editable install gets links to them, any other build gets copies; these
+    go to the build folder, so the source tree never holds a stale one.
+    """
+
+    def run(self):
+        super().run()
+        base = ROOT if self.editable_mode else Path(self.build_lib)
+        mim = base / 'mmfishnet' / '.mim'
+        shutil.rmtree(mim, ignore_errors=True)
+        mim.mkdir(parents=True)
+        for name in ('configs', 'tools', 'model-index.yml'):
+            source = ROOT / name
+            if self.editable_mode:
+                (mim / name).symlink_to(os.path.relpath(source, mim))
+            elif source.is_dir():
+                shutil.copytree(
+                    source,
+                    mim / name,
+                    ignore=shutil.ignore_patterns('__pycache__', '*.py[cod]'))
+            else:
+                shutil.copy2(source, mim / name)
+
+
+def read(name):
+    return (ROOT / name).read_text(encoding='utf-8')
+
+
+def requirements(name):
+    lines = read(f'requirements/{name}.txt').splitlines()
+    return [line for line in lines if line and not line.startswith('#')]
+
+
+setup(
+    name='mmfishnet',
+    version=re.search(r"__version__ = '(.+)'",
+                      read('mmfishnet/version.py')).group(1),
+    description='FishNet, a backbone for image, region and pixel level '
+    'prediction, for MMDetection and MMPretrain',
+    long_description=read('README.md'),
+    long_description_content_type='text/markdown',
+    author='mmfishnet authors',
+    license='Apache-2.0',
+    keywords='computer vision, object detection, instance segmentation, '
+    'image classification',
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Operating System :: POSIX',
+        'Programming Language :: Python :: 3',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    ],
+    packages=find_packages(include=['mmfishnet', 'mmfishnet.*']),
+    python_requires='>=3.9',
+    # Not torch and OpenMMLab's packages: they come in several builds and under
+    # several names, and pip must not replace the ones at hand. mmfishnet
+    # checks their versions when it is imported.
+    install_requires=requirements('runtime'),
+    extras_require={
+        'mminstall': requirements('mminstall'),
+        'tests': requirements('tests'),
+        'all': requirements('mminstall') + requirements('tests'),
+    },
+    cmdclass={'build_py': BuildPy},
+    zip_safe=False)

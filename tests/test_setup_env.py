@@ -1,0 +1,286 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location('setup_env', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+setup_env = load(ROOT / 'tools/setup_env.py')
+
+MAINTAINED = {
+    'onedl-mmengine': '0.10.12',
+    'onedl-mmcv': '2.3.6',
+    'onedl-mmdetection': '3.5.1',
+    'onedl-mmpretrain': '1.3.6',
+}
+CLASSIC = {
+    'mmengine': '0.10.7',
+    'mmcv': '2.1.0',
+    'mmdet': '3.3.0',
+    'mmpretrain': '1.2.0',
+    'setuptools': '80.9.0',
+}
+
+
+# ---- decisions ------------------------------------------------------------
+@pytest.mark.parametrize('torch, torchvision, plan', [
+    (None, None, ['torch===2.13.0', 'torchvision==0.28.0']),
+    ('1.13.1', '0.14.1', ['torch===2.13.0', 'torchvision==0.28.0']),
+    ('2.13.0+cpu', None, ['torchvision==0.28.*']),
+    ('2.0.1+cu118', None, ['torchvision==0.15.*']),
+    ('2.4.0', '0.19.0', []),
+    ('2.14.1', '0.29.1', []),
+])
+def test_torch_that_works_is_kept(torch, torchvision, plan):
+    assert setup_env.plan_torch(torch, torchvision) == plan
+
+
+def test_pinned_torch_and_torchvision_match():
+    torch, torchvision = setup_env.read_requirements('torch')
+    assert torch.startswith('torch===')
+    expected = setup_env.matching_torchvision(torch.split('===')[1])
+    assert torchvision.startswith(expected.rstrip('*'))
+
+
+@pytest.mark.parametrize('stack', ['maintained', 'classic'])
+def test_pinned_packages_are_supported(stack):
+    plan = setup_env.plan_stack(stack, {}, own=True)
+    for module in ('mmengine', 'mmcv', 'mmdet', 'mmpretrain'):
+        name, version = plan[module].split('==')
+        assert name in setup_env.versions.DISTRIBUTIONS[module]
+        assert setup_env.versions.is_supported(module, version)
+
+
+@pytest.mark.parametrize('installed, stack', [
+    ({}, None),
+    ({'torch': '2.13.0'}, None),
+    (MAINTAINED, 'maintained'),
+    (CLASSIC, 'classic'),
+    ({'mmcv-lite': '2.1.0'}, 'classic'),
+])
+def test_present_stack(installed, stack):
+    assert setup_env.present_stack(installed) == stack
+
+
+def test_mixed_stacks_are_refused():
+    with pytest.raises(setup_env.SetupError, match='onedl-mmcv, mmcv'):
+        setup_env.present_stack({'onedl-mmcv': '2.3.6', 'mmcv': '2.1.0'})
+
+
+def test_ours_follows_the_pins():
+    assert setup_env.plan_stack('maintained', MAINTAINED, own=True) == {}
+    older = {**MAINTAINED, 'onedl-mmcv': '2.3.5'}
+    assert setup_env.plan_stack('maintained', older, own=True) == {
+        'mmcv': 'onedl-mmcv==2.3.6'
+    }
+
+
+def test_theirs_is_kept_and_completed():
+    older = {**MAINTAINED, 'onedl-mmcv': '2.3.5'}
+    del older['onedl-mmpretrain']
+    assert setup_env.plan_stack('maintained', older, own=False) == {
+        'mmpretrain': 'onedl-mmpretrain==1.3.6'
+    }
+    # setuptools without pkg_resources, which the classic packages import
+    assert setup_env.plan_stack('classic', CLASSIC, own=False) == {
+        'setuptools': 'setuptools<81'
+    }
+
+
+def test_theirs_is_not_replaced():
+    old = {**CLASSIC, 'mmcv': '2.0.1'}
+    with pytest.raises(setup_env.SetupError, match='mmcv 2.0.1'):
+        setup_env.plan_stack('classic', old, own=False)
+
+
+@pytest.mark.parametrize('cuda, gpu, force, wanted', [
+    (None, False, '1', False),
+    ('13.0', False, None, False),
+    ('13.0', False, '1', True),
+    ('13.0', True, None, True),
+    ('13.0', True, '0', False),
+])
+def test_cuda_where_there_is_a_gpu(cuda, gpu, force, wanted):
+    torch = {'cuda': cuda, 'gpu': gpu}
+    assert setup_env.wants_cuda(torch, force) is wanted
+
+
+@pytest.mark.parametrize('cuda, fits', [('13.0', True), ('13.2', True),
+                                        ('12.8', False)])
+def test_nvcc_is_of_torchs_cuda(cuda, fits):
+    printed = 'Cuda compilation tools, release 13.0, V13.0.88\n'
+    assert setup_env.nvcc_fits(printed, cuda) is fits
+    assert not setup_env.nvcc_fits('', cuda)
+
+
+def test_torch_chooses_the_standard():
+    """Lines of mmcv's setup.py; a compiler takes the last -std it is given."""
+    setup_py = """
+    if parse_version(torch.__version__) <= parse_version('1.12.1'):
+        extra_compile_args['cxx'] = ['-std=c++14']
+    else:
+        extra_compile_args['cxx'] = ['-std=c++17']
+    if True:
+        extra_compile_args['nvcc'] += ['-std=c++17']
+    """
+    text = setup_env.unpin_standard(setup_py)
+    assert 'c++17' not in text
+    assert "extra_compile_args['cxx'] = []\n" in text
+    assert "extra_compile_args['nvcc'] += []\n" in text
+
+
+def test_compile_jobs():
+    assert setup_env.compile_jobs(16, 8) == 4
+    assert setup_env.compile_jobs(2, 24) == 2
+    assert setup_env.compile_jobs(4, 1) == 1
+
+
+@pytest.mark.parametrize('line, text', [
+    ('  [57/153] c++ -MMD -MF /tmp/nms.o.d', 'compiling ops: 57/153 files'),
+    ('Collecting torch===2.13.0\n', 'Collecting torch===2.13.0'),
+    ('Installing collected packages: a, b, c\n', 'Installing 3 packages'),
+    ('  creating build/lib', None),
+    ('', None),
+])
+def test_progress(line, text):
+    assert setup_env.progress_of(line) == text
+
+
+@pytest.mark.parametrize('output, text', [
+    ("OSError: [Errno 28] No space left on device: '/x'", 'disk is full'),
+    ('Temporary failure in name resolution', 'network'),
+    ('fatal error: Python.h: No such file or directory', 'python3-dev'),
+    ('c++: fatal error: Killed signal terminated program', 'MAX_JOBS=1'),
+    ('The virtual environment was not created successfully because '
+     'ensurepip is not available.', 'python3-venv'),
+    ('something else', 'log'),
+])
+def test_advice(output, text):
+    assert text in setup_env.advice(output)
+
+
+# ---- the command ----------------------------------------------------------
+@pytest.fixture(scope='module')
+def checkout(tmp_path_factory):
+    """A copy of what the set-up needs: it writes beside its sources."""
+    folder = tmp_path_factory.mktemp('checkout')
+    for name in ('configs', 'mmfishnet', 'requirements', 'tools'):
+        shutil.copytree(
+            ROOT / name,
+            folder / name,
+            ignore=shutil.ignore_patterns('__pycache__', '.mim'))
+    for name in ('LICENSE', 'README.md', 'model-index.yml', 'pyproject.toml',
+                 'setup.py'):
+        shutil.copy2(ROOT / name, folder)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def their_env(checkout):
+    """An environment in which all that this one has is installed."""
+    env = checkout / 'env'
+    venv.create(env, symlinks=True)
+    packages = sysconfig.get_path('purelib')
+    site, = env.glob('lib/python*/site-packages')
+    (site / 'theirs.pth').write_text(packages)
+    return env
+
+
+def run(checkout, *args, **env):
+    return subprocess.run(
+        [sys.executable, checkout / 'tools/setup_env.py', *args],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={
+            **os.environ, 'PIP_NO_INDEX': '1',
+            **env
+        })
+
+
+@pytest.mark.slow
+def test_environment_that_is_complete(checkout, their_env):
+    """Everything is kept, mmfishnet is added, and then nothing is to do."""
+    before = setup_env.Setup(their_env, None, []).probe()['installed']
+    done = run(checkout, their_env)
+    assert done.returncode == 0, done.stdout
+    for number, step in enumerate(setup_env.STEPS, 1):
+        assert re.search(rf'\[{number}/6\] {step}: .* \(\d+ s\)',
+                         done.stdout), done.stdout
+    assert done.stdout.count('kept') == 3
+    after = setup_env.Setup(their_env, None, []).probe()['installed']
+    assert after == {**before, 'mmfishnet': after['mmfishnet']}
+    assert (checkout / 'mmfishnet/.mim/configs').is_symlink()
+
+    start = time.monotonic()
+    done = run(checkout, their_env)
+    assert done.stdout == f'{their_env} is up to date.\n'
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.slow
+def test_what_makes_it_out_of_date(checkout, their_env):
+    setup = load(checkout / 'tools/setup_env.py').Setup(their_env, None, [])
+    setup.write_stamp(asked=setup.asked(), installed=setup.tracked())
+    (checkout / 'mmfishnet/.mim').mkdir(exist_ok=True)
+    assert setup.is_up_to_date()
+
+    pins = checkout / 'requirements/torch.txt'
+    text = pins.read_text()
+    pins.write_text(text.replace('2.13.0', '2.14.0'))
+    assert not setup.is_up_to_date()
+    pins.write_text(text)
+    assert setup.is_up_to_date()
+
+    setup.write_stamp(installed={**setup.tracked(), 'torch': '2.12.0'})
+    assert not setup.is_up_to_date()
+
+
+def test_failure_names_step_log_and_remedy(checkout):
+    env = checkout / 'offline'
+    done = run(
+        checkout,
+        env,
+        PIP_NO_INDEX='0',
+        PIP_INDEX_URL='http://127.0.0.1:9/',
+        PIP_RETRIES='0',
+        PIP_CONFIG_FILE=os.devnull,
+        PIP_FIND_LINKS='')
+    assert done.returncode == 1
+    assert 'failed in step "environment"' in done.stdout
+    assert f'The whole log: {checkout}/.cache/setup_env.log' in done.stdout
+    assert 'check the network' in done.stdout
+    # what was begun is ours, and the next run goes on
+    assert json.loads((env / setup_env.STAMP).read_text())['created']
+
+
+def test_folder_that_is_no_environment(checkout):
+    done = run(checkout, checkout / 'configs')
+    assert done.returncode == 1
+    assert 'holds no Python' in done.stdout
+    assert not (checkout / 'configs/bin').exists()
+
+
+def test_folder_of_wheels_is_missing(checkout):
+    done = run(checkout, MMFISHNET_WHEELS='/no/such/folder')
+    assert done.returncode == 2
+    assert 'there is no folder /no/such/folder' in done.stdout

@@ -1,0 +1,7 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+from .fishnet import FishNet
+from .fishnext import FishNeXt
+from .preact_resnet import PreActResNet
+from .score import FishNetScore
+
+__all__ = ['FishNeXt', 'FishNet', 'FishNetScore', 'PreActResNet']

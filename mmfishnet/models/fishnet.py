@@ -1,0 +1,405 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+from __future__ import annotations
+
+from functools import partial
+from typing import Sequence
+
+from mmengine.model import BaseModule, Sequential
+from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock
+
+from ..registry import MODELS, register
+from .blocks import (INIT_CFG, Bottleneck, Bridge, ChannelReduction,
+                     Stage, build_norm, pre_act_conv)
+from .wiring import OUTPUTS, StagePlan, check_arch, plan_fish
+
+# Down-sampling of tail and head (Table 2). All of them give ceil(H / 2), as
+# the strided convolutions of other backbones do.
+POOLINGS = dict(
+    max2=partial(nn.MaxPool2d, 2, stride=2, ceil_mode=True),
+    max3=partial(nn.MaxPool2d, 3, stride=2, padding=1),
+    avg2=partial(nn.AvgPool2d, 2, stride=2, ceil_mode=True))
+DOWN_SAMPLES = (*POOLINGS, 'conv')
+STEMS = ('conv3x3', 'conv7x7', 'residual')
+
+
+def _conv_norm_relu(in_channels: int, out_channels: int, kernel: int,
+                    stride: int, norm_cfg: dict) -> list[nn.Module]:
+    return [
+        nn.Conv2d(
+            in_channels,
+            out_channels,
+            kernel,
+            stride=stride,
+            padding=kernel // 2,
+            bias=False),
+        build_norm(norm_cfg, out_channels),
+        nn.ReLU(inplace=True)
+    ]
+
+
+@register(MODELS)
+class FishNet(BaseModule):
+    """FishNet backbone (Sun et al., NeurIPS 2018).
+
+    A tail that goes down to stride 32, a bridge, a body of UR-blocks that
+    comes back up to stride 4 and a head of DR-blocks that goes down again
+    (Figure 2, section 3); who reads whom stands in ``wiring.py``.
+
+    The features of an image (N, C, H, W) with H, W >= 32 are
+    (N, ``out_channels[i]``, ceil(H / ``out_strides[i]``),
+    ceil(W / ``out_strides[i]``)).
+
+    Args:
+        depth (int | dict): 99, 150 or 201, the authors' released models, or
+            a stage table of one's own, see
+            :func:`~mmfishnet.models.wiring.check_arch`. Defaults to 150.
+        in_channels (int): Channels of the image. Defaults to 3.
+        out_indices (Sequence[int]): Which features of the head to return: 0,
+            1, 2 are the refined features at strides 4, 8, 16, and 3 is the
+            last concatenation, at stride 32. What they do not need is not
+            built. Defaults to (0, 1, 2, 3).
+        frozen_stages (int): Parts that are neither trained nor update their
+            statistics: 0 is the stem, n the stem and the first n of the
+            ten stages tail1 to head3; -1 freezes nothing. Defaults to -1.
+        norm_cfg (dict): Config of the norm layers (BN, SyncBN or GN; for GN
+            ``num_groups`` is an upper bound that narrow layers lower).
+            Defaults to ``dict(type='BN', requires_grad=True)``.
+        norm_eval (bool): Whether batch norm layers stay in evaluation mode,
+            that is, keep their statistics. Defaults to False.
+        with_cp (bool): Whether to recompute residual blocks in the backward
+            pass to save memory. Defaults to False.
+        stem (str): What comes before the tail, from the image to stride 4:
+            three 3x3 convolutions ('conv3x3', the released models), a 7x7
+            one ('conv7x7') or two residual blocks ('residual', section 4.3),
+            each followed by a 3x3 max-pooling. Defaults to 'conv3x3'.
+        down_sample (str): Down-sampling of tail and head (Table 2): 'max2'
+            and 'max3' are 2x2 and 3x3 max-pooling, 'avg2' is 2x2 average
+            pooling, 'conv' gives the last residual block of each stage of
+            tail and head a stride of 2. Defaults to 'max2'.
+        dilated_parts (Sequence[str]): Which of 'body' and 'head' use
+            dilated convolutions (section 4.3). Defaults to ('body', ).
+        dcn (dict, optional): Config of deformable convolutions, such as
+            ``dict(type='DCNv2', deform_groups=1)``. Defaults to None.
+        stage_with_dcn (Sequence[str]): Stages, such as 'head3', in whose
+            blocks, those of the transfer included, the 3x3 convolutions are
+            deformable. Defaults to ().
+        init_cfg (dict | list[dict], optional): Initialisation. Defaults to
+            None: Kaiming for convolutions, ones for norms.
+
+    Attributes:
+        out_channels (tuple[int]): Channels of the returned features.
+        out_strides (tuple[int]): Their strides.
+        stages (tuple[StagePlan]): The plan of every stage that was built.
+
+    Raises:
+        KeyError, TypeError, ValueError: If an argument or an entry of the
+            stage table is not allowed; the message names it.
+
+    Example:
+        >>> import torch
+        >>> from mmfishnet.models import FishNet
+        >>> model = FishNet(150).eval()
+        >>> for feature in model(torch.rand(1, 3, 64, 64)):
+        ...     print(tuple(feature.shape))
+        (1, 320, 16, 16)
+        (1, 832, 8, 8)
+        (1, 1600, 4, 4)
+        (1, 2112, 2, 2)
+    """
+
+    # Output channels of a residual block over those of its 3x3 convolution.
+    expansion = 4
+
+    arch_settings = {
+        99:
+        dict(
+            tail=(2, 2, 6),
+            bridge=2,
+            body=(1, 1, 1),
+            head=(1, 2, 2),
+            body_transfer=(1, 1, 1),
+            head_transfer=(1, 1, 4)),
+        150:
+        dict(
+            tail=(2, 4, 8),
+            bridge=4,
+            body=(2, 2, 2),
+            head=(2, 2, 4),
+            body_transfer=(2, 2, 2),
+            head_transfer=(2, 2, 4)),
+        201:
+        dict(
+            tail=(3, 4, 12),
+            bridge=4,
+            body=(2, 2, 2),
+            head=(2, 3, 10),
+            body_transfer=(2, 2, 2),
+            head_transfer=(2, 2, 9)),
+    }
+
+    def __init__(self,
+                 depth: int | dict = 150,
+                 in_channels: int = 3,
+                 out_indices: Sequence[int] = (0, 1, 2, 3),
+                 frozen_stages: int = -1,
+                 norm_cfg: dict = dict(type='BN', requires_grad=True),
+                 norm_eval: bool = False,
+                 with_cp: bool = False,
+                 stem: str = 'conv3x3',
+                 down_sample: str = 'max2',
+                 dilated_parts: Sequence[str] = ('body', ),
+                 dcn: dict | None = None,
+                 stage_with_dcn: Sequence[str] = (),
+                 init_cfg: dict | list[dict] | None = None) -> None:
+        super().__init__(init_cfg or INIT_CFG)
+        name = type(self).__name__
+        self._check_choice('stem', stem, STEMS)
+        self._check_choice('down_sample', down_sample, DOWN_SAMPLES)
+        for part in dilated_parts:
+            self._check_choice('dilated_parts', part, ('body', 'head'))
+        for index in out_indices:
+            self._check_choice('out_indices', index, range(len(OUTPUTS)))
+        if len(out_indices) == 0 or list(out_indices) != sorted(
+                set(out_indices)):
+            raise ValueError(f'{name}: out_indices={out_indices} should be '
+                             'ascending, without repetition, and not empty.')
+        if isinstance(depth, dict):
+            arch = depth
+        else:
+            self._check_choice('depth', depth, self.arch_settings,
+                               'or a dict with a stage table')
+            arch = self.arch_settings[depth]
+
+        self.arch = check_arch(arch, name)
+        self.out_indices = tuple(out_indices)
+        self.frozen_stages = frozen_stages
+        self.norm_cfg = norm_cfg
+        self.norm_eval = norm_eval
+        self.with_cp = with_cp
+        self.down_sample = down_sample
+        self.dcn = dcn
+        self.stage_with_dcn = tuple(stage_with_dcn)
+
+        last, feature = OUTPUTS[max(out_indices)]
+        self.stages = plan_fish(
+            self.arch,
+            last=last,
+            join_last=feature == 'output',
+            dilated_parts=tuple(dilated_parts))
+        self._check_choice('frozen_stages', frozen_stages,
+                           range(-1,
+                                 len(self.stages) + 1))
+        for stage in stage_with_dcn:
+            self._check_choice('stage_with_dcn', stage,
+                               [plan.name for plan in self.stages])
+        if (dcn is None) != (len(stage_with_dcn) == 0):
+            raise ValueError(f'{name}: dcn={dcn!r} and stage_with_dcn='
+                             f'{stage_with_dcn!r} should be given together.')
+        if dcn is not None:
+            import mmcv.ops  # noqa: F401, registers them
+
+        self.stem = self._make_stem(stem, in_channels)
+        for plan in self.stages:
+            make = (
+                self._make_bridge
+                if plan.part == 'bridge' else self._make_stage)
+            self.add_module(plan.name, make(plan))
+
+        features = [self._feature_info(i) for i in self.out_indices]
+        self.out_channels = tuple(channels for channels, _ in features)
+        self.out_strides = tuple(stride for _, stride in features)
+        self._freeze_stages()
+
+    def _check_choice(self, argument, value, allowed, also='') -> None:
+        if value not in allowed:
+            raise ValueError(
+                f'{type(self).__name__}: {argument}={value!r} is not allowed; '
+                f'it should be one of {list(allowed)} {also}'.rstrip() + '.')
+
+    def _feature_info(self, index: int) -> tuple[int, int]:
+        name, feature = OUTPUTS[index]
+        plan = next(plan for plan in self.stages if plan.name == name)
+        if feature == 'output':
+            return plan.out_channels, plan.out_stride
+        return plan.channels, plan.in_stride
+
+    def _make_stem(self, stem: str, in_channels: int) -> Sequential:
+        out = self.arch['stem_channels']
+        mid = out // 2
+        conv = partial(_conv_norm_relu, norm_cfg=self.norm_cfg)
+        if stem == 'conv3x3':
+            layers = [
+                *conv(in_channels, mid, 3, stride=2),
+                *conv(mid, mid, 3, stride=1), *conv(mid, out, 3, stride=1)
+            ]
+        elif stem == 'conv7x7':
+            layers = conv(in_channels, out, 7, stride=2)
+        else:
+            # Post-activation: pre-activation would normalise and rectify the
+            # pixels themselves.
+            norm = partial(build_norm, self.norm_cfg)
+            layers = [
+                BasicBlock(i, o, s, self._project(i, o, s), norm_layer=norm)
+                for i, o, s in ((in_channels, mid, 2), (mid, out, 1))
+            ]
+        return Sequential(*layers, nn.MaxPool2d(3, stride=2, padding=1))
+
+    def _project(self, in_channels: int, out_channels: int,
+                 stride: int) -> Sequential:
+        return Sequential(
+            nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
+            build_norm(self.norm_cfg, out_channels))
+
+    def _make_blocks(self,
+                     num_blocks: int,
+                     in_channels: int,
+                     channels: int,
+                     stride: int,
+                     reduction: int = 1,
+                     dilation: int = 1,
+                     strided: bool = False,
+                     conv_cfg: dict | None = None) -> list[Bottleneck]:
+        """Residual blocks that work at one stride.
+
+        Where the number of channels changes, the first block's shortcut is
+        the channel reduction (UR-block) or an isolated convolution (tail and
+        bridge, section 4.3's footnote). ``strided`` down-samples in the last
+        block, by a strided isolated convolution on its shortcut.
+        """
+        blocks = []
+        for i in range(num_blocks):
+            block_stride = 2 if strided and i == num_blocks - 1 else 1
+            if reduction > 1 and i == 0:
+                shortcut = ChannelReduction(reduction)
+            elif in_channels != channels or block_stride > 1:
+                shortcut = pre_act_conv(in_channels, channels, self.norm_cfg,
+                                        block_stride)
+            else:
+                shortcut = None
+            blocks.append(
+                Bottleneck(
+                    in_channels,
+                    channels,
+                    expansion=self.expansion,
+                    group_width=self._group_width(channels, stride),
+                    stride=block_stride,
+                    dilation=dilation,
+                    shortcut=shortcut,
+                    norm_cfg=self.norm_cfg,
+                    conv_cfg=conv_cfg,
+                    with_cp=self.with_cp))
+            in_channels = channels
+        return blocks
+
+    def _group_width(self, channels: int, stride: int) -> int | None:
+        """Channels in a group of 3x3 convolutions, None for no grouping."""
+        if channels % self.expansion:
+            raise ValueError(
+                f'{type(self).__name__}: a stage at stride {stride} would '
+                f'have {channels} channels; the stage table should give a '
+                f'multiple of {self.expansion}.')
+        return None
+
+    def _conv_cfg(self, plan: StagePlan) -> dict | None:
+        """Config of a stage's 3x3 convolutions, None for plain ones."""
+        return self.dcn if plan.name in self.stage_with_dcn else None
+
+    def _make_stage(self, plan: StagePlan) -> Stage:
+        strided = self.down_sample == 'conv' and plan.part != 'body'
+        conv_cfg = self._conv_cfg(plan)
+        blocks = self._make_blocks(plan.blocks, plan.in_channels,
+                                   plan.channels, plan.in_stride,
+                                   plan.reduction, plan.dilation, strided,
+                                   conv_cfg)
+        down = transfer = None
+        if strided:
+            *blocks, down = blocks
+        elif plan.part != 'body':
+            down = POOLINGS[self.down_sample]()
+        if plan.out_stride == plan.in_stride:
+            # The last stage, of which the refined feature alone is needed.
+            down = None
+        if plan.joins:
+            transfer = Sequential(
+                *self._make_blocks(
+                    plan.transfer_blocks,
+                    plan.joined_channels,
+                    plan.joined_channels,
+                    plan.joined_stride,
+                    conv_cfg=conv_cfg))
+        return Stage(Sequential(*blocks), down=down, transfer=transfer)
+
+    def _make_bridge(self, plan: StagePlan) -> Stage:
+        if plan.channels % 16:
+            raise ValueError(
+                f'{type(self).__name__}: tail_channels[2]={plan.channels} '
+                'should be a multiple of 16, for the gate of the bridge.')
+        blocks = self._make_blocks(
+            plan.blocks,
+            2 * plan.channels,
+            plan.channels,
+            plan.in_stride,
+            conv_cfg=self._conv_cfg(plan))
+        return Stage(Bridge(plan.channels, Sequential(*blocks), self.norm_cfg))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Compute the chosen features of the head.
+
+        Args:
+            x (Tensor): Images (N, C, H, W) with H, W >= 32.
+
+        Returns:
+            tuple[Tensor]: One feature an index in ``out_indices``.
+
+        Raises:
+            ValueError: If H or W is below 32.
+        """
+        if min(x.shape[-2:]) < 32:
+            raise ValueError(
+                f'{type(self).__name__}: the image of {x.shape[-2]}x'
+                f'{x.shape[-1]} pixels is too small; H and W should be at '
+                'least 32, the stride of the last stage.')
+        outputs = {'stem': self.stem(x)}
+        refined = {}
+        for plan in self.stages:
+            stage = getattr(self, plan.name)
+            refined[plan.name] = stage.refine(outputs[plan.reads])
+            outputs[plan.name] = stage.join(refined[plan.name],
+                                            outputs.get(plan.joins))
+        features = dict(refined=refined, output=outputs)
+        chosen = (OUTPUTS[i] for i in self.out_indices)
+        return tuple(features[feature][name] for name, feature in chosen)
+
+    def _freeze_stages(self) -> None:
+        frozen = ['stem', *(plan.name for plan in self.stages)]
+        for name in frozen[:self.frozen_stages + 1]:
+            module = getattr(self, name).eval()
+            for param in module.parameters():
+                param.requires_grad = False
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata,
+                              *args) -> None:
+        from ..checkpoints.load import fit_state_dict
+        fit_state_dict(self, state_dict, prefix, local_metadata)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata,
+                                      *args)
+
+    def train(self, mode: bool = True) -> FishNet:
+        """Set the mode; frozen stages and, with ``norm_eval``, all batch
+        norms stay in evaluation mode.
+
+        Args:
+            mode (bool): Training or evaluation. Defaults to True.
+
+        Returns:
+            FishNet: The model itself.
+        """
+        super().train(mode)
+        self._freeze_stages()
+        if mode and self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self

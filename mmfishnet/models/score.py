@@ -1,0 +1,60 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+from __future__ import annotations
+
+from mmengine.model import BaseModule, Sequential
+from torch import Tensor, nn
+
+from ..registry import MODELS, register
+from .blocks import INIT_CFG, build_norm, pre_act_conv
+
+
+@register(MODELS)
+class FishNetScore(BaseModule):
+    """What stands between the head of the fish and a linear classifier.
+
+    Norm-ReLU-1x1 convolution to half the channels, norm-ReLU, global average
+    pooling: the authors' score layers up to their last convolution, which is
+    a linear layer (MMPretrain's ``LinearClsHead``). It is a classifier's
+    ``neck``.
+
+    Args:
+        in_channels (int): Channels of the head's last output.
+            Defaults to 2112.
+        norm_cfg (dict): Config of the norm layers.
+            Defaults to ``dict(type='BN', requires_grad=True)``.
+        init_cfg (dict | list[dict], optional): Initialisation. Defaults to
+            None: Kaiming for the convolution, ones for norms.
+
+    Attributes:
+        out_channels (int): Half of ``in_channels``.
+    """
+
+    def __init__(self,
+                 in_channels: int = 2112,
+                 norm_cfg: dict = dict(type='BN', requires_grad=True),
+                 init_cfg: dict | list[dict] | None = None) -> None:
+        super().__init__(init_cfg or INIT_CFG)
+        self.out_channels = in_channels // 2
+        self.layers = Sequential(
+            *pre_act_conv(in_channels, self.out_channels, norm_cfg),
+            build_norm(norm_cfg, self.out_channels), nn.ReLU(inplace=True),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    def forward(self, feats: tuple[Tensor, ...]) -> tuple[Tensor]:
+        """Pool the last feature.
+
+        Args:
+            feats (tuple[Tensor]): Features of the backbone; the last one,
+                (N, ``in_channels``, H, W), is used.
+
+        Returns:
+            tuple[Tensor]: One tensor (N, ``out_channels``).
+        """
+        return (self.layers(feats[-1]), )
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata,
+                              *args) -> None:
+        from ..checkpoints.load import fit_state_dict
+        fit_state_dict(self, state_dict, prefix, local_metadata)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata,
+                                      *args)

@@ -1,0 +1,83 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from torch import nn
+
+from mmfishnet.engine import ClipGradUntilHook
+
+STEPS = 3  # in an epoch
+
+
+class Steep(BaseModel):
+    """A parameter w whose gradient is 100 everywhere."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(1))
+
+    def forward(self, inputs=None, data_samples=None, mode='tensor'):
+        return dict(loss=(100 * self.w).sum())
+
+
+class Watch(Hook):
+    """How far w moved in each step: the clipped gradient, at lr=1."""
+
+    def __init__(self):
+        self.moves, self.last = [], None
+
+    def before_train_iter(self, runner, *args, **kwargs):
+        self.last = runner.model.w.item()
+
+    def after_train_iter(self, runner, *args, **kwargs):
+        self.moves.append(round(self.last - runner.model.w.item(), 3))
+
+
+def train(work_dir, epochs, hook, clip=dict(max_norm=5.0), resume=False):
+    watch = Watch()
+    runner = Runner(
+        model=Steep(),
+        work_dir=str(work_dir),
+        train_dataloader=dict(
+            dataset=[0.] * STEPS,
+            batch_size=1,
+            sampler=dict(type='DefaultSampler', shuffle=False)),
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        optim_wrapper=dict(
+            optimizer=dict(type='SGD', lr=1.),
+            **(dict(clip_grad=dict(clip)) if clip else {})),
+        custom_hooks=[hook, watch],
+        default_scope='mmengine',
+        experiment_name=f'{work_dir.name}-{epochs}-{resume}',
+        resume=resume)
+    runner.train()
+    return watch.moves
+
+
+def test_clips_in_the_first_epochs_only(tmp_path):
+    moves = train(tmp_path, 4, dict(type='mmfishnet.ClipGradUntilHook', end=2))
+    assert moves == [5.] * 2 * STEPS + [100.] * 2 * STEPS
+
+
+def test_counts_iterations(tmp_path):
+    moves = train(
+        tmp_path, 2, dict(type='ClipGradUntilHook', end=4, by_epoch=False))
+    assert moves == [5.] * 4 + [100.] * 2
+
+
+@pytest.mark.parametrize('stop, after', [(1, [5.] + [100.]),
+                                         (2, [100.]), (3, [])])
+def test_survives_resuming(tmp_path, stop, after):
+    hook = dict(type='ClipGradUntilHook', end=2)
+    train(tmp_path, stop, hook)
+    moves = train(tmp_path, 3, hook, resume=True)
+    assert moves == [move for move in after for _ in range(STEPS)]
+
+
+def test_needs_something_to_end(tmp_path):
+    with pytest.raises(ValueError, match='clip_grad is not set'):
+        train(tmp_path, 1, dict(type='ClipGradUntilHook', end=2), clip=None)
+    with pytest.raises(ValueError, match='end=-1'):
+        ClipGradUntilHook(end=-1)

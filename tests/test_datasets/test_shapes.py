@@ -1,0 +1,501 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+import hashlib
+import json
+import os
+import os.path as osp
+import runpy
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from mmfishnet.datasets import CLASSES, draw_classification, draw_coco, drawing
+from mmfishnet.datasets.drawing import draw_scene
+from mmfishnet.datasets.shapes import encode_mask
+
+ROOT = Path(__file__).parents[2]
+TOOL = ROOT / 'tools' / 'dataset_tools' / 'draw_shapes.py'
+COCO_SET = dict(train=60, val=8, max_objects=6, classes=CLASSES, clutter=1.0)
+CLS_SET = dict(train=360, val=120, size=48)
+
+
+@pytest.fixture(scope='module')
+def coco_dir(tmp_path_factory):
+    out = tmp_path_factory.mktemp('shapes') / 'coco'
+    assert draw_coco(out, **COCO_SET)
+    return out
+
+
+@pytest.fixture(scope='module')
+def cls_dir(tmp_path_factory):
+    out = tmp_path_factory.mktemp('shapes') / 'cls'
+    assert draw_classification(out, **CLS_SET)
+    return out
+
+
+def load_coco(out, split='train'):
+    from pycocotools.coco import COCO
+    return COCO(str(out / 'annotations' / f'instances_{split}2017.json'))
+
+
+def contents(folder):
+    """Digest of every file in a folder, by relative path."""
+    return {
+        str(path.relative_to(folder)): hashlib.md5(
+            path.read_bytes()).hexdigest()
+        for path in folder.rglob('*') if path.is_file()
+    }
+
+
+def start_tool(*args, code=None):
+    """The tool in a process of its own."""
+    command = [str(TOOL)] if code is None else ['-c', code]
+    return subprocess.Popen(
+        [sys.executable, *command, *map(str, args)],
+        cwd=ROOT,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True)
+
+
+def call_tool(monkeypatch, *args):
+    """The tool in this process: starting one takes seconds."""
+    monkeypatch.setattr(sys, 'argv', [str(TOOL), *map(str, args)])
+    runpy.run_path(str(TOOL), run_name='__main__')
+
+
+def scene(index, num_objects=6, **kwargs):
+    rng = np.random.default_rng([7, index])
+    labels = np.random.default_rng(index).integers(
+        len(CLASSES), size=num_objects)
+    return draw_scene(rng, labels, 192, (0.15, 0.95), **kwargs)
+
+
+def shrink(mask):
+    return cv2.erode(mask.astype(np.uint8), np.ones((3, 3))) > 0
+
+
+# ----------------------------------------------------------------------------
+# Scenes
+
+
+def test_masks_cover_what_is_drawn():
+    """Nothing outside the masks differs from the bare background, and (nearly)
+    everything inside them does."""
+    inside = []
+    for index in range(15):
+        full, bare = scene(index), scene(index, num_objects=0)
+        changed = (full.image != bare.image).any(axis=2)
+        drawn = full.owner > 0
+        # The very ends of tips cover less than half of any pixel.
+        near = cv2.dilate(drawn.astype(np.uint8), np.ones((5, 5))) > 0
+        assert not bare.owner.any() and drawn.any()
+        assert not changed[~near].any()
+        inside.append(changed[drawn].mean())
+    assert min(inside) > 0.98
+
+
+def colours_off_plane(image, mask):
+    """Spread of a region's colours along their least principal axis."""
+    pixels = image[mask].astype(float)
+    return np.linalg.svd(
+        pixels - pixels.mean(axis=0), compute_uv=False)[-1] / len(pixels)**0.5
+
+
+def test_objects_in_front_own_their_pixels():
+    """The two colours of a texture and the tone of a rim span a plane, so a
+    mask with a piece of another object in it has colours off any plane."""
+    pure, mixed = [], []
+    for index in range(25):
+        drawn = scene(index)
+        masks = [shrink(mask) for mask in drawn.masks]
+        for mask in masks:
+            if mask.sum() > 100:
+                pure.append(colours_off_plane(drawn.image, mask))
+        if len(masks) > 2:
+            mixed.append(
+                colours_off_plane(drawn.image, np.any(masks[:3], axis=0)))
+    assert len(pure) > 80
+    assert np.quantile(pure, 0.98) < 12  # the grain alone gives up to 8
+    assert np.median(mixed) > 2 * np.quantile(pure, 0.98)
+
+
+@pytest.mark.parametrize('visible', [0.6, 1.0])
+def test_least_visible_fraction(monkeypatch, visible):
+    """What squares lose to others and to the border stays within the bound;
+    squares that would break it are not drawn."""
+    monkeypatch.setattr(drawing, 'MIN_VISIBLE', visible)
+    square = CLASSES.index('square')
+    fractions = []
+    for index in range(20):
+        drawn = draw_scene(
+            np.random.default_rng(index), [square] * 8, 192, (0.3, 0.6))
+        assert len(drawn.labels) <= 8
+        for mask in drawn.masks:
+            contours = cv2.findContours(
+                mask.astype(np.uint8), cv2.RETR_EXTERNAL,
+                cv2.CHAIN_APPROX_NONE)[0]
+            _, (w, h), _ = cv2.minAreaRect(np.concatenate(contours))
+            fractions.append(mask.sum() / ((w + 1) * (h + 1)))
+    if visible == 1:
+        assert min(fractions) > 0.8  # of a rectangle round a rhomboid
+    else:
+        assert min(fractions) < 0.7  # they do overlap
+
+
+def test_every_class_has_its_own_outline():
+    """Outlines of a class agree with each other, whatever the rotation, more
+    than with those of any other class (by their Hu moments)."""
+
+    def moments(label, seed):
+        drawn = draw_scene(
+            np.random.default_rng(seed), [label], 192, (0.9, 0.901))
+        ys, xs = np.nonzero(drawn.owner)
+        hu = cv2.HuMoments(cv2.moments(drawn.owner, True)).ravel()[:4]
+        return np.append(
+            np.sign(hu) * np.log(np.abs(hu) + 1e-9), len(xs) / 192**2)
+
+    features = np.array([[moments(label, seed) for seed in range(6)]
+                         for label in range(len(CLASSES))])
+    means = features.mean(axis=1)
+    spread = features.std(axis=1).mean(axis=0)
+    gaps = (np.abs(means[:, None] - means) / spread).max(axis=2)
+    assert (gaps + 9 * np.eye(len(CLASSES))).min() > 1.5
+
+
+def test_encode_mask():
+    """Any mask at all comes back from pycocotools as it was."""
+    from pycocotools import mask as coco_mask
+    rng = np.random.default_rng(0)
+    kinds = Counter()
+    for _ in range(300):
+        noise = rng.random((30, 50))
+        mask = cv2.GaussianBlur(noise, (0, 0), rng.uniform(0.4, 5)) > 0.5
+        encoded = encode_mask(mask)
+        segmentation = encoded['segmentation']
+        kinds[type(segmentation)] += 1
+        rle = coco_mask.frPyObjects(segmentation, 30, 50)
+        if isinstance(segmentation, list):
+            rle = coco_mask.merge(rle)
+        assert (coco_mask.decode(rle) == mask).all()
+        assert encoded['area'] == mask.sum()
+    assert kinds[list] > 30 and kinds[dict] > 30
+
+
+# ----------------------------------------------------------------------------
+# The COCO set
+
+
+def test_coco_layout(coco_dir):
+    assert sorted(p.name for p in coco_dir.iterdir()) == [
+        'annotations', 'shapes.json', 'train2017', 'val2017'
+    ]
+    assert json.loads((coco_dir / 'shapes.json').read_text())['train'] == 60
+    for split, number in (('train', 60), ('val', 8)):
+        coco = load_coco(coco_dir, split)
+        assert [c['name'] for c in coco.loadCats(coco.getCatIds())
+                ] == list(CLASSES)
+        assert len(coco.imgs) == number
+        files = {p.name for p in (coco_dir / f'{split}2017').iterdir()}
+        assert files == {i['file_name'] for i in coco.imgs.values()}
+        for info in coco.imgs.values():
+            image = cv2.imread(
+                str(coco_dir / f'{split}2017' / info['file_name']))
+            assert image.shape == (info['height'], info['width'], 3)
+
+
+def test_coco_annotations(coco_dir):
+    from pycocotools import mask as coco_mask
+    coco = load_coco(coco_dir)
+    kinds, ranges, classes = Counter(), Counter(), Counter()
+    per_image = Counter()
+    for image_id in coco.imgs:
+        total = np.zeros((192, 192), int)
+        for ann in coco.loadAnns(coco.getAnnIds(image_id)):
+            mask = coco.annToMask(ann)
+            rle = coco.annToRLE(ann)
+            assert ann['iscrowd'] == 0
+            assert ann['area'] == coco_mask.area(rle) == mask.sum() > 0
+            assert ann['bbox'] == coco_mask.toBbox(rle).tolist()
+            total += mask
+            kinds[type(ann['segmentation'])] += 1
+            ranges[int(np.digitize(ann['area'], [32**2, 96**2]))] += 1
+            classes[ann['category_id']] += 1
+            per_image[image_id] += 1
+        assert total.max() == 1  # visible parts do not overlap
+    assert set(kinds) == {list, dict} and min(kinds.values()) > 10
+    assert set(ranges) == {0, 1, 2} and min(ranges.values()) > 5
+    assert set(classes) == set(range(1, len(CLASSES) + 1))
+    assert set(per_image.values()) == {1, 2, 3, 4, 5, 6}
+
+
+def test_coco_in_mmdet(coco_dir):
+    """MMDetection's own data set and training pipeline read it, with no
+    object lost or changed."""
+    pytest.importorskip('mmdet')
+    from mmdet.registry import DATASETS
+    from mmdet.utils import register_all_modules
+    from mmengine.config import Config
+    from mmengine.utils import get_installed_path
+    register_all_modules()
+    cfg = Config.fromfile(
+        osp.join(
+            get_installed_path('mmdet'), '.mim', 'configs', '_base_',
+            'datasets', 'coco_instance.py')).train_dataloader.dataset
+    cfg.update(data_root=str(coco_dir), metainfo=dict(classes=CLASSES))
+    resize = [t for t in cfg.pipeline if t.type == 'Resize'][0]
+    resize.scale = (192, 192)
+    flip = [t for t in cfg.pipeline if t.type == 'RandomFlip'][0]
+    flip.prob = 0.0
+    dataset = DATASETS.build(cfg)
+    assert len(dataset) == 60
+    coco = load_coco(coco_dir)
+    for index in range(20):
+        sample = dataset[index]
+        found = sample['data_samples'].gt_instances
+        ids = coco.getAnnIds(sample['data_samples'].img_id)
+        wanted = coco.loadAnns(ids)
+        assert found.labels.tolist() == [a['category_id'] - 1 for a in wanted]
+        assert (found.masks.masks == [coco.annToMask(a) for a in wanted]).all()
+        boxes = np.array([a['bbox'] for a in wanted])
+        boxes[:, 2:] += boxes[:, :2]
+        assert (found.bboxes.numpy() == boxes).all()
+        assert not len(sample['data_samples'].ignored_instances)
+
+
+def test_coco_classes_and_clutter(tmp_path):
+    """Some classes only, numbered in the order given, on plain ground."""
+    wanted = ('star', 'arrow')
+    draw_coco(tmp_path, train=12, val=1, classes=iter(wanted), clutter=0)
+    coco = load_coco(tmp_path)
+    assert [c['name'] for c in coco.loadCats([1, 2])] == list(wanted)
+    areas = {1: [], 2: []}
+    for ann in coco.anns.values():
+        x, y, w, h = ann['bbox']
+        areas[ann['category_id']].append(ann['area'] / max(w, h)**2)
+    assert min(map(len, areas.values())) > 5
+    # An arrow fills less of its box than a star.
+    assert np.mean(areas[1]) > np.mean(areas[2]) + 0.05
+    for info in coco.imgs.values():
+        path = tmp_path / 'train2017' / info['file_name']
+        image = cv2.imread(str(path)).astype(float)
+        ground = np.ones(image.shape[:2], np.uint8)
+        for ann in coco.loadAnns(coco.getAnnIds(info['id'])):
+            ground -= coco.annToMask(ann)
+        ground = cv2.erode(ground, np.ones((9, 9))) > 0
+        # The grain's spread is at most 3 %; edges in JPEG ring a little.
+        assert (image[ground].std(axis=0) < 12).all()
+
+
+def test_perfect_predictions_score_one(coco_dir):
+    """COCO's evaluation agrees with the set: AP 1 in all area ranges."""
+    from pycocotools.cocoeval import COCOeval
+    truth = load_coco(coco_dir)
+    found = truth.loadRes([
+        dict(
+            image_id=a['image_id'],
+            category_id=a['category_id'],
+            segmentation={
+                **truth.annToRLE(a), 'counts':
+                truth.annToRLE(a)['counts'].decode()
+            },
+            score=0.9) for a in truth.anns.values()
+    ])
+    evaluation = COCOeval(truth, found, 'segm')
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    assert np.allclose(evaluation.stats[:6], 1)
+
+
+# ----------------------------------------------------------------------------
+# The classification set
+
+
+def test_classification_in_mmpretrain(cls_dir):
+    pytest.importorskip('mmpretrain')
+    from mmpretrain.datasets import CustomDataset
+    for split, number in (('train', 360), ('val', 120)):
+        dataset = CustomDataset(data_root=str(cls_dir), data_prefix=split)
+        assert tuple(dataset.CLASSES) == CLASSES
+        assert len(dataset) == number
+        labels = Counter(int(x) for x in dataset.get_gt_labels())
+        assert set(labels.values()) == {number // len(CLASSES)}
+        info = dataset.get_data_info(number // 2)
+        assert CLASSES[info['gt_label']] == Path(info['img_path']).parent.name
+        assert cv2.imread(info['img_path']).shape == (48, 48, 3)
+
+
+def test_linear_models_fail(cls_dir):
+    """Neither pixels nor the statistics of colours tell the class to a ridge
+    regression with the best of several strengths."""
+
+    def load(split):
+        paths = sorted((cls_dir / split).glob('*/*.png'))
+        images = np.array([cv2.imread(str(p)) for p in paths]) / 255 - 0.5
+        return images, np.array([CLASSES.index(p.parent.name) for p in paths])
+
+    def statistics(images):
+        moments = [images.mean((1, 2)), images.std((1, 2))]
+        return np.concatenate(moments, axis=1) * 30
+
+    images, labels = load('train')
+    val_images, val_labels = load('val')
+    for features in (lambda x: x.reshape(len(x), -1), statistics):
+        x, v = features(images), features(val_images)
+        accuracies = []
+        for strength in (1, 100, 10000):
+            weights = np.linalg.solve(
+                x @ x.T + strength * np.eye(len(x)),
+                np.eye(len(CLASSES))[labels] - 1 / len(CLASSES))
+            guess = (v @ x.T @ weights).argmax(axis=1)
+            accuracies.append((guess == val_labels).mean())
+        assert max(accuracies) < 0.35
+
+
+# ----------------------------------------------------------------------------
+# Folders
+
+
+def test_same_seed_same_bytes(tmp_path):
+    """In other processes, too; these can do without mmdet and mmpretrain."""
+    code = ('import runpy, sys; '
+            'sys.modules["mmdet"] = sys.modules["mmpretrain"] = None; '
+            f'runpy.run_path({str(TOOL)!r}, run_name="__main__")')
+    numbers = ('--train', 24, '--val', 12)
+    runs = dict(
+        coco=start_tool(tmp_path / 'coco', *numbers),
+        cls=start_tool(
+            tmp_path / 'cls', *numbers, '--task', 'cls', code=code))
+    draw_coco(tmp_path / 'here' / 'coco', train=24, val=12)
+    draw_classification(tmp_path / 'here' / 'cls', train=24, val=12)
+    for task, run in runs.items():
+        output = run.communicate()[0]
+        assert run.returncode == 0, output
+        assert 'Drew' in output and str(tmp_path / task) in output
+        assert contents(tmp_path / task) == contents(tmp_path / 'here' / task)
+
+
+def test_other_seeds_and_numbers(coco_dir, tmp_path):
+    less = {**COCO_SET, 'train': 5, 'val': 5}
+    draw_coco(tmp_path / 'less', **less)
+    draw_coco(tmp_path / 'other', **less, seed=1)
+    first, less = contents(coco_dir), contents(tmp_path / 'less')
+    other = contents(tmp_path / 'other')
+    images = [name for name in less if name.endswith('.jpg')]
+    assert len({less[name] for name in images}) == 10  # train is not val
+    for name in images:
+        assert less[name] == first[name] != other[name]
+
+
+def test_finished_set_is_left_alone(tmp_path):
+    out = tmp_path / 'set'
+    assert draw_coco(out, train=3, val=1)
+    before = {p: p.stat().st_mtime_ns for p in out.rglob('*')}
+    assert not draw_coco(out, train=3, val=1)
+    assert not draw_coco(str(out), train=3, val=1, overwrite=True)
+    assert {p: p.stat().st_mtime_ns for p in out.rglob('*')} == before
+    # A file that went missing is drawn again.
+    digests = contents(out)
+    (out / 'train2017' / '000000000002.jpg').unlink()
+    assert draw_coco(out, train=3, val=1)
+    assert contents(out) == digests
+
+
+def test_other_parameters(tmp_path, monkeypatch, capsys):
+    out = tmp_path / 'set'
+    draw_coco(out, train=3, val=2)
+    before = contents(out)
+    with pytest.raises(FileExistsError, match='train is 3 and not 2'):
+        draw_coco(out, train=2, val=2)
+    with pytest.raises(FileExistsError, match="task is 'coco' and not 'cls'"):
+        draw_classification(out, train=12, val=12)
+    with pytest.raises(SystemExit, match='not 2.*--overwrite'):
+        call_tool(monkeypatch, out, '--train', 2, '--val', 2)
+    call_tool(monkeypatch, out, '--train', 3, '--val', 2)
+    assert 'already' in capsys.readouterr().out
+    assert contents(out) == before
+
+    (out / 'train2017' / 'mine.txt').write_text('mine')
+    call_tool(monkeypatch, out, '--train', 2, '--val', 2, '--overwrite')
+    assert (out / 'train2017' / 'mine.txt').read_text() == 'mine'
+    (out / 'train2017' / 'mine.txt').unlink()
+    draw_coco(tmp_path / 'fresh', train=2, val=2)
+    assert contents(out) == contents(tmp_path / 'fresh')
+    # Another task altogether leaves no empty folders behind.
+    draw_classification(out, train=12, val=12, overwrite=True)
+    draw_classification(tmp_path / 'cls', train=12, val=12)
+    assert contents(out) == contents(tmp_path / 'cls')
+    assert not (out / 'annotations').exists()
+
+
+def test_foreign_folder(tmp_path):
+    out = tmp_path / 'set'
+    annotations = out / 'annotations' / 'instances_val2017.json'
+    annotations.parent.mkdir(parents=True)
+    annotations.write_text('real')
+    with pytest.raises(FileExistsError, match='not empty'):
+        draw_coco(out, train=2, val=2)
+    with pytest.raises(FileExistsError, match='instances_val2017.json was no'):
+        draw_coco(out, train=2, val=2, overwrite=True)
+    assert list(contents(out)) == ['annotations/instances_val2017.json']
+    annotations.rename(out / 'annotations' / 'captions.json')
+    assert draw_coco(out, train=2, val=2, overwrite=True)
+    assert (out / 'annotations' / 'captions.json').read_text() == 'real'
+
+    # A larger set would replace this file, which is not part of the smaller.
+    (out / 'val2017' / '000000000003.jpg').write_text('mine')
+    before = contents(out)
+    with pytest.raises(FileExistsError, match='000000000003.jpg was not'):
+        draw_coco(out, train=2, val=3, overwrite=True)
+    assert contents(out) == before
+    assert not draw_coco(out, train=2, val=2)
+
+    other = tmp_path / 'other'
+    other.mkdir()
+    (other / 'shapes.json').write_text('{"shapes": []}')
+    with pytest.raises(FileExistsError, match='shapes.json was not drawn'):
+        draw_coco(other, train=2, val=2, overwrite=True)
+    with pytest.raises(FileExistsError, match='is a file'):
+        draw_coco(other / 'shapes.json', train=2, val=2)
+
+
+def test_killed_half_way(tmp_path):
+    out = tmp_path / 'set'
+    process = start_tool(out, '--train', 20000)
+    try:
+        while not (out / 'train2017' / '000000000020.jpg').exists():
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.communicate()
+    assert not (out / 'shapes.json').exists()
+    assert not list((out / 'annotations').iterdir())
+    # Drawn anew, with nothing of the first run left.
+    assert draw_coco(out, train=4, val=2)
+    draw_coco(tmp_path / 'fresh', train=4, val=2)
+    assert contents(out) == contents(tmp_path / 'fresh')
+
+
+@pytest.mark.parametrize('draw,kwargs,message', [
+    (draw_coco, dict(train=0), 'train must be an integer, 1 or more, .* 0'),
+    (draw_coco, dict(size=10), 'size must be an integer, 64 or more'),
+    (draw_coco, dict(seed=-1), 'seed must be an integer, 0 or more'),
+    (draw_coco, dict(val=1.5), 'val must be an integer, 1 or more, .* 1.5'),
+    (draw_coco, dict(max_objects=99), 'max_objects must .* 1 to 50'),
+    (draw_coco, dict(classes=['disc', 'cube']), "once, but got .*'cube'"),
+    (draw_coco, dict(classes=['disc', 'disc']), 'each once, but got'),
+    (draw_coco, dict(clutter=2), 'clutter must be from 0 to 1, but got 2'),
+    (draw_classification, dict(val=11), 'val must be an integer, 12 or more'),
+])
+def test_bad_arguments(tmp_path, draw, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        draw(tmp_path / 'set', **kwargs)
+    assert not (tmp_path / 'set').exists()

@@ -1,0 +1,124 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+"""What one and the same weight is called here, by the authors, by pytorchcv.
+
+Here means a classifier of MMPretrain: ``backbone.``, ``neck.`` and ``head.``.
+"""
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ..models.wiring import WIRING
+
+FORMATS = ('mmpretrain', 'official', 'pytorchcv')
+
+# What the keys of each format have, and no other network's.
+SIGNS = dict(
+    mmpretrain=re.compile(r'backbone\.(tail|body|head)\d\.refine\.'),
+    official=re.compile(r'fish\.fish\.\d+\.'),
+    pytorchcv=re.compile(r'features\.hg\.(down|skip|up)\d?_seq\.'))
+
+
+class Names(NamedTuple):
+    """The names of one thing, by format."""
+
+    mmpretrain: str
+    official: str
+    pytorchcv: str
+
+
+def _layers() -> Iterator[Names]:
+    """The layers that are in no residual block."""
+    ours, official = 'backbone.stem', 'conv'
+    theirs = 'features.init_block.conv'
+    for i in range(3):
+        yield Names(f'{ours}.{3 * i}', f'{official}{i + 1}.0',
+                    f'{theirs}{i + 1}.conv')
+        yield Names(f'{ours}.{3 * i + 1}', f'{official}{i + 1}.1',
+                    f'{theirs}{i + 1}.bn')
+
+    ours, official = 'backbone.bridge.refine', 'fish.fish.3'
+    theirs = 'features.hg.skip1_seq.unit4'
+    yield Names(f'{ours}.squeeze.0', f'{official}.0.0', f'{theirs}.conv1.bn')
+    yield Names(f'{ours}.squeeze.2', f'{official}.0.2', f'{theirs}.conv1.conv')
+    yield Names(f'{ours}.squeeze.3', f'{official}.0.3', f'{theirs}.conv2.bn')
+    yield Names(f'{ours}.expand', f'{official}.1', f'{theirs}.conv2.conv')
+    yield Names(f'{ours}.gate.0', f'{official}.3.0.0', f'{theirs}.se.bn')
+    yield Names(f'{ours}.gate.3', f'{official}.3.0.3', f'{theirs}.se.conv1')
+    yield Names(f'{ours}.gate.5', f'{official}.3.0.5', f'{theirs}.se.conv2')
+
+    ours, official = 'neck.layers', 'fish.fish.9.3'
+    theirs = 'features.final_block'
+    yield Names(f'{ours}.0', f'{official}.0', f'{theirs}.conv1.bn')
+    yield Names(f'{ours}.2', f'{official}.2', f'{theirs}.conv1.conv')
+    yield Names(f'{ours}.3', f'{official}.3', f'{theirs}.preactiv.bn')
+    yield Names('head.fc', 'fish.fish.9.4.1', 'output.final_conv')
+
+
+def _sequences() -> Iterator[Names]:
+    """The sequences of residual blocks."""
+    hourglass = dict(tail='down1', body='up', head='down2')
+    skips = dict(body='skip1', head='skip2')
+    for i, (name, part, index, _, joins) in enumerate(WIRING):
+        if part == 'bridge':
+            yield Names(f'backbone.{name}.refine.blocks.', f'fish.fish.{i}.2.',
+                        'features.hg.skip1_seq.unit4.blocks.block')
+            continue
+        yield Names(
+            f'backbone.{name}.refine.', f'fish.fish.{i}.0.',
+            f'features.hg.{hourglass[part]}_seq.unit{index + 1}.blocks.block')
+        if joins:
+            # pytorchcv counts them by what they read, which mirrors who joins.
+            yield Names(
+                f'backbone.{name}.transfer.', f'fish.fish.{i}.1.',
+                f'features.hg.{skips[part]}_seq.unit{3 - index}.blocks.block')
+
+
+def _block_layers() -> Iterator[Names]:
+    """The layers in a residual block."""
+    for i in (1, 2, 3):
+        yield Names(f'norm{i}', f'bn{i}', f'body.conv{i}.bn')
+        yield Names(f'conv{i}', f'conv{i}', f'body.conv{i}.conv')
+    yield Names('shortcut.0', 'shortcut.0', 'identity_conv.bn')
+    yield Names('shortcut.2', 'shortcut.2', 'identity_conv.conv')
+
+
+def _by_name(names: Iterator[Names]) -> dict[str, dict[str, Names]]:
+    names = list(names)
+    return {f: {getattr(n, f): n for n in names} for f in FORMATS}
+
+
+LAYERS = _by_name(_layers())
+SEQUENCES = _by_name(_sequences())
+BLOCK_LAYERS = _by_name(_block_layers())
+FIRST_BLOCK = Names(0, 0, 1)
+
+
+def rename(key: str, source: str, target: str) -> str | None:
+    """Translate the name of a tensor.
+
+    Args:
+        key (str): Name in the format ``source``.
+        source (str): One of 'mmpretrain', 'official' (the authors') and
+            'pytorchcv'.
+        target (str): One of the same.
+
+    Returns:
+        str | None: Name in the format ``target``; None if ``key`` is not the
+        name of any tensor of a FishNet in the format ``source``.
+    """
+    layer, _, leaf = key.rpartition('.')
+    if layer in LAYERS[source]:
+        return f'{getattr(LAYERS[source][layer], target)}.{leaf}'
+    for prefix, sequence in SEQUENCES[source].items():
+        if not layer.startswith(prefix):
+            continue
+        number, _, layer = layer[len(prefix):].partition('.')
+        if not number.isdecimal() or layer not in BLOCK_LAYERS[source]:
+            return None
+        number = int(number) - getattr(FIRST_BLOCK, source)
+        return (f'{getattr(sequence, target)}'
+                f'{number + getattr(FIRST_BLOCK, target)}.'
+                f'{getattr(BLOCK_LAYERS[source][layer], target)}.{leaf}')
+    return None

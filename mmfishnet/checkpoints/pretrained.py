@@ -1,0 +1,117 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+"""Pretrained weights that a config asks for."""
+from __future__ import annotations
+
+import os.path as osp
+import re
+from collections.abc import Iterator
+
+# 'https://', 'torchvision://', 's3:', 'cluster:s3://', but not a drive, 'C:'
+_SCHEME = re.compile(r'[\w.+-]{2,}:')
+
+
+def find_pretrained(model_cfg: dict) -> Iterator[dict]:
+    """Find the ``init_cfg`` of type 'Pretrained' in a model config.
+
+    Args:
+        model_cfg (dict): Config of a model, with ``init_cfg`` (a dict or a
+            list of them) at any depth.
+
+    Yields:
+        dict: Each such ``init_cfg``.
+    """
+    for _, _, cfg in _walk(model_cfg):
+        yield cfg
+
+
+def drop_pretrained(model_cfg: dict, only_missing: bool = False) -> list[str]:
+    """Remove the ``init_cfg`` of type 'Pretrained' from a model config.
+
+    Args:
+        model_cfg (dict): Config of a model, changed in place.
+        only_missing (bool): Whether to remove those alone whose file is not
+            there. Defaults to False.
+
+    Returns:
+        list[str]: The checkpoints that were removed.
+    """
+    dropped = []
+    for owner, key, cfg in list(_walk(model_cfg)):
+        if only_missing and not is_missing(cfg['checkpoint']):
+            continue
+        dropped.append(cfg['checkpoint'])
+        if isinstance(owner[key], (list, tuple)):
+            owner[key] = [item for item in owner[key] if item is not cfg]
+        else:
+            owner[key] = None
+    return dropped
+
+
+def require_pretrained(model_cfg: dict) -> None:
+    """Check that the pretrained weights of a model config are there.
+
+    Without this the missing file is noticed only after the data set has been
+    read.
+
+    Args:
+        model_cfg (dict): Config of a model. Checkpoints with a scheme
+            (``https://``, ``torchvision://``, ...) are left alone.
+
+    Raises:
+        FileNotFoundError: If a local file is missing; says how to get it and
+            how to do without.
+    """
+    for cfg in find_pretrained(model_cfg):
+        checkpoint = cfg['checkpoint']
+        if not is_missing(checkpoint):
+            continue
+        known = re.match(r'fishne[xt]+\d+', osp.basename(checkpoint).lower())
+        name = known.group() if known else 'NAME'
+        raise FileNotFoundError(
+            f'the pretrained weights {checkpoint} are not there (looked for '
+            f'{osp.abspath(checkpoint)}). Either\n'
+            f'  - run `python tools/get_weights.py {name}`, which puts the '
+            'published weights there, or\n'
+            "  - download the authors' file and name it by `--cfg-options "
+            'model.backbone.init_cfg.checkpoint=FILE`, or\n'
+            '  - train without: `--from-scratch` (no pretrained weights, '
+            'nothing frozen, group norm where batch norm was frozen), or '
+            '`--cfg-options model.backbone.init_cfg=None` to change nothing '
+            'else.')
+
+
+def is_missing(checkpoint: str) -> bool:
+    """Whether a checkpoint is a local path at which there is no file.
+
+    Args:
+        checkpoint (str): Path or URL.
+
+    Returns:
+        bool: False for a URL.
+    """
+    return not _SCHEME.match(checkpoint) and not osp.isfile(checkpoint)
+
+
+def _walk(cfg) -> Iterator[tuple[dict, str, dict]]:
+    """Find (owner, key, init_cfg): in ``owner[key]`` is the ``init_cfg``."""
+    if isinstance(cfg, dict):
+        for key, value in cfg.items():
+            if key == 'init_cfg':
+                items = value if isinstance(value, (list, tuple)) else [value]
+                for item in items:
+                    if _is_pretrained(item):
+                        yield cfg, key, item
+            else:
+                yield from _walk(value)
+    elif isinstance(cfg, (list, tuple)):
+        for item in cfg:
+            yield from _walk(item)
+
+
+def _is_pretrained(init_cfg) -> bool:
+    if not isinstance(init_cfg, dict) or 'checkpoint' not in init_cfg:
+        return False
+    kind = init_cfg.get('type')
+    # A class in pure-Python configs, 'Pretrained' or 'mmengine.Pretrained'
+    name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
+    return name.split('.')[-1] in ('Pretrained', 'PretrainedInit')

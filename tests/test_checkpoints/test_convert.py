@@ -1,0 +1,128 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+import re
+
+import pytest
+import torch
+from torchvision.models import resnet18
+
+from mmfishnet.checkpoints import CheckpointError, convert
+from mmfishnet.checkpoints.convert import describe, normalize
+from mmfishnet.checkpoints.names import rename
+from mmfishnet.models import FishNeXt
+
+from .conftest import build_classifier, official_entries
+
+
+def equal(a, b):
+    """Same names, dtypes and bits."""
+    return a.keys() == b.keys() and all(
+        a[k].dtype == b[k].dtype and torch.equal(a[k], b[k]) for k in a)
+
+
+def shapes(state):
+    return {k: tuple(v.shape) for k, v in state.items()}
+
+
+@pytest.mark.parametrize('depth', [99, 150, 201])
+def test_every_official_weight_has_one_place(depth):
+    entries = official_entries(depth)
+    with torch.device('meta'):
+        model = build_classifier(depth)
+    state = {k: torch.empty(s, device='meta') for k, s in entries.items()}
+    assert shapes(convert(state)) == shapes(model.state_dict())
+    back = convert(model.state_dict(), 'official')
+    assert shapes(back) == {k: tuple(v) for k, v in entries.items()}
+    assert describe(normalize(back, '')) == f'FishNet-{depth}'
+
+
+@pytest.mark.parametrize('depth', [99, 150])
+def test_every_pytorchcv_weight_has_one_place(depth):
+    fishnet = pytest.importorskip('pytorchcv.models.fishnet')
+    with torch.device('meta'):
+        model = build_classifier(depth)
+        state = getattr(fishnet, f'fishnet{depth}')().state_dict()
+    normal = convert(state)
+    assert shapes(normal) == shapes(model.state_dict())
+    assert [rename(key, 'mmpretrain', 'pytorchcv') for key in normal] == [
+        *state
+    ]
+
+
+def test_round_trip_is_bit_for_bit():
+    generator = torch.Generator().manual_seed(0)
+    state = {}
+    for key, shape in official_entries(99).items():
+        state[key] = torch.randn(shape, generator=generator).to(
+            torch.int64 if key.endswith('tracked') else torch.float16
+            if '.bn2.' in key else torch.float32)
+    there = convert(state, 'mmpretrain')
+    assert equal(convert(there, 'official'), state)
+    assert equal(
+        convert(state, 'mmdet'),
+        {k: v
+         for k, v in there.items() if k.startswith('backbone.')})
+
+
+@pytest.fixture(scope='module')
+def state(reference):
+    return convert(reference.state_dict(), 'official')
+
+
+def test_other_network():
+    with pytest.raises(
+            CheckpointError,
+            match='resnet.pth is not a FishNet checkpoint: it holds 122 '
+            r'tensors, named conv1.weight, bn1.weight, '):
+        convert(resnet18().state_dict(), source='resnet.pth')
+
+
+def test_missing_and_misshapen(state):
+    del state['fish.fish.9.1.3.conv2.weight']
+    state['conv1.0.weight'] = torch.empty(32, 1, 3, 3)
+    with pytest.raises(CheckpointError) as error:
+        convert(state, source='file.pth')
+    message = str(error.value)
+    assert 'file.pth does not fit FishNet-99 as it was released' in message
+    assert ('1 of 599 tensors are missing: '
+            'backbone.head3.transfer.3.conv2.weight.') in message
+    assert ('another shape: backbone.stem.0.weight (32, 1, 3, 3), not '
+            '(32, 3, 3, 3)') in message
+
+
+def test_missing_block(reference):
+    """Not taken for a network that is smaller."""
+    state = convert(reference.state_dict(), 'official')
+    state = {k: v for k, v in state.items()
+             if not k.startswith('fish.fish.2.0.5.')}
+    with pytest.raises(CheckpointError, match='FishNet-99 .* 15 of 599 '
+                       r'tensors are missing: backbone.tail3.refine.5.norm1'):
+        convert(state)
+
+
+def test_unknown_names(reference):
+    state = convert(reference.state_dict(), 'official')
+    state['fish.fish.10.0.0.bn1.weight'] = torch.ones(4)
+    with pytest.raises(CheckpointError, match='1 of its 600 tensors have names'
+                       ' that are unknown: fish.fish.10.0.0.bn1.weight'):
+        convert(state)
+
+
+def test_no_score_layers(reference):
+    backbone = convert(reference.state_dict(), 'mmdet')
+    for to in 'official', 'mmpretrain':
+        with pytest.raises(
+                CheckpointError, match=re.escape(
+                    'holds FishNet-99 without neck.layers. and head.fc.')):
+            convert(backbone, to)
+
+
+def test_fishnext_is_nothing_for_the_authors():
+    with torch.device('meta'):
+        state = FishNeXt(150).state_dict()
+    with pytest.raises(CheckpointError, match='FishNeXt-150'):
+        convert(state, 'official')
+
+
+def test_unknown_target(state):
+    with pytest.raises(ValueError, match=r"to='timm' .*'mmpretrain', 'mmdet'"):
+        convert(state, 'timm')

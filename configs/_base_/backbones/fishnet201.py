@@ -1,0 +1,4 @@
+_base_ = './fishnet150.py'
+
+backbone = dict(
+    depth=201, init_cfg=dict(checkpoint={{_base_.pretrained.fishnet201}}))

@@ -1,0 +1,5 @@
+_base_ = './fishnet150.py'
+
+backbone = dict(
+    type='mmfishnet.FishNeXt',
+    init_cfg=dict(checkpoint={{_base_.pretrained.fishnext150}}))

@@ -1,0 +1,4 @@
+_base_ = [
+    'mmpretrain::_base_/models/densenet/densenet161.py',
+    './_base_/in1k_8xb32.py'
+]

@@ -1,0 +1,3 @@
+_base_ = './_base_/fishnet_8xb32_in1k.py'
+
+model = dict(backbone=dict(depth=99))

@@ -1,0 +1,38 @@
+# A small FishNet on drawn shapes: the recipe of section 4.1, scaled down to
+# minutes on two CPU cores. The images come from
+# `python tools/dataset_tools/draw_shapes.py data/shapes_cls --task cls`.
+_base_ = [
+    './_base_/fishnet_8xb32_in1k.py', '../_base_/backbones/tiny.py'
+]
+
+num_classes = 12
+model = dict(
+    backbone=dict(**_base_.tiny_fishnet, out_indices=(3, )),
+    neck=dict(in_channels=528),
+    head=dict(num_classes=num_classes, in_channels=264))
+data_preprocessor = dict(num_classes=num_classes)
+
+# A crop of 8 % would leave nothing of a shape's outline.
+train_pipeline = _base_.train_pipeline
+train_pipeline[1].update(scale=64, crop_ratio_range=(0.5, 1.0))
+test_pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+
+dataset = dict(
+    _delete_=True, type='CustomDataset', data_root='data/shapes_cls')
+train_dataloader = dict(
+    num_workers=1,
+    dataset=dict(**dataset, data_prefix='train', pipeline=train_pipeline))
+val_dataloader = dict(
+    num_workers=1,
+    dataset=dict(**dataset, data_prefix='val', pipeline=test_pipeline))
+test_dataloader = dict(
+    num_workers=1,
+    dataset=dict(**dataset, data_prefix='val', pipeline=test_pipeline))
+
+optim_wrapper = dict(optimizer=dict(lr=0.025))
+train_cfg = dict(max_epochs=20)
+param_scheduler = dict(milestones=[6, 12, 18])
+default_hooks = dict(
+    logger=dict(interval=20), checkpoint=dict(max_keep_ckpts=1))
+auto_scale_lr = dict(base_batch_size=64)
+randomness = dict(seed=0)

@@ -1,0 +1,269 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+"""EMA, resuming, torch.compile, mixed precision, fine-tuning and CAMs."""
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import Runner, load_checkpoint
+from mmengine.utils import get_installed_path
+
+import mmfishnet  # noqa: F401
+from mmfishnet.checkpoints import convert
+from mmfishnet.datasets import draw_classification
+
+pytest.importorskip('mmpretrain')
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / 'configs' / 'classification'
+EPOCH = 3  # iterations
+
+# The config for drawn shapes, without chance in the images: a resumed run
+# and an uninterrupted one see the same.
+SHAPES = f"""
+_base_ = '{CONFIGS}/fishnet_shapes.py'
+loader = dict(num_workers=0, batch_size=8)
+pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+train_dataloader = dict(dataset=dict(pipeline=pipeline), **loader)
+val_dataloader = loader
+test_dataloader = loader
+train_cfg = dict(max_epochs=2)
+param_scheduler = dict(milestones=[1])
+default_hooks = dict(
+    logger=dict(interval=1), checkpoint=dict(max_keep_ckpts=2))
+custom_hooks = [dict(type='EMAHook', momentum=0.25)]
+"""
+
+
+def run(*command):
+    """Run one of the tools as a user would; gives what it printed."""
+    environment = dict(
+        os.environ, OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT))
+    process = subprocess.run(
+        [sys.executable, *map(str, command)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600)
+    assert process.returncode == 0, process.stdout[-3000:]
+    return process.stdout
+
+
+def losses(output):
+    """The training loss of every iteration that a log holds."""
+    return [
+        float(loss)
+        for loss in re.findall(r'Epoch\(train\).* loss: (\S+)', output)
+    ]
+
+
+class Recorder(Hook):
+    """Keeps the weights after every iteration."""
+
+    def __init__(self):
+        self.states = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch, outputs):
+        self.states.append({
+            name: value.detach().double().clone()
+            for name, value in runner.model.named_parameters()
+        })
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('classification')
+    draw_classification(folder / 'data', train=8 * EPOCH, val=12, size=64)
+    (folder / 'shapes.py').write_text(SHAPES)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def uninterrupted(folder):
+    """Two epochs with EMA; the weights after every iteration."""
+    cfg = Config.fromfile(folder / 'shapes.py')
+    cfg.work_dir = str(folder / 'whole')
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        loader.dataset.data_root = str(folder / 'data')
+        loader.collate_fn = dict(type='default_collate')
+    cfg.test_dataloader = cfg.test_evaluator = cfg.test_cfg = None
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    recorder = Recorder()
+    runner = Runner.from_cfg(cfg)
+    runner.register_hook(recorder)
+    runner.train()
+    torch.set_num_threads(threads)
+    return recorder.states
+
+
+def test_ema(folder, uninterrupted):
+    """What is saved is the moving average, computed again in float64."""
+    average = uninterrupted[0]
+    for i, state in enumerate(uninterrupted):
+        average = {
+            name: 0.75 * average[name] + 0.25 * value
+            for name, value in state.items()
+        }
+        if (i + 1) % EPOCH:
+            continue
+        saved = torch.load(
+            folder / f'whole/epoch_{(i + 1) // EPOCH}.pth',
+            weights_only=False)
+        for name, value in state.items():
+            torch.testing.assert_close(
+                saved['state_dict'][name].double(),
+                average[name],
+                rtol=1e-5,
+                atol=1e-6)
+            torch.testing.assert_close(
+                saved['ema_state_dict'][f'module.{name}'].double(), value)
+    weight = 'backbone.tail1.refine.0.conv2.weight'
+    assert (average[weight] - state[weight]).abs().max() > 1e-5
+
+
+def test_resume(folder, uninterrupted):
+    """A run that goes on after an epoch ends with the same weights."""
+    output = run(ROOT / 'tools/train.py', folder / 'shapes.py', '--data-root',
+                 folder / 'data', '--work-dir', folder / 'rest', '--resume',
+                 folder / 'whole/epoch_1.pth')
+    assert f'resumed epoch: 1, iter: {EPOCH}' in output
+    rest, whole = (
+        torch.load(folder / run / 'epoch_2.pth', weights_only=False)
+        for run in ('rest', 'whole'))
+    assert rest['meta']['iter'] == whole['meta']['iter'] == 2 * EPOCH
+    for part in ('state_dict', 'ema_state_dict'):
+        assert rest[part].keys() == whole[part].keys()
+        for name, value in whole[part].items():
+            torch.testing.assert_close(rest[part][name], value)
+    group, = rest['optimizer']['param_groups']
+    assert group['lr'] == pytest.approx(0.1 * group['initial_lr'])
+
+
+@pytest.mark.slow
+def test_compile(folder):
+    """torch.compile learns as the uncompiled model does."""
+    curves = []
+    for compiled in (False, True):
+        output = run(ROOT / 'tools/train.py', folder / 'shapes.py',
+                     '--data-root', folder / 'data', '--work-dir',
+                     folder / f'compiled_{compiled}', '--no-validate',
+                     '--cfg-options', f'compile={compiled}',
+                     'train_cfg.max_epochs=1',
+                     'default_hooks.logger.interval=1')
+        assert ('Model has been "compiled"' in output) is compiled
+        curves.append(losses(output))
+    eager, compiled = curves
+    assert len(eager) == EPOCH and max(eager) - min(eager) > 1e-2
+    assert compiled == pytest.approx(eager, rel=1e-3)
+
+
+def test_mixed_precision(folder):
+    """A step in bfloat16 is the step in float32, but for its precision."""
+    init_default_scope('mmpretrain')
+    torch.manual_seed(0)
+    model = MODELS.build(Config.fromfile(folder / 'shapes.py').model)
+    images = torch.randn(8, 3, 64, 64)
+    results = []
+    for enabled in (False, True):
+        model.zero_grad()
+        with torch.autocast('cpu', torch.bfloat16, enabled):
+            logits = model(images, mode='tensor')
+            loss = torch.nn.functional.cross_entropy(logits, torch.arange(8))
+        loss.backward()
+        assert (logits.dtype == torch.bfloat16) is enabled
+        results.append((loss.detach(), torch.cat(
+            [p.grad.flatten() for p in model.parameters()])))
+    (loss, gradient), (low_loss, low_gradient) = results
+    torch.testing.assert_close(loss, low_loss, rtol=0.02, atol=0)
+    cosine = torch.cosine_similarity(gradient, low_gradient, dim=0)
+    assert cosine > 0.95
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU')
+def test_amp(folder):
+    output = run(ROOT / 'tools/train.py', folder / 'shapes.py', '--amp',
+                 '--data-root', folder / 'data', '--work-dir', folder / 'amp')
+    assert np.isfinite(losses(output)).all()
+    saved = torch.load(folder / 'amp/epoch_2.pth', weights_only=False)
+    assert 'loss_scaler' in saved['optimizer']
+
+
+def test_finetune(folder):
+    """From a file of the authors' format to a classifier of other classes."""
+    init_default_scope('mmpretrain')
+    config = CONFIGS / 'finetune_custom.py'
+    torch.manual_seed(0)
+    model = MODELS.build(
+        Config.fromfile(CONFIGS / 'fishnet150_8xb32_in1k.py').model)
+    state = model.state_dict()
+    torch.save(
+        dict(state_dict=convert(state, 'official')), folder / 'theirs.tar')
+    run(ROOT / 'tools/convert_checkpoint.py', folder / 'theirs.tar',
+        folder / 'ours.pth')
+
+    weights = f'init_cfg.checkpoint={folder}/ours.pth'
+    crop = 'val_dataloader.dataset.pipeline'
+    output = run(
+        ROOT / 'tools/train.py', config, '--data-root', folder / 'data',
+        '--work-dir', folder / 'finetuned', '--cfg-options',
+        f'model.backbone.{weights}', f'model.neck.{weights}',
+        'model.head.num_classes=12', 'data_preprocessor.num_classes=12',
+        'train_dataloader.batch_size=8', 'train_dataloader.num_workers=0',
+        'train_dataloader.dataset.pipeline.1.scale=32',
+        'val_dataloader.num_workers=0', f'{crop}.1.scale=32',
+        f'{crop}.2.crop_size=32', 'train_cfg.max_epochs=1',
+        # So that the weights can be compared.
+        'optim_wrapper.optimizer.lr=0.0')
+    assert 'accuracy/top1' in output
+    saved = torch.load(
+        folder / 'finetuned/epoch_1.pth', weights_only=False)['state_dict']
+    assert saved.keys() == state.keys()
+    for name, parameter in model.named_parameters():
+        if name.startswith('head'):
+            assert len(saved[name]) == 12
+        else:
+            assert torch.equal(saved[name], parameter), name
+
+
+@pytest.mark.parametrize('layer', ['neck.layers.4', 'backbone.head3.refine'])
+def test_class_activation_map(layer, folder, uninterrupted):
+    """MMPretrain's tool, against the activations and gradients themselves."""
+    pytest.importorskip('pytorch_grad_cam')
+    from pytorch_grad_cam.utils.image import show_cam_on_image
+    checkpoint = str(folder / 'whole/epoch_2.pth')
+    path = sorted((folder / 'data/val').glob('*/*.png'))[5]
+    picture = folder / f'{layer}.png'
+    run(Path(get_installed_path('mmpretrain'),
+             '.mim/tools/visualization/vis_cam.py'), path,
+        folder / 'shapes.py', checkpoint, '--target-layers', layer,
+        '--target-category', 3, '--save-path', picture)
+
+    model = MODELS.build(Config.fromfile(folder / 'shapes.py').model).eval()
+    load_checkpoint(model, checkpoint, map_location='cpu')
+    kept = []
+    model.get_submodule(layer).register_forward_hook(
+        lambda module, inputs, output: kept.append(output))
+    image = cv2.imread(str(path))
+    data = dict(inputs=[torch.from_numpy(image.transpose(2, 0, 1))])
+    inputs = model.data_preprocessor(data)['inputs']
+    score = model(inputs, mode='tensor')[0, 3]
+    gradient, = torch.autograd.grad(score, kept[0])
+    weight = gradient.mean((2, 3), keepdim=True)
+    cam = (weight * kept[0]).sum(1)[0].relu().detach().numpy()
+    cam = cam - cam.min()
+    cam = cv2.resize(cam / (1e-7 + cam.max()), (64, 64))
+    expected = show_cam_on_image(np.float32(image) / 255, cam, use_rgb=False)
+    drawn = cv2.imread(str(picture))
+    assert drawn.shape == (64, 64, 3)
+    assert np.abs(drawn.astype(int) - expected).mean() < 2

@@ -1,0 +1,144 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+"""The challenge entry, and deformable convolution in FishNet."""
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmcv.ops import DeformConv2d
+from mmcv.transforms import Compose
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+import mmfishnet  # noqa: F401
+from mmfishnet.checkpoints import drop_pretrained
+from mmfishnet.engine.runner import set_data_root
+from mmfishnet.models import FishNet, FishNeXt
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+ARCH = dict(
+    tail=[1, 1, 1],
+    bridge=1,
+    body=[1, 1, 1],
+    head=[1, 1, 1],
+    body_transfer=[1, 1, 1],
+    head_transfer=[1, 1, 1])
+DCN = dict(type='DCN', deform_groups=1)
+
+
+def test_deformable_convolution_starts_as_a_plain_one():
+    stages = ('bridge', 'body2', 'head3')
+    torch.manual_seed(0)
+    deformable = FishNeXt(ARCH, dcn=DCN, stage_with_dcn=stages).eval()
+    deformable.init_weights()
+    plain = FishNeXt(ARCH).eval()
+    missing, surplus = plain.load_state_dict(
+        deformable.state_dict(), strict=False)
+    assert not missing
+    # bridge, body2 and its transfer, head3 and its transfer
+    assert len(surplus) == 5 * 2
+    assert all('conv_offset' in key for key in surplus)
+    for key, module in deformable.named_modules():
+        if isinstance(module, DeformConv2d):
+            assert key.startswith(stages)
+            same = plain.get_submodule(key)
+            for name in ('groups', 'dilation', 'padding', 'stride'):
+                assert getattr(module, name) == getattr(same, name)
+    images = torch.rand(1, 3, 96, 128)
+    with torch.no_grad():
+        for ours, theirs in zip(deformable(images), plain(images)):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (dict(dcn=DCN, stage_with_dcn=('head4', )), 'head4.*head3'),
+    (dict(dcn=DCN), 'should be given together'),
+    (dict(stage_with_dcn=('head3', )), 'should be given together'),
+    (dict(dcn=DCN, stage_with_dcn=('head3', ), out_indices=(0, )), 'head3'),
+])
+def test_wrong_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        FishNet(ARCH, **arguments)
+
+
+@pytest.fixture(scope='module')
+def cfg(tiny_coco, tmp_path_factory):
+    cfg = Config.fromfile(CONFIGS / 'htc_fishnext229_fpn_testdev.py')
+    set_data_root(cfg, str(tiny_coco))
+    drop_pretrained(cfg.model)
+    for loader in (cfg.train_dataloader, cfg.test_dataloader):
+        loader.update(num_workers=0, persistent_workers=False)
+    cfg.work_dir = str(tmp_path_factory.mktemp('htc'))
+    cfg.log_level = 'ERROR'
+    cfg.default_hooks.checkpoint.interval = -1
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    cfg.test_evaluator.outfile_prefix = f'{cfg.work_dir}/results'
+    return cfg
+
+
+def test_multi_scale(cfg):
+    init_default_scope('mmdet')
+    dataset = Runner.build_dataloader(cfg.train_dataloader, seed=0).dataset
+    sides = np.array(
+        [sorted(dataset[0]['inputs'].shape[1:]) for _ in range(6)])
+    assert len(np.unique(sides[:, 0])) > 1
+    assert sides.min() >= 400
+    assert (sides <= (1400, 1600)).all()
+
+    views = Compose(cfg.tta_pipeline)(
+        dict(img_path=str(next(Path(cfg.data_root).glob('test2017/*.jpg')))))
+    sides = [min(image.shape[1:]) for image in views['inputs']]
+    assert sides == [s for s in (600, 800, 1000, 1200, 1400) for _ in '01']
+    assert [s.flip for s in views['data_samples']] == [False, True] * 5
+
+
+@pytest.fixture(scope='module')
+def results(cfg):
+    """Prefix of the files after a training and three test steps."""
+    for loader in (cfg.train_dataloader, cfg.test_dataloader):
+        for transform in loader.dataset.pipeline:
+            if 'Resize' in transform.type:
+                # DCN needs 3x3 pixels at stride 32.
+                transform.update(scale=(192, 96), keep_ratio=True)
+                transform.type = 'Resize'
+    cfg.train_dataloader.dataset.indices = 1
+    cfg.train_cfg.max_epochs = 1
+    runner = Runner.from_cfg(cfg)
+    offset = runner.model.backbone.head3.refine[-1].conv2.conv_offset.weight
+    runner.model.init_weights()
+    before = offset.clone()
+    runner.train()
+    assert not torch.equal(before, offset)
+    runner.test()
+    return cfg.test_evaluator.outfile_prefix
+
+
+@pytest.mark.parametrize('task, geometry', [('bbox', 'bbox'),
+                                            ('segm', 'segmentation')])
+def test_files_for_the_server(results, tiny_coco, task, geometry):
+    path = f'{results}.{task}.json'
+    truth = COCO(tiny_coco / 'annotations' / 'image_info_test-dev2017.json')
+    found = json.loads(Path(path).read_text())
+    assert found
+    for detection in found:
+        assert {'image_id', 'category_id', 'score', geometry} <= set(detection)
+        assert detection['category_id'] in truth.cats
+        image = truth.imgs[detection['image_id']]
+        assert 0 <= detection['score'] <= 1
+        if task == 'segm':
+            rle = detection['segmentation']
+            assert isinstance(rle['counts'], str)
+            mask = coco_mask.decode(rle)
+            assert mask.shape == (image['height'], image['width'])
+        else:
+            x, y, w, h = detection['bbox']
+            assert x >= 0 and y >= 0
+            assert x + w <= image['width'] + 1e-3
+            assert y + h <= image['height'] + 1e-3
+    loaded = truth.loadRes(path)
+    assert len(loaded.anns) == len(found)
+    assert set(loaded.getImgIds()) == set(truth.getImgIds())

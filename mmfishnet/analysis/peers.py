@@ -1,0 +1,184 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+"""FishNet's variants and the networks that the paper compares it with."""
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Callable
+
+import torchvision.models as tv
+from mmengine.config import Config
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import init_default_scope
+from torch import Tensor, nn
+
+from ..models import FishNet, FishNetScore, FishNeXt, PreActResNet
+
+PAPER = 'paper'
+AUTHORS = "FishNet authors' page"
+DENSENET = "DenseNet authors' page"
+RESNET = "ResNet authors' page"
+
+
+class Classifier(nn.Module):
+    """A backbone, what pools its last feature, and a linear layer.
+
+    Args:
+        backbone (nn.Module): Returns a tuple of features.
+        pool (nn.Module): (N, C, H, W) to (N, ``channels``).
+        channels (int): Channels that the linear layer reads.
+        num_classes (int): Defaults to 1000.
+    """
+
+    def __init__(self,
+                 backbone: nn.Module,
+                 pool: nn.Module,
+                 channels: int,
+                 num_classes: int = 1000) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.pool = pool
+        self.fc = nn.Linear(channels, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (N, 3, H, W) to logits (N, ``num_classes``)."""
+        return self.fc(self.pool(self.backbone(x)[-1]))
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network, and what was published about it.
+
+    Attributes:
+        title (str): Its name in the paper's spelling.
+        family (str): The curve of Figure 4 that it belongs to, or empty.
+        build (Callable): Builds the 1000-class ImageNet classifier.
+        params (float, optional): Millions of parameters as printed.
+        error (float, optional): Top-1 error on ImageNet, in %, one 224x224
+            crop, as published; nothing here was trained by us.
+        source (str): Who published the error.
+    """
+
+    title: str
+    family: str
+    build: Callable[[], nn.Module]
+    params: float | None = None
+    error: float | None = None
+    source: str = ''
+
+    def backbone(self) -> nn.Module:
+        """Build it without what pools and classifies."""
+        model = self.build()
+        if isinstance(model, Classifier):
+            return model.backbone
+        if isinstance(model, tv.DenseNet):
+            return model.features
+        if isinstance(model, tv.ResNet):
+            # All but avgpool and fc.
+            return nn.Sequential(
+                OrderedDict([*model.named_children()][:-2]))
+        return model
+
+
+def _fish(depth: int = 150, cls: type = FishNet, **kwargs) -> Classifier:
+    fish = cls(depth, out_indices=(3, ), **kwargs)
+    score = FishNetScore(fish.out_channels[-1])
+    return Classifier(fish, score.layers, score.out_channels)
+
+
+def _preact(depth: int) -> Classifier:
+    pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return Classifier(PreActResNet(depth), pool, 2048)
+
+
+def _variant(title: str, params: float = 26.4, error: float | None = None,
+             **kwargs) -> Network:
+    return Network(f'FishNet-150, {title}', '', partial(_fish, **kwargs),
+                   params, error, PAPER if error else '')
+
+
+NETWORKS = {
+    'fishnet99':
+    Network('FishNet-99', 'FishNet', partial(_fish, 99), None, 22.59, AUTHORS),
+    'fishnet150':
+    Network('FishNet-150', 'FishNet', _fish, 26.4, 21.93, PAPER),
+    'fishnet201':
+    Network('FishNet-201', 'FishNet', partial(_fish, 201), None, 21.24,
+            AUTHORS),
+    'fishnext150':
+    Network('FishNeXt-150 (4d)', '', partial(_fish, 150, FishNeXt),
+            26.2, 21.5, PAPER),
+    'fishnext229':
+    Network('FishNeXt-229 (ours)', '', partial(_fish, 229, FishNeXt)),
+    # Table 2 and section 4.3
+    'fishnet150-max3':
+    _variant('3x3 max-pooling', error=22.51, down_sample='max3'),
+    'fishnet150-avg2':
+    _variant('2x2 average pooling', error=22.86, down_sample='avg2'),
+    'fishnet150-conv':
+    _variant('stride-2 convolution', 30.2, 22.75, down_sample='conv'),
+    'fishnet150-undilated':
+    _variant('no dilation', dilated_parts=()),
+    'fishnet150-dilated':
+    _variant('dilated head too', dilated_parts=('body', 'head')),
+    'fishnet150-7x7':
+    _variant('7x7 stem', stem='conv7x7'),
+    'fishnet150-residual':
+    _variant('residual stem', stem='residual'),
+    # The paper's ResNets are pre-activated ones.
+    'preact_resnet50':
+    Network('ResNet-50, pre-activated', 'ResNet', partial(_preact, 50), 25.5,
+            23.78, PAPER),
+    'preact_resnet101':
+    Network('ResNet-101, pre-activated', 'ResNet', partial(_preact, 101), 44.5,
+            22.30, PAPER),
+    'resnet50':
+    Network('ResNet-50', '', tv.resnet50, None, 24.7, RESNET),
+    'resnet101':
+    Network('ResNet-101', '', tv.resnet101, None, 23.6, RESNET),
+    'resnext50':
+    Network('ResNeXt-50 (32x4d)', '', tv.resnext50_32x4d, 25.0, 22.2,
+            PAPER),
+    'densenet121':
+    Network('DenseNet-121', 'DenseNet', tv.densenet121, None, 25.0, DENSENET),
+    'densenet169':
+    Network('DenseNet-169', 'DenseNet', tv.densenet169, None, 23.6, DENSENET),
+    'densenet201':
+    Network('DenseNet-201', 'DenseNet', tv.densenet201, None, 22.5, DENSENET),
+    'densenet161':
+    Network('DenseNet-161 (k=48)', 'DenseNet', tv.densenet161, None, 22.2,
+            DENSENET),
+}
+
+
+def find_network(model: str) -> Network:
+    """Find a network by name, or make one of a config's backbone.
+
+    Args:
+        model (str): A key of :data:`NETWORKS`, or a config file of
+            MMDetection, MMPretrain or another package of OpenMMLab.
+
+    Returns:
+        Network: For a config, ``build`` gives the backbone alone.
+
+    Raises:
+        ValueError: If there is no such network, or the config has no
+            ``model.backbone``.
+    """
+    if model in NETWORKS:
+        return NETWORKS[model]
+    if not model.endswith('.py'):
+        raise ValueError(f'there is no network {model!r}; it should be one of '
+                         f'{", ".join(NETWORKS)}, or the path of a config.')
+    config = Config.fromfile(model)
+    backbone = config.get('model', {}).get('backbone')
+    if backbone is None:
+        raise ValueError(f'{model} has no model.backbone.')
+
+    def build():
+        init_default_scope(config.get('default_scope', 'mmengine'))
+        return MMENGINE_MODELS.build(backbone)
+
+    return Network(f'{backbone.type} of {Path(model).name}', '', build)

@@ -1,0 +1,187 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+import csv
+
+import matplotlib.image
+import numpy as np
+import pytest
+import torch
+from mmengine.analysis import FlopAnalyzer
+from torch import nn
+
+from mmfishnet.analysis import NETWORKS, find_network, measure
+from mmfishnet.analysis.complexity import (COLORS, complexity_table,
+                                           count_multiply_adds, draw_figure4,
+                                           measure_kept_bytes, write_csv)
+from mmfishnet.models import FishNet, PreActResNet
+
+
+@pytest.fixture(scope='module')
+def costs():
+    """Of all networks, at 224x224."""
+    found = {}
+
+    def cost(name):
+        if name not in found:
+            with torch.device('meta'):
+                found[name] = measure(NETWORKS[name].build())
+        return found[name]
+
+    return cost
+
+
+def small_net():
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8),
+        nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Flatten(),
+        nn.Linear(8 * 16 * 16, 10))
+
+
+# FLOPs are the authors' own; the parameters those of their released weights.
+@pytest.mark.parametrize('depth, params, flops', [
+    (99, 16_628_904, 4.31),
+    (150, 24_959_400, 6.45),
+    (201, 44_584_552, 10.58),
+])
+def test_authors_numbers(costs, depth, params, flops):
+    cost = costs(f'fishnet{depth}')
+    assert cost.params == params
+    assert cost.multiply_adds / 1e9 == pytest.approx(flops, rel=0.01)
+
+
+# What the paper prints, within its own rounding (FishNet-150's 26.4M and its
+# relatives aside, where the released model differs).
+@pytest.mark.parametrize('name',
+                         ['preact_resnet50', 'preact_resnet101', 'resnext50'])
+def test_peers_are_the_papers(costs, name):
+    cost = costs(name)
+    assert cost.params / 1e6 == pytest.approx(
+        NETWORKS[name].params, abs=0.06)
+
+
+def test_variants_cost_what_they_should(costs):
+    base = costs('fishnet150')
+    for free in ('max3', 'avg2', 'undilated', 'dilated'):
+        assert costs(f'fishnet150-{free}').params == base.params
+        assert costs(f'fishnet150-{free}').multiply_adds == base.multiply_adds
+    # Table 2 prints 3.8M more; 2x2 max-pooling keeps indices, averages none.
+    more = costs('fishnet150-conv').params - base.params
+    assert more / 1e6 == pytest.approx(30.2 - 26.4, abs=0.1)
+    assert costs('fishnet150-avg2').image_bytes < base.image_bytes
+
+
+def test_memory_claim(costs):
+    # Section 4.2: 6505M against 9269M at batch 32.
+    fish = costs('fishnet150').training_bytes(32)
+    dense = costs('densenet161').training_bytes(32)
+    assert fish < 6505 * 2**20 and dense < 9269 * 2**20
+    assert fish / dense <= 6505 / 9269
+
+
+def test_memory_with_a_known_answer():
+    pixels = 32 * 32
+    kept = (
+        3 * pixels * 4  # the image, by the convolution
+        + 8 * pixels * 4  # by the norm
+        + 8 * pixels * 4  # the rectified, by ReLU and pooling alike
+        + 2 * pixels * 8  # the pooling's indices
+        + 2 * pixels * 4)  # by the linear layer
+    cost = measure(small_net(), (32, 32))
+    assert cost.image_bytes == kept
+    assert cost.batch_bytes == 2 * 8 * 4  # the norm's mean and deviation
+    params = 3 * 8 * 9 + 2 * 8 + 8 * 256 * 10 + 10
+    assert cost.params == params
+    assert cost.state_bytes == 3 * 4 * params
+    assert cost.training_bytes(5) == 12 * params + 64 + 5 * kept
+    assert cost.multiply_adds == pixels * (8 * 27 + 2 * 8) + 8 * 256 * 10
+
+
+def test_memory_is_linear_and_the_same_on_meta():
+    torch.manual_seed(0)
+    fish = FishNet(99)
+    for param in fish.stem.parameters():
+        param.requires_grad = False
+    cost = measure(fish, (64, 64))
+    assert measure_kept_bytes(fish, torch.rand(5, 3, 64, 64)) == (
+        cost.batch_bytes + 5 * cost.image_bytes)
+    assert cost.state_bytes == 4 * (
+        cost.params + 2 * sum(p.numel() for p in fish.parameters()
+                              if p.requires_grad))
+    assert measure(fish.to('meta'), (64, 64)) == cost
+
+
+def test_checkpointing_keeps_less():
+    plain, recomputed = (
+        measure(PreActResNet(50, with_cp=with_cp), (64, 64))
+        for with_cp in (False, True))
+    assert recomputed.params == plain.params
+    assert recomputed.image_bytes < plain.image_bytes / 3
+
+
+def test_multiply_adds_agree_with_mmengine():
+    model = PreActResNet(50).eval()
+    analyzer = FlopAnalyzer(model, torch.rand(1, 3, 64, 64))
+    analyzer.unsupported_ops_warnings(False)
+    assert count_multiply_adds(model, (64, 64)) == analyzer.total()
+
+
+def test_measuring_leaves_modes_alone():
+    model = small_net()
+    model[1].eval()
+    measure(model, (32, 32))
+    assert model.training and not model[1].training
+    assert not any(m._forward_hooks for m in model.modules())
+
+
+def test_nothing_to_train():
+    model = small_net().requires_grad_(False)
+    with pytest.raises(ValueError, match='nothing to train'):
+        measure_kept_bytes(model, torch.rand(2, 3, 32, 32))
+
+
+def test_outputs(costs, tmp_path):
+    names = ['fishnet99', 'fishnet150', 'preact_resnet50', 'densenet121',
+             'resnet50']
+    rows = [(NETWORKS[name], costs(name)) for name in names]
+
+    write_csv(rows, tmp_path / 'table.csv', batch=16)
+    with open(tmp_path / 'table.csv', newline='') as file:
+        written = list(csv.DictReader(file))
+    assert [int(row['params']) for row in written
+            ] == [costs(name).params for name in names]
+    assert [int(row['training_bytes']) for row in written
+            ] == [costs(name).training_bytes(16) for name in names]
+    assert written[1]['published_top1_error'] == '21.93'
+    assert written[1]['published_by'] == 'paper'
+
+    assert complexity_table(rows).row_count == len(rows)
+
+    draw_figure4(rows, tmp_path / 'figure4.png')
+    picture = matplotlib.image.imread(tmp_path / 'figure4.png')[..., :3]
+    for family, color in COLORS.items():
+        rgb = [int(color[i:i + 2], 16) / 255 for i in (1, 3, 5)]
+        drawn = np.abs(picture - rgb).max(-1) < 0.01
+        halves = np.split(drawn[:, :drawn.shape[1] // 2 * 2], 2, axis=1)
+        assert min(half.sum() for half in halves) > 100, family
+    with pytest.raises(ValueError, match='Figure 4'):
+        draw_figure4(rows[-1:], tmp_path / 'none.png')
+
+
+def test_find_network(tmp_path):
+    config = tmp_path / 'config.py'
+    config.write_text("model = dict(backbone=dict(type='mmfishnet.FishNet', "
+                      'depth=99, out_indices=(0, 1)))')
+    backbone = find_network(str(config)).backbone()
+    assert [*backbone.out_channels] == [320, 832]
+    (tmp_path / 'empty.py').write_text('model = dict()')
+    with pytest.raises(ValueError, match='no model.backbone'):
+        find_network(str(tmp_path / 'empty.py'))
+    with pytest.raises(ValueError, match="'fishnet18'.*fishnet99, fishnet150"):
+        find_network('fishnet18')
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_backbones_end_at_stride_32(name):
+    with torch.device('meta'):
+        output = NETWORKS[name].backbone()(torch.zeros(1, 3, 64, 64))
+    last = output if isinstance(output, torch.Tensor) else output[-1]
+    assert last.shape[-2:] == (2, 2)

@@ -1,0 +1,76 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+import matplotlib.image
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mmfishnet.analysis import draw_fish, examine
+from mmfishnet.analysis.drawing import DIRECT, ICONV, find_direct_edges
+from mmfishnet.models import FishNet
+from mmfishnet.models.wiring import WIRING
+
+
+@pytest.fixture(scope='module')
+def fish():
+    return FishNet(99, out_indices=(3, ))
+
+
+def count(picture, color):
+    rgb = [int(color[i:i + 2], 16) / 255 for i in (1, 3, 5)]
+    return int((np.abs(picture[..., :3] - rgb).max(-1) < 0.01).sum())
+
+
+def draw(fish, report, path):
+    draw_fish(fish, report, path)
+    return matplotlib.image.imread(path)
+
+
+def test_direct_edges(fish):
+    reached, direct = find_direct_edges(fish, examine(fish))
+    assert {(edge.source, edge.target) for edge in direct} == {
+        (source, wire.name)
+        for wire in WIRING if wire.part in ('body', 'head')
+        for source in (wire.reads, wire.joins)
+    }
+    # tail3, which only the bridge reads, is not among them.
+    assert reached == {'stem', 'tail1', 'tail2'} | {
+        wire.name
+        for wire in WIRING if wire.part != 'tail'
+    }
+
+
+def test_svg_names_everything_and_is_the_same_each_time(fish, tmp_path):
+    report = examine(fish)
+    for name in ('a.svg', 'b.svg'):
+        draw_fish(fish, report, tmp_path / name, 'FishNet-99')
+    svg = (tmp_path / 'a.svg').read_text()
+    assert svg == (tmp_path / 'b.svg').read_text()
+    # matplotlib draws letters as outlines and writes the text beside them.
+    for text in ('FishNet-99', '2112  =  1600 + 512', '320  =  256 + 64',
+                 '56×56', 'T: 4 blocks', '1 block, dilation 4', 'bridge',
+                 *(wire.name for wire in WIRING)):
+        assert f'<!-- {text} -->' in svg
+    assert DIRECT in svg and ICONV in svg
+
+
+def test_png_shows_what_strides_break(fish, tmp_path):
+    torch.manual_seed(0)
+    conv = FishNet(99, out_indices=(3, ), down_sample='conv')
+    pooled = draw(fish, examine(fish), tmp_path / 'pool.png')
+    strided = draw(conv, examine(conv), tmp_path / 'conv.png')
+    assert pooled.shape[0] > 800
+    assert count(strided, DIRECT) < count(pooled, DIRECT) / 2
+    assert count(strided, ICONV) > 1.4 * count(pooled, ICONV)
+
+
+def test_without_the_last_stage(tmp_path):
+    fish = FishNet(99, out_indices=(0, 1))
+    draw_fish(fish, examine(fish), tmp_path / 'fish.svg')
+    svg = (tmp_path / 'fish.svg').read_text()
+    assert '<!-- head2 -->' in svg and '<!-- head3 -->' not in svg
+
+
+def test_only_fish(fish, tmp_path):
+    with pytest.raises(ValueError, match='Linear is no FishNet'):
+        draw_fish(nn.Linear(1, 1), examine(fish), tmp_path / 'fish.svg')

@@ -1,0 +1,85 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import Config
+
+import mmfishnet  # noqa: F401
+from mmfishnet.analysis.schedule import epoch_length, plot, simulate
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / 'configs' / 'mask_rcnn_fishnet150_fpn.py'
+
+
+def test_phases():
+    schedule = simulate(Config.fromfile(CONFIG), epoch_length=10)
+    # The last iteration of the warm-up has the full learning rate.
+    assert [(p.begin, p.end) for p in schedule.phases] == [(0, 10), (9, 200),
+                                                           (200, 280),
+                                                           (280, 320)]
+    rates = [(p.first_lr, p.last_lr) for p in schedule.phases]
+    assert np.ravel(rates) == pytest.approx(
+        [2e-5, 2e-2, 2e-2, 2e-2, 2e-3, 2e-3, 2e-4, 2e-4])
+
+
+def test_without_clipping_and_by_iteration():
+    cfg = Config(
+        dict(
+            train_cfg=dict(by_epoch=False, max_iters=40),
+            optim_wrapper=dict(
+                type='AmpOptimWrapper', optimizer=dict(type='SGD', lr=1.0)),
+            param_scheduler=dict(
+                type='CosineAnnealingLR', by_epoch=False, T_max=40)))
+    schedule = simulate(cfg, epoch_length=10)
+    assert np.isnan(schedule.max_norm).all()
+    expected = 0.5 * (1 + np.cos(np.pi * np.arange(40) / 40))
+    np.testing.assert_allclose(schedule.lr, expected, atol=1e-9)
+
+
+def test_clipping_without_an_end():
+    cfg = Config(
+        dict(
+            train_cfg=dict(max_epochs=2),
+            optim_wrapper=dict(
+                optimizer=dict(type='SGD', lr=1.0),
+                clip_grad=dict(max_norm=35))))
+    schedule = simulate(cfg, epoch_length=3)
+    assert schedule.max_norm.tolist() == [35] * 6
+    assert schedule.lr.tolist() == [1] * 6
+
+
+def test_epoch_length():
+    cfg = Config.fromfile(CONFIG)
+    assert epoch_length(cfg) == 7330  # as long as MMDetection's logs say
+    cfg.train_dataloader.dataset.type = 'CityscapesDataset'
+    with pytest.raises(ValueError, match='CityscapesDataset.*--epoch-length'):
+        epoch_length(cfg)
+    with pytest.raises(ValueError, match='epoch_length=0'):
+        simulate(cfg, 0)
+
+
+def test_plot_of_a_run_without_a_beginning(tmp_path):
+    cfg = Config(
+        dict(
+            train_cfg=dict(max_epochs=3),
+            optim_wrapper=dict(optimizer=dict(type='SGD', lr=1.0))))
+    plot(simulate(cfg, 4), tmp_path / 'plain.png', 'plain')
+    assert cv2.imread(str(tmp_path / 'plain.png')) is not None
+
+
+def test_tool(tmp_path):
+    out = tmp_path / 'out' / 'schedule.png'
+    done = subprocess.run([
+        sys.executable, ROOT / 'tools' / 'analysis_tools' / 'schedule.py',
+        CONFIG, '--epoch-length', '20', '--out', out
+    ], cwd=ROOT, capture_output=True, text=True)  # yapf: disable
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert 'epochs 0 to 1: learning rate 2e-05 to 0.02' in lines
+    assert 'epochs 20 to 28: learning rate 0.002' in lines
+    assert 'epochs 0 to 2: gradients clipped to 5' in lines
+    assert cv2.imread(str(out)) is not None

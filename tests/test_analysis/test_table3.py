@@ -1,0 +1,210 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+import json
+import math
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import cv2
+import pytest
+from mmengine.config import Config
+from mmengine.visualization import Visualizer
+
+import mmfishnet  # noqa: F401
+from mmfishnet.analysis.table3 import (PAPER, Run, backbone_name,
+                                       missing_configs, plot, read_run,
+                                       tabulate, to_markdown)
+
+ROOT = Path(__file__).parents[2]
+PAPER_TEXT = ROOT.parent / 'shared' / 'paper.md'
+
+
+def metrics(task, *percents):
+    names = ('mAP', 'mAP_s', 'mAP_m', 'mAP_l')
+    return {f'coco/{task}_{n}': p / 100 for n, p in zip(names, percents)}
+
+
+def load(config):
+    return Config.fromfile(ROOT / 'configs' / f'{config}.py')
+
+
+@cache
+def dumped(config):
+    return load(config).pretty_text  # slow
+
+
+def start_run(work_dir, config, time='20300101_000000'):
+    """What a run of a config leaves when it starts."""
+    visualizer = Visualizer(
+        vis_backends=[dict(type='LocalVisBackend')],
+        save_dir=str(work_dir / time))
+    (work_dir / time / 'vis_data').mkdir(parents=True)
+    (work_dir / time / 'vis_data' / 'config.py').write_text(dumped(config))
+    return visualizer
+
+
+@pytest.fixture
+def mask_run(tmp_path):
+    """Mask R-CNN with FishNet-150, stopped and resumed in epoch 2."""
+    work_dir = tmp_path / 'any name'
+    visualizer = start_run(work_dir, 'mask_rcnn_fishnet150_fpn')
+    visualizer.add_scalars(dict(lr=0.02, loss=1.5), step=50)
+    for epoch, ap in ((1, 20.), (2, 1.)):
+        visualizer.add_scalars({
+            **metrics('bbox', 30, 10, 30, 40),
+            **metrics('segm', ap, 10, 20, 30)
+        }, step=epoch)  # yapf: disable
+    visualizer = start_run(work_dir, 'mask_rcnn_fishnet150_fpn',
+                           '20300102_000000')
+    for epoch, ap in ((2, 37.6), (3, 36.1)):
+        visualizer.add_scalars({
+            **metrics('bbox', 41.5, 24.0, 45.0, 55.0),
+            **metrics('segm', ap, 19.8, 40.2, -100)  # COCO's -1, for none
+        }, step=epoch)  # yapf: disable
+    return work_dir
+
+
+@pytest.fixture
+def faster_run(tmp_path):
+    """Faster R-CNN with ResNet-50, tested only."""
+    work_dir = tmp_path / 'mask_rcnn_fishnet150_fpn'
+    start_run(work_dir, 'faster_rcnn_r50_fpn')
+    (work_dir / '20300101_000000' / '20300101_000000.json').write_text(
+        json.dumps(metrics('bbox', 38.5, 21.4, 41.6, 50.1)))
+    return work_dir
+
+
+def test_read_run(mask_run, faster_run):
+    run = read_run(mask_run)
+    assert (run.detector, run.backbone) == ('MaskRCNN', 'FishNet-150')
+    assert run.scores['segm'][:3] == pytest.approx((36.1, 19.8, 40.2))
+    assert math.isnan(run.scores['segm'][3])
+    assert run.scores['bbox'] == pytest.approx((41.5, 24.0, 45.0, 55.0))
+    assert run.source == 'last epoch, 3 of 32'
+    assert run.ann_file.endswith('instances_val2017.json')
+    best = read_run(mask_run, best=True)
+    assert best.scores['segm'][0] == pytest.approx(37.6)
+    assert best.source == 'best epoch, 2 of 32'
+
+    run = read_run(faster_run)
+    assert (run.detector, run.backbone) == ('FasterRCNN', 'ResNet-50')
+    assert run.scores == {'bbox': pytest.approx((38.5, 21.4, 41.6, 50.1))}
+    assert run.source == 'test'
+
+
+@pytest.mark.parametrize('config, backbone', [
+    ('mask_rcnn_x50_32x4d_fpn', 'ResNeXt-50 (32x4d)'),
+    ('mask_rcnn_fishnext150_fpn', 'FishNeXt-150'),
+    ('mask_rcnn_fishnet99_fpn', 'FishNet-99'),
+])
+def test_backbones(config, backbone):
+    assert backbone_name(load(config).model.backbone) == backbone
+
+
+def test_no_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match='does not exist'):
+        read_run(tmp_path / 'nowhere')
+    with pytest.raises(FileNotFoundError, match='not the work folder'):
+        read_run(tmp_path)
+    start_run(tmp_path, 'mask_rcnn_fishnet150_fpn')
+    with pytest.raises(FileNotFoundError, match='no result .* bbox'):
+        read_run(tmp_path)
+    folder = tmp_path / 'htc' / '20300101_000000' / 'vis_data'
+    folder.mkdir(parents=True)
+    (folder / 'config.py').write_text(
+        "model = dict(type='HybridTaskCascade', neck=dict(type='FPN'))")
+    with pytest.raises(ValueError, match='HybridTaskCascade .* not in Table'):
+        read_run(tmp_path / 'htc')
+
+
+def test_table(mask_run, faster_run):
+    runs = [read_run(mask_run), read_run(faster_run)]
+    markdown = to_markdown(tabulate(runs))
+    lines = [
+        [cell.strip() for cell in line.split('|')[1:-1]]
+        for line in markdown.splitlines()
+    ]  # yapf: disable
+    assert {len(line) for line in lines} == {5}
+    assert lines[7] == ['ResNeXt-50 (32x4d)', 'ours', '', '', '']
+    assert lines[4][2:] == ['', '', '38.5/21.4/41.6/50.1']
+    assert lines[5][2:] == ['', '', '+0.5/+0.0/+0.0/+0.0']
+    ours, difference = lines[10:12]
+    assert ours == [
+        'FishNet-150', 'ours', '36.1/19.8/40.2/-', '41.5/24.0/45.0/55.0', ''
+    ]
+    assert difference[2:4] == ['-0.9/+0.0/+0.0/-', '+0.0/-0.1/+0.1/+0.0']
+    assert missing_configs(runs) == [
+        'configs/mask_rcnn_r50_fpn.py', 'configs/mask_rcnn_x50_32x4d_fpn.py',
+        'configs/faster_rcnn_x50_32x4d_fpn.py',
+        'configs/faster_rcnn_fishnet150_fpn.py'
+    ]
+    for config in missing_configs([]):
+        assert (ROOT / config).exists()
+    with pytest.raises(ValueError, match='both .*any name.*give one'):
+        tabulate([*runs, read_run(mask_run)])
+
+
+def test_other_backbones_follow():
+    scores = dict(segm=(38., 20., 41., 51.), bbox=(42., 25., 45., 56.))
+    last = tabulate([
+        Run(Path('run'), 'MaskRCNN', 'FishNet-201', scores, 'test', 'val.json')
+    ])[-1]
+    assert (last.backbone, last.source) == ('FishNet-201', 'ours')
+    assert last.cells == [scores['segm'], scores['bbox'], None]
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not PAPER_TEXT.exists(), reason='needs the paper')
+def test_numbers_of_the_paper():
+    number = r'[+-]?\d+\.\d'
+    found = []
+    for line in PAPER_TEXT.read_text().splitlines():
+        line = re.sub(r'</?b> ?', '', line)
+        if len(cells := re.findall('/'.join([number] * 4), line)) == 3:
+            found.append(cells)
+    rows = [
+        line.split('|') for line in to_markdown(tabulate([])).splitlines()
+        if '| paper |' in line
+    ]
+    assert len(found) == len(rows) == len(PAPER) + 2
+    assert [[c.strip() for c in row[3:6]] for row in rows] == found
+
+
+def test_plot(mask_run, faster_run, tmp_path):
+    path = tmp_path / 'table3.png'
+    plot(tabulate([read_run(mask_run), read_run(faster_run)]), path)
+    with_ours = cv2.imread(str(path))
+    plot(tabulate([]), path)
+    without = cv2.imread(str(path))
+    assert with_ours.shape == without.shape
+    assert (with_ours != without).any()
+
+
+def test_tool(mask_run, tmp_path):
+    markdown, picture = tmp_path / 'out' / 'a.md', tmp_path / 'out' / 'a.png'
+
+    def run(*args):
+        return subprocess.run(
+            [
+                sys.executable, ROOT / 'tools' / 'analysis_tools' /
+                'table3.py', *args
+            ],
+            cwd=ROOT,
+            capture_output=True,
+            text=True)
+
+    done = run(mask_run, '--best', '--markdown', markdown, '--plot', picture)
+    assert done.returncode == 0, done.stderr
+    assert '37.6/19.8/40.2/-' in done.stdout
+    assert '+2.3/+1.3/+2.8/+2.6' in done.stdout  # the paper's own
+    assert 'best epoch, 2 of 32' in done.stdout
+    assert 'missing: configs/mask_rcnn_r50_fpn.py' in done.stdout
+    assert '37.6/19.8/40.2/-' in markdown.read_text()
+    assert cv2.imread(str(picture)) is not None
+
+    failed = run(tmp_path)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith('error:')
+    assert 'not the work folder of a run' in failed.stderr

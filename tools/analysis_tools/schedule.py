@@ -1,0 +1,69 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+"""Draw learning rate, warm-up and gradient clipping of a config's run."""
+import argparse
+from pathlib import Path
+
+import numpy as np
+from mmengine.config import Config, DictAction
+
+import mmfishnet  # noqa: F401 (configs may inherit from 'mmfishnet::')
+from mmfishnet.analysis.schedule import epoch_length, plot, simulate
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--epoch-length',
+        type=int,
+        metavar='N',
+        help='iterations in an epoch (default: those of COCO train2017 or '
+        'ImageNet with the batch size auto_scale_lr.base_batch_size)')
+    parser.add_argument(
+        '--out',
+        type=Path,
+        metavar='FILE',
+        help='picture (default: CONFIG_schedule.png here)')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override settings of the config')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    name = Path(args.config).stem
+    out = args.out or Path(f'{name}_schedule.png')
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(args.cfg_options or {})
+    try:
+        length = (
+            epoch_length(cfg)
+            if args.epoch_length is None else args.epoch_length)
+        schedule = simulate(cfg, length)
+    except ValueError as error:
+        raise SystemExit(f'error: {error}') from None
+
+    def when(iteration):
+        return f'{iteration / length:.3g}'
+
+    print(f'{len(schedule.lr)} iterations, {length} in an epoch')
+    for phase in schedule.phases:
+        print(f'epochs {when(phase.begin)} to {when(phase.end)}: learning '
+              f'rate {phase.first_lr:.3g}' +
+              (f' to {phase.last_lr:.3g}' if phase.first_lr != phase.last_lr
+               else ''))
+    clipped = np.flatnonzero(~np.isnan(schedule.max_norm))
+    if len(clipped):
+        print(f'epochs {when(clipped[0])} to {when(clipped[-1] + 1)}: '
+              f'gradients clipped to {schedule.max_norm[clipped[0]]:g}')
+    out.parent.mkdir(parents=True, exist_ok=True)
+    plot(schedule, out, name)
+    print(out)
+
+
+if __name__ == '__main__':
+    main()

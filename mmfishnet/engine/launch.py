@@ -1,0 +1,177 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+"""Process groups for the tools, on GPUs and without."""
+from __future__ import annotations
+
+import datetime
+import os
+import socket
+import struct
+import subprocess
+import sys
+from contextlib import contextmanager
+from collections.abc import Iterator
+
+import torch
+from mmengine.device import get_device
+from torch import distributed as dist
+
+LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
+
+# Where each launcher tells a process its rank, the number of processes, and
+# its rank among those on the same host.
+_RANK_VARIABLES = dict(
+    pytorch=('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
+    slurm=('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
+    mpi=('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE',
+         'OMPI_COMM_WORLD_LOCAL_RANK'))
+_HOW_TO_START = dict(
+    pytorch='tools/dist_train.sh, tools/dist_test.sh or '
+    'python -m torch.distributed.run',
+    slurm='tools/slurm_train.sh, tools/slurm_test.sh or srun',
+    mpi='mpirun of Open MPI')
+
+
+def init_launcher(launcher: str, timeout: float | None = None) -> None:
+    """Prepare this process for the job that it is part of.
+
+    MMEngine's runner starts the process group on GPUs (NCCL), but selects a
+    GPU for it in any case. It leaves a group alone that exists already, so
+    with no GPU the group is started here, over gloo.
+
+    Args:
+        launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
+        timeout (float, optional): Seconds that one process waits for the
+            others before it gives up. Defaults to None, PyTorch's 30 minutes.
+
+    Raises:
+        ValueError: If the environment does not fit the launcher or there are
+            more processes than GPUs on this host.
+    """
+    if launcher == 'none':
+        if int(os.environ.get('WORLD_SIZE', 1)) > 1 and 'RANK' in os.environ:
+            raise ValueError(
+                f'this is one of WORLD_SIZE={os.environ["WORLD_SIZE"]} '
+                "processes, but --launcher is 'none', so each of them would "
+                'do the whole job. Add --launcher pytorch.')
+        return
+    _set_rank_environment(launcher)
+    if torch.cuda.is_available():
+        gpus = torch.cuda.device_count()
+        if int(os.environ['LOCAL_RANK']) >= gpus:
+            raise ValueError(
+                f'process {os.environ["LOCAL_RANK"]} of this host has no GPU: '
+                f'{gpus} visible (CUDA_VISIBLE_DEVICES='
+                f'{os.environ.get("CUDA_VISIBLE_DEVICES", "not set")}). Start '
+                'at most that many processes on a host.')
+    elif get_device() == 'cpu':
+        interface = _interface_to(os.environ['MASTER_ADDR'])
+        if interface is not None:
+            # gloo would take the interface of the host's name, which often
+            # is the loopback and then cannot be reached from other hosts.
+            os.environ.setdefault('GLOO_SOCKET_IFNAME', interface)
+        limit = (
+            dict() if timeout is None else dict(
+                timeout=datetime.timedelta(seconds=timeout)))
+        dist.init_process_group('gloo', **limit)
+        _watch_connections()
+
+
+def _set_rank_environment(launcher: str) -> None:
+    """Give torch.distributed what the launcher says under its own names."""
+    rank, size, local_rank = _RANK_VARIABLES[launcher]
+    for variable in (rank, size):
+        if variable not in os.environ:
+            raise ValueError(
+                f'--launcher {launcher} needs the environment variable '
+                f'{variable}, which is not set. Start the job with '
+                f'{_HOW_TO_START[launcher]}, or leave --launcher out for one '
+                'process.')
+    os.environ['RANK'] = os.environ[rank]
+    os.environ['WORLD_SIZE'] = os.environ[size]
+    if local_rank in os.environ:
+        os.environ['LOCAL_RANK'] = os.environ[local_rank]
+    if launcher == 'slurm' and 'MASTER_ADDR' not in os.environ:
+        hosts = subprocess.run(
+            ['scontrol', 'show', 'hostname', os.environ['SLURM_NODELIST']],
+            check=True,
+            capture_output=True,
+            text=True).stdout
+        os.environ['MASTER_ADDR'] = hosts.split()[0]
+    if 'MASTER_ADDR' not in os.environ:
+        raise ValueError(
+            f'--launcher {launcher} needs the environment variable '
+            'MASTER_ADDR, the address of the host of rank 0.')
+    os.environ.setdefault('MASTER_PORT', '29500')
+
+
+def _interface_to(host: str) -> str | None:
+    """Name of the network interface that leads to ``host``.
+
+    None where that cannot be told (not Linux, no IPv4); gloo then looks for
+    one by itself.
+    """
+    if not sys.platform.startswith('linux'):
+        return None
+    import fcntl
+    siocgifaddr = 0x8915
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            # Sends nothing, only chooses the route.
+            sock.connect((host, 9))
+            address = sock.getsockname()[0]
+            for _, name in socket.if_nameindex():
+                request = struct.pack('256s', name.encode())
+                try:
+                    answer = fcntl.ioctl(sock, siocgifaddr, request)
+                except OSError:  # has no address
+                    continue
+                if socket.inet_ntoa(answer[20:24]) == address:
+                    return name
+    except OSError:
+        pass
+    return None
+
+
+def _watch_connections() -> None:
+    """Let the kernel notice within 30 s that another host has vanished.
+
+    A process that dies closes its connections, which gloo notices at once. A
+    host without power or network closes nothing, and gloo would wait for the
+    timeout of the group.
+    """
+    if not sys.platform.startswith('linux'):
+        return
+    options = ((socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+               (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10),
+               (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+               (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
+               (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000))
+    for descriptor in os.listdir('/proc/self/fd'):
+        try:
+            with socket.socket(fileno=os.dup(int(descriptor))) as sock:
+                for option in options:
+                    sock.setsockopt(*option)
+        except OSError:  # not a TCP socket
+            continue
+
+
+@contextmanager
+def explain_lost_peers() -> Iterator[None]:
+    """Say what it means when a collective operation breaks off.
+
+    Raises:
+        RuntimeError: In place of the backend's own error, which stays the
+            cause.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not dist.is_initialized() or not (isinstance(
+                error, dist.DistError) or '/gloo/' in str(error)):
+            raise
+        raise RuntimeError(
+            f'rank {dist.get_rank()} of {dist.get_world_size()} on '
+            f'{socket.gethostname()} lost the connection to another process '
+            'of this job: one has died, or its host cannot be reached. Its '
+            'own output says why. Training goes on from its last checkpoint '
+            'when it is started again with --resume.') from error

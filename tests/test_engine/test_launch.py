@@ -1,0 +1,45 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+import pytest
+
+from mmfishnet.engine.launch import explain_lost_peers, init_launcher
+
+VARIABLES = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR',
+             'SLURM_PROCID', 'SLURM_NTASKS', 'OMPI_COMM_WORLD_RANK',
+             'OMPI_COMM_WORLD_SIZE')
+
+
+@pytest.fixture(autouse=True)
+def no_launcher(monkeypatch):
+    for variable in VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+
+
+def test_forgotten_launcher(monkeypatch):
+    init_launcher('none')
+    monkeypatch.setenv('RANK', '1')
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    with pytest.raises(ValueError, match='--launcher pytorch'):
+        init_launcher('none')
+
+
+@pytest.mark.parametrize('launcher, variable, how', [
+    ('pytorch', 'RANK', 'dist_train.sh'),
+    ('slurm', 'SLURM_PROCID', 'slurm_train.sh'),
+    ('mpi', 'OMPI_COMM_WORLD_RANK', 'mpirun'),
+])
+def test_launcher_without_its_environment(launcher, variable, how):
+    with pytest.raises(ValueError, match=f'(?s){variable}.*{how}'):
+        init_launcher(launcher)
+
+
+def test_mpi_needs_an_address(monkeypatch):
+    monkeypatch.setenv('OMPI_COMM_WORLD_RANK', '0')
+    monkeypatch.setenv('OMPI_COMM_WORLD_SIZE', '1')
+    with pytest.raises(ValueError, match='MASTER_ADDR'):
+        init_launcher('mpi')
+
+
+def test_other_errors_are_not_explained_away():
+    with pytest.raises(RuntimeError, match='^out of memory$'):
+        with explain_lost_peers():
+            raise RuntimeError('out of memory')

@@ -1,0 +1,92 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+"""Test (and evaluate) a model of an MMDetection or MMPretrain config."""
+import argparse
+
+import mmengine
+from mmengine.dist import is_main_process
+from mmengine.registry import METRICS
+from torch.distributed.elastic.multiprocessing.errors import record
+
+import mmfishnet  # noqa: F401 (registers FishNet)
+from mmfishnet.engine.launch import explain_lost_peers
+from mmfishnet.engine.runner import (add_common_arguments, build_runner,
+                                     check_checkpoint, enable_tta,
+                                     enable_visualization, load_config,
+                                     short_errors)
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument(
+        '--out', metavar='FILE', help='save the predictions (.pkl) here')
+    parser.add_argument(
+        '--out-item',
+        choices=['pred', 'metrics'],
+        help='what --out saves: the predictions (default) or the metrics '
+        '(.json, .yaml or .pkl)')
+    parser.add_argument(
+        '--show', action='store_true', help='show the predictions in a window')
+    parser.add_argument(
+        '--show-dir',
+        metavar='DIR',
+        help='save pictures of the predictions here; MMDetection configs take '
+        "a relative path from the run's folder in the work directory")
+    parser.add_argument(
+        '--wait-time',
+        type=float,
+        default=2,
+        help='seconds that each window stays')
+    parser.add_argument(
+        '--tta',
+        action='store_true',
+        help='test-time augmentation by tta_model and tta_pipeline of the '
+        'config, which default to merging the image and its mirror image')
+    add_common_arguments(parser)
+    args = parser.parse_args()
+    if args.out_item and not args.out:
+        parser.error('--out-item says what --out saves, so it needs --out')
+    args.out_item = args.out_item or 'pred'
+    suffixes = ('.pkl', '.pickle')
+    if args.out_item == 'metrics':
+        suffixes += ('.json', '.yaml', '.yml')
+    if args.out and not args.out.endswith(suffixes):
+        parser.error(f'--out {args.out} should end with one of '
+                     f'{", ".join(suffixes)}')
+    return args
+
+
+def prepare(args):
+    """Config and lines for the log."""
+    cfg, notes = load_config(args)
+    check_checkpoint(args.checkpoint)
+    cfg.load_from = args.checkpoint
+    cfg.resume = False
+    if args.show or args.show_dir:
+        enable_visualization(cfg, args.show, args.show_dir, args.wait_time)
+    if args.tta:
+        notes.append(enable_tta(cfg))
+    return cfg, list(filter(None, notes))
+
+
+@record
+def main():
+    args = parse_args()
+    with short_errors():
+        cfg, notes = prepare(args)
+    runner = build_runner(cfg, notes)
+    if args.out and args.out_item == 'pred':
+        # MMDetection's own compresses the masks.
+        scope = cfg.get('default_scope')
+        name = 'mmdet.DumpDetResults' if scope == 'mmdet' else 'DumpResults'
+        runner.test_evaluator.metrics.append(
+            METRICS.build(dict(type=name, out_file_path=args.out)))
+    with explain_lost_peers():
+        metrics = runner.test()
+    if args.out and args.out_item == 'metrics' and is_main_process():
+        mmengine.dump(metrics, args.out)
+
+
+if __name__ == '__main__':
+    main()

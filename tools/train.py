@@ -1,0 +1,78 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+"""Train a model of an MMDetection or MMPretrain config."""
+import argparse
+
+from torch.distributed.elastic.multiprocessing.errors import record
+
+import mmfishnet  # noqa: F401 (registers FishNet)
+from mmfishnet.checkpoints.pretrained import (drop_pretrained,
+                                              require_pretrained)
+from mmfishnet.engine.launch import explain_lost_peers
+from mmfishnet.engine.runner import (add_common_arguments, build_runner,
+                                     check_checkpoint, disable_validation,
+                                     enable_amp, enable_auto_scale_lr,
+                                     load_config, set_resume, short_errors)
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--amp',
+        action='store_true',
+        help='train in automatic mixed precision (on GPUs)')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate by the batch size over '
+        'auto_scale_lr.base_batch_size of the config')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from this checkpoint, or from the latest one in the work '
+        'directory')
+    parser.add_argument(
+        '--no-validate',
+        action='store_true',
+        help='do not evaluate during training')
+    add_common_arguments(parser)
+    return parser.parse_args()
+
+
+def prepare(args):
+    """Config, lines for the log, and checkpoint to go on from."""
+    cfg, notes = load_config(args)
+    if args.amp:
+        notes.append(enable_amp(cfg))
+    if args.auto_scale_lr:
+        enable_auto_scale_lr(cfg)
+    if args.no_validate:
+        disable_validation(cfg)
+    checkpoint, resume_notes = set_resume(cfg, args.resume)
+    notes += resume_notes
+    source = checkpoint or cfg.get('load_from')
+    if cfg.get('load_from'):
+        check_checkpoint(cfg.load_from)
+    if source:
+        # All that the pretrained file would give is in there.
+        notes += [
+            f'{path} is not there; the weights come from {source}'
+            for path in drop_pretrained(cfg.model, only_missing=True)
+        ]
+    require_pretrained(cfg.model)
+    return cfg, list(filter(None, notes)), checkpoint
+
+
+@record
+def main():
+    with short_errors():
+        cfg, notes, checkpoint = prepare(parse_args())
+    runner = build_runner(cfg, notes, checkpoint)
+    with explain_lost_peers():
+        runner.train()
+
+
+if __name__ == '__main__':
+    main()

@@ -20,16 +20,16 @@ PY := $(BIN)/python
 demo test: export PATH := $(BIN):$(PATH)
 
 demo: env
-	@$(PY) tools/demo.py $(ARGS)
+	@"$(PY)" tools/demo.py $(ARGS)
 
 test: env
-	@$(PY) -m pytest $(ARGS)
+	@"$(PY)" -m pytest $(ARGS)
 
 env:
-	@$(PYTHON) tools/setup_env.py $(VENV)
+	@$(PYTHON) tools/setup_env.py "$(VENV)"
 
 lint: env
-	@$(PY) -m ruff check
+	@"$(PY)" -m ruff check
 
 # Only .venv: another VENV may be yours.
 clean:

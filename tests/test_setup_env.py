@@ -138,13 +138,16 @@ def test_torch_chooses_the_standard():
         extra_compile_args['cxx'] = ['-std=c++14']
     else:
         extra_compile_args['cxx'] = ['-std=c++17']
-    if True:
+    if 'nvcc' in extra_compile_args:
         extra_compile_args['nvcc'] += ['-std=c++17']
+    if mps:
+        extra_compile_args['cxx'] = ['-Wall', '-std=c++17']
     """
     text = setup_env.unpin_standard(setup_py)
     assert 'c++17' not in text
     assert "extra_compile_args['cxx'] = []\n" in text
     assert "extra_compile_args['nvcc'] += []\n" in text
+    assert "extra_compile_args['cxx'] = ['-Wall']\n" in text
 
 
 def test_compile_jobs():
@@ -262,13 +265,13 @@ def test_failure_names_step_log_and_remedy(checkout):
         env,
         PIP_NO_INDEX='0',
         PIP_INDEX_URL='http://127.0.0.1:9/',
-        PIP_RETRIES='0',
+        PIP_RETRIES='1',
         PIP_CONFIG_FILE=os.devnull,
         PIP_FIND_LINKS='')
     assert done.returncode == 1
-    assert 'failed in step "environment"' in done.stdout
+    assert 'failed in step "torch"' in done.stdout
     assert f'The whole log: {checkout}/.cache/setup_env.log' in done.stdout
-    assert 'check the network' in done.stdout
+    assert 'The package index cannot be reached' in done.stdout
     # what was begun is ours, and the next run goes on
     assert json.loads((env / setup_env.STAMP).read_text())['created']
 

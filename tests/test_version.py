@@ -72,7 +72,7 @@ def check(tmp_path):
 def test_both_stacks_pass(check, packages, literal):
     message, found = check(packages, literal)
     assert message == ''
-    assert found == {module: number for module, (_, number) in packages.items()}
+    assert found == {name: number for name, (_, number) in packages.items()}
 
 
 def test_mmdet_and_mmpretrain_may_be_missing(check):

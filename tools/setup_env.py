@@ -160,7 +160,7 @@ def unpin_standard(setup_py: str) -> str:
     mmcv names C++17, which the headers of torch 2.14 no longer accept. To an
     extension that names none, torch gives the one its headers are written in.
     """
-    return re.sub(r"\['-std=c\+\+17'\]", '[]', setup_py)
+    return re.sub(r"(, )?'-std=c\+\+17'", '', setup_py)
 
 
 def wants_cuda(torch: dict, force: str | None) -> bool:
@@ -213,8 +213,8 @@ ADVICE = (
      'The memory ran out: set MAX_JOBS=1 and run it again; it goes on where '
      'it stopped.'),
     (r'No matching distribution|Could not find a version',
-     'The package index has nothing that fits this Python: check that it is '
-     'reached (`pip config list`), or use Python 3.11.'),
+     'The package index is not reached (check what `pip config list` says), or'
+     ' has nothing for this Python (use 3.11).'),
 )
 
 
@@ -234,7 +234,7 @@ def progress_of(line: str) -> str | None:
         return 'compiling ops: {}/{} files'.format(*compiled.groups())
     installed = re.match('Installing collected packages: (.*)', line)
     if installed:
-        return f'Installing {installed.group(1).count(",") + 1} packages'
+        return f'Installing {len(installed.group(1).split(", "))} packages'
     told = re.match('(Collecting|Downloading|Building) ', line)
     return line if told else None
 
@@ -524,8 +524,12 @@ class Setup:
             self.fetch_source(source)
 
         memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+        if hasattr(os, 'sched_getaffinity'):
+            cpus = len(os.sched_getaffinity(0))
+        else:  # macOS
+            cpus = os.cpu_count()
         jobs = os.environ.get('MAX_JOBS') or str(
-            compile_jobs(len(os.sched_getaffinity(0)), memory / 1e9))
+            compile_jobs(cpus, memory / 1e9))
         env = {
             'MMCV_WITH_OPS': '1',
             'MAX_JOBS': jobs,

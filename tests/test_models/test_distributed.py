@@ -1,0 +1,55 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+import subprocess
+import sys
+from itertools import combinations
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from mmfishnet.models import FishNet
+
+SMALL = dict(
+    stem_channels=8,
+    tail=(1, 1, 1),
+    tail_channels=(16, 16, 32),
+    bridge=1,
+    body=(1, 1, 1),
+    head=(1, 1, 1),
+    body_transfer=(1, 1, 1),
+    head_transfer=(1, 1, 1))
+OUT_INDICES = [c for n in (1, 2, 3, 4) for c in combinations(range(4), n)]
+
+
+def train(results):
+    dist.init_process_group('gloo')
+    rank = dist.get_rank()
+    for out_indices in OUT_INDICES:
+        for variant in (dict(frozen_stages=2),
+                        dict(down_sample='conv', with_cp=True)):
+            torch.manual_seed(0)
+            model = FishNet(SMALL, out_indices=out_indices, **variant)
+            model = DistributedDataParallel(
+                model.train(), find_unused_parameters=False)
+            torch.manual_seed(rank)
+            # The second forward raises if the first left a gradient out.
+            for _ in range(2):
+                features = model(torch.randn(2, 3, 32, 64))
+                sum(f.square().mean() for f in features).backward()
+    torch.save([p.grad for p in model.parameters()], f'{results}/{rank}.pth')
+    dist.destroy_process_group()
+
+
+def test_no_parameter_is_unused_in_two_processes(tmp_path):
+    subprocess.run([
+        sys.executable, '-m', 'torch.distributed.run', '--standalone',
+        '--local_addr=127.0.0.1', '--nproc_per_node=2', __file__, tmp_path
+    ], check=True)
+    a, b = (torch.load(tmp_path / f'{rank}.pth') for rank in (0, 1))
+    assert len(a) > 100
+    for x, y in zip(a, b):
+        torch.testing.assert_close(x, y)
+
+
+if __name__ == '__main__':
+    train(sys.argv[1])

@@ -1,0 +1,115 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+"""Train and evaluate Mask R-CNN with a small FishNet on drawn shapes.
+
+Runs the commands that a user would type, one after the other, and prints
+them: draw the data sets, pretrain on images with one object each, train Mask
+R-CNN, test, plot. All results lie in one folder.
+"""
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from mmengine.utils import get_installed_path
+
+TOOLS = Path(__file__).resolve().parent
+CONFIGS = TOOLS.parent / 'configs/shapes'
+PRETRAIN = CONFIGS / 'fishnet_tiny_shapes.py'
+CONFIG = CONFIGS / 'mask_rcnn_fishnet_shapes.py'
+
+
+def run(title, *command):
+    """Print and run a command; stop with its exit status if it fails."""
+    command = [str(part) for part in command]
+    print(f'\n=== {title}\n$ {shlex.join(command)}', flush=True)
+    env = dict(os.environ, PYTHON=sys.executable, MPLBACKEND='Agg')
+    status = subprocess.run(command, env=env).returncode
+    if status:
+        sys.exit(f'error: "{title}" failed with exit status {status}; its '
+                 'messages are above.')
+
+
+def contact_sheet(pictures, out, columns=4, rows=3):
+    """Tile pictures of one size, ground truth beside prediction."""
+    images = [cv2.imread(str(p)) for p in sorted(pictures)[:columns * rows]]
+    tiles = [
+        np.concatenate(images[i:i + columns], axis=1)
+        for i in range(0, len(images), columns)
+    ]
+    cv2.imwrite(str(out), np.concatenate(tiles, axis=0))
+
+
+def newest(folder, pattern):
+    return max(folder.glob(pattern), key=lambda path: path.stat().st_mtime)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--work-dir', type=Path, default='work_dirs/demo')
+    parser.add_argument(
+        '--data-dir',
+        type=Path,
+        default='data',
+        help='where the data sets are drawn to')
+    parser.add_argument(
+        '--gpus',
+        type=int,
+        default=torch.cuda.device_count() or min(2, os.cpu_count()),
+        help='processes; by default all GPUs, or two on the CPU')
+    parser.add_argument(
+        '--quick',
+        action='store_true',
+        help='a few images and one epoch each, to see that everything runs')
+    args = parser.parse_args()
+    start = time.time()
+
+    data_cls, data = args.data_dir / 'shapes_cls', args.data_dir / 'shapes'
+    amount, epochs, shorter = [], 10, []
+    if args.quick:
+        data_cls, data = (path.with_name(path.name + '_quick')
+                          for path in (data_cls, data))
+        amount, epochs = ['--train', 24, '--val', 12], 1
+        shorter = ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1']
+    draw = [sys.executable, TOOLS / 'dataset_tools/draw_shapes.py']
+    run('Draw images with one object each', *draw, data_cls, '--task', 'cls',
+        *amount)
+    run('Draw images with several objects', *draw, data, *amount)
+
+    pretrain_dir = args.work_dir / 'pretrain'
+    run('Pretrain FishNet as a classifier', 'bash', TOOLS / 'dist_train.sh',
+        PRETRAIN, args.gpus, '--data-root', data_cls, '--work-dir',
+        pretrain_dir, *(['--cfg-options', *shorter] if shorter else []))
+
+    options = ['--data-root', data, '--work-dir', args.work_dir]
+    run('Train Mask R-CNN', 'bash', TOOLS / 'dist_train.sh', CONFIG, args.gpus,
+        *options, '--cfg-options', 'model.backbone.init_cfg.checkpoint='
+        f'{pretrain_dir}/epoch_{epochs}.pth', *shorter)
+
+    checkpoint = (args.work_dir / 'last_checkpoint').read_text().strip()
+    pictures = args.work_dir / 'pictures'
+    run('Evaluate on images not trained on, and draw predictions',
+        sys.executable, TOOLS / 'test.py', CONFIG, checkpoint, *options,
+        '--show-dir', pictures.resolve())
+
+    logs = Path(get_installed_path('mmdet'), '.mim/tools/analysis_tools')
+    scalars = newest(args.work_dir, '*/vis_data/scalars.json')
+    for name, *keys in (('loss', 'loss', 'loss_cls', 'loss_bbox', 'loss_mask'),
+                        ('ap', 'bbox_mAP', 'segm_mAP')):
+        run(f'Plot {name}', sys.executable, logs / 'analyze_logs.py',
+            'plot_curve', scalars, '--keys', *keys, '--legend', *keys,
+            '--out', args.work_dir / f'{name}.png')
+    contact_sheet(
+        pictures.glob('**/*.jpg'), args.work_dir / 'predictions.png')
+    print(f'\nDone in {(time.time() - start) / 60:.1f} minutes. Pictures '
+          '(ground truth left, predictions right), curves, logs and the '
+          f'checkpoint are in {args.work_dir.resolve()}')
+
+
+if __name__ == '__main__':
+    main()

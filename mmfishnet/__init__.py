@@ -11,7 +11,8 @@ from mmengine.config.utils import MODULE2PACKAGE  # noqa: E402
 
 MODULE2PACKAGE.setdefault('mmfishnet', 'mmfishnet')
 
-# Register everything, so that type='FishNet' works under any default scope.
-from . import engine, models  # noqa: E402, F401
+# Register everything, so that type='FishNet' works under any default scope,
+# and checkpoints are read by our loaders.
+from . import checkpoints, engine, models  # noqa: E402, F401
 
 __all__ = ['__version__']

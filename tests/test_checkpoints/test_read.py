@@ -1,7 +1,10 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 import builtins
 import os
+import subprocess
+import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,6 +49,23 @@ def test_never_runs_code(tmp_path, zipped, function):
     if function != 'getattr':  # the file does what it is meant to
         torch.load(path, weights_only=False)
         assert marker.exists()
+
+
+def test_mmengine_never_runs_code_either(tmp_path):
+    """Once mmfishnet is imported, whatever a config loads."""
+    marker = tmp_path / 'marker'
+    path = save(Malicious(os.system, f'touch {marker}'), tmp_path / 'file.pth')
+    done = subprocess.run(
+        [sys.executable, '-c', f"""
+import mmfishnet
+from mmengine.runner.checkpoint import CheckpointLoader
+CheckpointLoader.load_checkpoint({path!r})
+"""],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True)
+    assert 'file.pth holds more than weights' in done.stderr
+    assert not marker.exists()
 
 
 @FORMATS
@@ -112,7 +132,11 @@ SCHEDULERS = [
     dict(type='MultiStepLR', milestones=[2, 3]),
     dict(type='ExponentialLR', gamma=0.9),
     dict(type='CosineAnnealingLR', T_max=5),
-    dict(type='CosineRestartLR', periods=[2, 3], eta_min=0),
+    dict(
+        type='CosineRestartLR',
+        periods=[2, 3],
+        restart_weights=[1, 0.5],
+        eta_min=0),
     dict(type='PolyLR'),
     dict(type='OneCycleLR', eta_max=0.1, total_steps=5),
     dict(type='ReduceOnPlateauLR'),

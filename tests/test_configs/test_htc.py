@@ -15,8 +15,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 import mmfishnet  # noqa: F401
-from mmfishnet.checkpoints import drop_pretrained
-from mmfishnet.engine.runner import set_data_root
+from mmfishnet.engine.runner import set_data_root, train_from_scratch
 from mmfishnet.models import FishNet, FishNeXt
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -69,7 +68,7 @@ def test_wrong_arguments(arguments, message):
 def cfg(tiny_coco, tmp_path_factory):
     cfg = Config.fromfile(CONFIGS / 'htc_fishnext229_fpn_testdev.py')
     set_data_root(cfg, str(tiny_coco))
-    drop_pretrained(cfg.model)
+    train_from_scratch(cfg)  # fixed norms presume trained weights
     for loader in (cfg.train_dataloader, cfg.test_dataloader):
         loader.update(num_workers=0, persistent_workers=False)
     cfg.work_dir = str(tmp_path_factory.mktemp('htc'))
@@ -112,6 +111,7 @@ def results(cfg):
     runner.model.init_weights()
     before = offset.clone()
     runner.train()
+    assert runner.message_hub.get_scalar('train/loss').current() < 100
     assert not torch.equal(before, offset)
     runner.test()
     return cfg.test_evaluator.outfile_prefix

@@ -18,13 +18,14 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 
 from mmengine.config import Config
 
-from ..datasets import draw_classification, draw_coco
+from ..datasets import CLASSES, draw_classification, draw_coco
 
 NETWORKS = dict(fishnet='FishNet', resnet='ResNet')
 
@@ -110,7 +111,8 @@ class Study:
         self._check_settings()
         for draw, name, (train, val) in (
             (draw_classification, 'shapes_cls', self.scale.cls_images),
-            (draw_coco, 'shapes', self.scale.det_images)):
+            (partial(draw_coco, classes=CLASSES), 'shapes',
+             self.scale.det_images)):
             draw(self.work_dir / name, train=train, val=val)
 
         chains = list(product(self.seeds, NETWORKS))

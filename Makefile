@@ -16,14 +16,12 @@ PY := $(BIN)/python
 
 .PHONY: demo test env lint clean
 
-# The tools' shell scripts start the `python` that they find.
-demo test: export PATH := $(BIN):$(PATH)
-
+# With a PATH: the tools' shell scripts start the `python` that they find.
 demo: env
-	@"$(PY)" tools/demo.py $(ARGS)
+	@PATH="$(BIN):$$PATH" "$(PY)" tools/demo.py $(ARGS)
 
 test: env
-	@"$(PY)" -m pytest $(ARGS)
+	@PATH="$(BIN):$$PATH" "$(PY)" -m pytest $(ARGS)
 
 env:
 	@$(PYTHON) tools/setup_env.py "$(VENV)"

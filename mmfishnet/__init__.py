@@ -4,9 +4,7 @@ from .version import __version__, check_versions
 
 check_versions()
 
-# Inherited configs: mmengine looks packages up in this table only, so that
-# _base_ = 'mmfishnet::mask_rcnn_fishnet150_fpn.py' works where we are
-# imported.
+# For _base_ = 'mmfishnet::...': mmengine looks packages up in this table only.
 from mmengine.config.utils import MODULE2PACKAGE  # noqa: E402
 
 MODULE2PACKAGE.setdefault('mmfishnet', 'mmfishnet')

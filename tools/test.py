@@ -63,7 +63,12 @@ def prepare(args):
     check_checkpoint(args.checkpoint)
     cfg.load_from = args.checkpoint
     cfg.resume = False
-    if args.show or args.show_dir:
+    drawn = args.show or args.show_dir
+    if args.tta and drawn and cfg.get('default_scope') == 'mmpretrain':
+        raise ValueError(
+            "--tta cannot be joined with --show or --show-dir: MMPretrain's "
+            'hook draws one view of an image only. Run them one by one.')
+    if drawn:
         enable_visualization(cfg, args.show, args.show_dir, args.wait_time)
     if args.tta:
         notes.append(enable_tta(cfg))

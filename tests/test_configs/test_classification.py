@@ -75,6 +75,7 @@ def load(name, imagenet):
     for loader in (cfg.train_dataloader, cfg.val_dataloader):
         loader.update(num_workers=0, persistent_workers=False)
         loader.setdefault('collate_fn', dict(type='default_collate'))
+    cfg.model.data_preprocessor = cfg.data_preprocessor  # as the runner does
     init_default_scope('mmpretrain')
     return cfg
 

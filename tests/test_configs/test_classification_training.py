@@ -6,15 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import Runner, load_checkpoint
-from mmengine.utils import get_installed_path
+from mmengine.runner import Runner
 
 import mmfishnet  # noqa: F401
 from mmfishnet.checkpoints import convert
@@ -233,36 +231,3 @@ def test_finetune(folder):
             assert len(saved[name]) == 12
         else:
             assert torch.equal(saved[name], parameter), name
-
-
-@pytest.mark.parametrize('layer', ['neck.layers.4', 'backbone.head3.refine'])
-def test_class_activation_map(layer, folder, uninterrupted):
-    """MMPretrain's tool, against the activations and gradients themselves."""
-    pytest.importorskip('pytorch_grad_cam')
-    from pytorch_grad_cam.utils.image import show_cam_on_image
-    checkpoint = str(folder / 'whole/epoch_2.pth')
-    path = sorted((folder / 'data/val').glob('*/*.png'))[5]
-    picture = folder / f'{layer}.png'
-    run(Path(get_installed_path('mmpretrain'),
-             '.mim/tools/visualization/vis_cam.py'), path,
-        folder / 'shapes.py', checkpoint, '--target-layers', layer,
-        '--target-category', 3, '--save-path', picture)
-
-    model = MODELS.build(Config.fromfile(folder / 'shapes.py').model).eval()
-    load_checkpoint(model, checkpoint, map_location='cpu')
-    kept = []
-    model.get_submodule(layer).register_forward_hook(
-        lambda module, inputs, output: kept.append(output))
-    image = cv2.imread(str(path))
-    data = dict(inputs=[torch.from_numpy(image.transpose(2, 0, 1))])
-    inputs = model.data_preprocessor(data)['inputs']
-    score = model(inputs, mode='tensor')[0, 3]
-    gradient, = torch.autograd.grad(score, kept[0])
-    weight = gradient.mean((2, 3), keepdim=True)
-    cam = (weight * kept[0]).sum(1)[0].relu().detach().numpy()
-    cam = cam - cam.min()
-    cam = cv2.resize(cam / (1e-7 + cam.max()), (64, 64))
-    expected = show_cam_on_image(np.float32(image) / 255, cam, use_rgb=False)
-    drawn = cv2.imread(str(picture))
-    assert drawn.shape == (64, 64, 3)
-    assert np.abs(drawn.astype(int) - expected).mean() < 2

@@ -38,8 +38,9 @@ ARCH = dict(
     stem_channels=16,
     tail_channels=(16, 32, 64))
 
-# 'FishNet' without a scope: the tools import mmfishnet. No weights are there,
-# and batch norm is fixed, as in the paper's recipe. CLASSES come from the data.
+# 'FishNet' without a scope: the tools import mmfishnet. No weights are
+# there, and batch norm is fixed, as in the paper's recipe. CLASSES come from
+# the data.
 MASK_RCNN = f"""
 _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
@@ -319,11 +320,13 @@ def classifier(folder):
 
 def test_classification(classifier):
     assert 'accuracy/top1:' in classifier
+    run(sys.executable, TOOLS / 'test.py', 'classifier.py',
+                 'work_dirs/classifier/epoch_1.pth', '--data-root',
+                 'my shapes', '--show-dir', 'my pictures')
     output = run(sys.executable, TOOLS / 'test.py', 'classifier.py',
                  'work_dirs/classifier/epoch_1.pth', '--data-root',
                  'my shapes', '--tta', '--out', 'metrics.json', '--out-item',
-                 'metrics', '--show-dir', 'my pictures', '--cfg-options',
-                 'test_evaluator.topk=1')
+                 'metrics', '--cfg-options', 'test_evaluator.topk=1')
     assert '--tta: by default tta_model=AverageClsScoreTTA' in output
     top1, = json.loads(Path('metrics.json').read_text()).values()
     assert f'accuracy/top1: {top1:.4f}' in output

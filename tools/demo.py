@@ -70,11 +70,11 @@ def main():
     start = time.time()
 
     data_cls, data = args.data_dir / 'shapes_cls', args.data_dir / 'shapes'
-    amount, epochs, shorter = [], 10, []
+    amount, epochs, interval, shorter = [], 10, 2, []
     if args.quick:
         data_cls, data = (path.with_name(path.name + '_quick')
                           for path in (data_cls, data))
-        amount, epochs = ['--train', 24, '--val', 12], 1
+        amount, epochs, interval = ['--train', 24, '--val', 12], 1, 1
         shorter = ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1']
     draw = [sys.executable, TOOLS / 'dataset_tools/draw_shapes.py']
     run('Draw images with one object each', *draw, data_cls, '--task', 'cls',
@@ -91,6 +91,7 @@ def main():
         *options, '--cfg-options', 'model.backbone.init_cfg.checkpoint='
         f'{pretrain_dir}/epoch_{epochs}.pth', *shorter)
 
+    scalars = newest(args.work_dir, '*/vis_data/scalars.json')
     checkpoint = (args.work_dir / 'last_checkpoint').read_text().strip()
     pictures = args.work_dir / 'pictures'
     run('Evaluate on images not trained on, and draw predictions',
@@ -98,12 +99,11 @@ def main():
         '--show-dir', pictures.resolve())
 
     logs = Path(get_installed_path('mmdet'), '.mim/tools/analysis_tools')
-    scalars = newest(args.work_dir, '*/vis_data/scalars.json')
     for name, *keys in (('loss', 'loss', 'loss_cls', 'loss_bbox', 'loss_mask'),
                         ('ap', 'bbox_mAP', 'segm_mAP')):
         run(f'Plot {name}', sys.executable, logs / 'analyze_logs.py',
-            'plot_curve', scalars, '--keys', *keys, '--legend', *keys,
-            '--out', args.work_dir / f'{name}.png')
+            'plot_curve', scalars, '--style', 'default', '--eval-interval',
+            interval, '--keys', *keys, '--legend', *keys, '--out', args.work_dir / f'{name}.png')
     contact_sheet(
         pictures.glob('**/*.jpg'), args.work_dir / 'predictions.png')
     print(f'\nDone in {(time.time() - start) / 60:.1f} minutes. Pictures '

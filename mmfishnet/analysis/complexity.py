@@ -310,7 +310,7 @@ def draw_figure4(rows: Rows, path: str | Path) -> None:
                     zorder=5,
                     path_effects=[withStroke(linewidth=3, foreground='w')])
         panel.set_xlabel(label)
-        panel.margins(x=0.17, y=0.1)
+        panel.margins(x=0.23, y=0.1)
         panel.grid(color='#e6e6e6')
         panel.set_axisbelow(True)
         panel.spines[['top', 'right']].set_visible(False)

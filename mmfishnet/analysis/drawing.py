@@ -282,8 +282,8 @@ class _Picture:
         self._text(4.6, 8.2, title, 20, weight='bold')
         self._text(
             4.6, 7.72,
-            'Where the gradient of the output goes without passing a '
-            'convolution', 12, '#5b6875')
+            'Where the gradient of the output goes, against the arrows, '
+            'without passing a convolution', 12, '#5b6875')
 
     def _stem(self) -> None:
         x, y = self.places['stem']

@@ -168,7 +168,7 @@ class Study:
                         self.scale.det_epochs,
                         f'model.backbone.init_cfg.checkpoint='
                         f'{_last_checkpoint(pretrained)}')
-        return dict(cls, **det, seconds=cls['seconds'] + det['seconds'])
+        return {**cls, **det, 'seconds': cls['seconds'] + det['seconds']}
 
     def _run(self, task: str, network: str, seed: int, data: str,
              epochs: int | None, *options: str) -> dict:

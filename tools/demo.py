@@ -103,7 +103,8 @@ def main():
                         ('ap', 'bbox_mAP', 'segm_mAP')):
         run(f'Plot {name}', sys.executable, logs / 'analyze_logs.py',
             'plot_curve', scalars, '--style', 'default', '--eval-interval',
-            interval, '--keys', *keys, '--legend', *keys, '--out', args.work_dir / f'{name}.png')
+            interval, '--keys', *keys, '--legend', *keys, '--out',
+            args.work_dir / f'{name}.png')
     contact_sheet(
         pictures.glob('**/*.jpg'), args.work_dir / 'predictions.png')
     print(f'\nDone in {(time.time() - start) / 60:.1f} minutes. Pictures '

@@ -93,7 +93,9 @@ def _preact(depth: int) -> Classifier:
     return Classifier(PreActResNet(depth), pool, 2048)
 
 
-def _variant(title: str, params: float = 26.4, error: float | None = None,
+def _variant(title: str,
+             params: float | None = None,
+             error: float | None = None,
              **kwargs) -> Network:
     return Network(f'FishNet-150, {title}', '', partial(_fish, **kwargs),
                    params, error, PAPER if error else '')
@@ -114,9 +116,9 @@ NETWORKS = {
     Network('FishNeXt-229 (ours)', '', partial(_fish, 229, FishNeXt)),
     # Table 2 and section 4.3
     'fishnet150-max3':
-    _variant('3x3 max-pooling', error=22.51, down_sample='max3'),
+    _variant('3x3 max-pooling', 26.4, 22.51, down_sample='max3'),
     'fishnet150-avg2':
-    _variant('2x2 average pooling', error=22.86, down_sample='avg2'),
+    _variant('2x2 average pooling', 26.4, 22.86, down_sample='avg2'),
     'fishnet150-conv':
     _variant('stride-2 convolution', 30.2, 22.75, down_sample='conv'),
     'fishnet150-undilated':

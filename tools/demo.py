@@ -70,12 +70,13 @@ def main():
     start = time.time()
 
     data_cls, data = args.data_dir / 'shapes_cls', args.data_dir / 'shapes'
-    amount, epochs, interval, shorter = [], 10, 2, []
+    amount, epochs, shorter = [], 10, []
     if args.quick:
         data_cls, data = (path.with_name(path.name + '_quick')
                           for path in (data_cls, data))
-        amount, epochs, interval = ['--train', 24, '--val', 12], 1, 1
-        shorter = ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1']
+        amount, epochs = ['--train', 24, '--val', 12], 1
+        shorter = ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1',
+                   'default_hooks.logger.interval=1']
     draw = [sys.executable, TOOLS / 'dataset_tools/draw_shapes.py']
     run('Draw images with one object each', *draw, data_cls, '--task', 'cls',
         *amount)
@@ -102,9 +103,8 @@ def main():
     for name, *keys in (('loss', 'loss', 'loss_cls', 'loss_bbox', 'loss_mask'),
                         ('ap', 'bbox_mAP', 'segm_mAP')):
         run(f'Plot {name}', sys.executable, logs / 'analyze_logs.py',
-            'plot_curve', scalars, '--style', 'default', '--eval-interval',
-            interval, '--keys', *keys, '--legend', *keys, '--out',
-            args.work_dir / f'{name}.png')
+            'plot_curve', scalars, '--style', 'default', '--keys', *keys,
+            '--legend', *keys, '--out', args.work_dir / f'{name}.png')
     contact_sheet(
         pictures.glob('**/*.jpg'), args.work_dir / 'predictions.png')
     print(f'\nDone in {(time.time() - start) / 60:.1f} minutes. Pictures '

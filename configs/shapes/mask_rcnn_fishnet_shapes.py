@@ -85,9 +85,9 @@ val_evaluator = dict(
     ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator
 
-max_epochs = 6
+max_epochs = 4
 train_cfg = dict(
-    type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=2)
+    type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
@@ -106,6 +106,7 @@ param_scheduler = [
 ]
 default_hooks = dict(
     logger=dict(interval=10),
-    checkpoint=dict(max_keep_ckpts=2))
+    checkpoint=dict(max_keep_ckpts=2),
+    visualization=dict(score_thr=0.5))
 auto_scale_lr = dict(enable=False, base_batch_size=8)
 randomness = dict(seed=0)

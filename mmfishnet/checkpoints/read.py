@@ -58,6 +58,17 @@ def _method(owner, name: str):
     raise _Refused(f'getattr({owner!r}, {name!r})')
 
 
+def _allowed_by_user() -> dict:
+    """What was given to ``torch.serialization.add_safe_globals``."""
+    allowed = {}
+    for entry in getattr(torch.serialization, 'get_safe_globals', list)():
+        if isinstance(entry, tuple):  # with the name that it has in files
+            allowed[entry[1]] = entry[0]
+        else:
+            allowed[f'{entry.__module__}.{entry.__qualname__}'] = entry
+    return allowed
+
+
 class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module, name):
@@ -73,6 +84,9 @@ class _Unpickler(pickle.Unpickler):
                 module == 'torch'
                 and isinstance(getattr(torch, name, None), torch.dtype)):
             return super().find_class(module, name)
+        allowed = _allowed_by_user()
+        if f'{module}.{name}' in allowed:
+            return allowed[f'{module}.{name}']
         raise _Refused(f'{module}.{name}')
 
 
@@ -121,7 +135,8 @@ def read_checkpoint(path: str, map_location='cpu'):
         raise CheckpointError(
             f'{path} holds more than weights: reading it would look up '
             f'{error}, which could run code. It was not read. If you trust '
-            "it, save its ['state_dict'] alone with torch.") from error
+            'it, allow that by torch.serialization.add_safe_globals, or save '
+            "its ['state_dict'] alone with torch.") from error
     except (MemoryError, torch.cuda.OutOfMemoryError):
         raise
     except Exception as error:

@@ -32,6 +32,23 @@ class Malicious:
         return self.call
 
 
+class Note:
+    """What somebody's own hook may keep in a checkpoint."""
+
+
+@FORMATS
+def test_what_the_user_allows(tmp_path, zipped):
+    # Beside MMEngine's logs, which torch alone would refuse.
+    content = dict(STATE, note=Note(), log=HistoryBuffer([1.0], [1]))
+    path = save(content, tmp_path / 'file.pth', zipped)
+    with pytest.raises(CheckpointError, match='Note.*add_safe_globals'):
+        read_checkpoint(path)
+    with torch.serialization.safe_globals([Note]):
+        read = read_checkpoint(path)
+    assert isinstance(read['note'], Note)
+    assert read['log'].current() == 1.0
+
+
 @FORMATS
 @pytest.mark.parametrize('function', ['system', 'exec', 'getattr'])
 def test_never_runs_code(tmp_path, zipped, function):

@@ -1,5 +1,6 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 """The ImageNet configs, value by value against section 4.1 of the paper."""
+import copy
 import logging
 import math
 from pathlib import Path
@@ -75,7 +76,8 @@ def load(name, imagenet):
     for loader in (cfg.train_dataloader, cfg.val_dataloader):
         loader.update(num_workers=0, persistent_workers=False)
         loader.setdefault('collate_fn', dict(type='default_collate'))
-    cfg.model.data_preprocessor = cfg.data_preprocessor  # as the runner does
+    # As the runner does; a copy, since building a model completes it.
+    cfg.model.data_preprocessor = copy.deepcopy(cfg.data_preprocessor)
     init_default_scope('mmpretrain')
     return cfg
 

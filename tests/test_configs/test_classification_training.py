@@ -34,7 +34,7 @@ train_dataloader = dict(dataset=dict(pipeline=pipeline), **loader)
 val_dataloader = loader
 test_dataloader = loader
 train_cfg = dict(max_epochs=2)
-param_scheduler = dict(milestones=[1])
+param_scheduler = dict(T_max=2, end=2)
 default_hooks = dict(
     logger=dict(interval=1), checkpoint=dict(max_keep_ckpts=2))
 custom_hooks = [dict(type='EMAHook', momentum=0.25)]

@@ -1,0 +1,31 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_demo_leaves_its_results_in_one_folder(tmp_path):
+    done = subprocess.run([
+        sys.executable, ROOT / 'tools/demo.py', '--quick', '--work-dir',
+        tmp_path / 'work', '--data-dir', tmp_path / 'data'
+    ], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert done.stdout.rstrip().endswith(str(tmp_path / 'work'))
+    # The twelve COCO numbers, for boxes and for masks.
+    assert len(re.findall(r'Average (Precision|Recall)', done.stdout)) >= 24
+    results = [
+        json.loads(path.read_text())
+        for path in (tmp_path / 'work').glob('2*/2*.json')
+    ]
+    assert any('coco/segm_mAP' in result for result in results)
+    for name in ('predictions.png', 'loss.png', 'ap.png'):
+        image = cv2.imread(str(tmp_path / 'work' / name))
+        assert image.std() > 5, f'{name} shows nothing'

@@ -6,9 +6,11 @@
 #
 # VENV    the environment: made if it is not there, else completed
 # PYTHON  the Python that it is made with
+# JOBS    test files that run at a time
 
 VENV ?= .venv
 PYTHON ?= python3
+JOBS ?= 2
 ARGS ?=
 
 BIN := $(abspath $(VENV))/bin
@@ -20,8 +22,10 @@ PY := $(BIN)/python
 demo: env
 	@PATH="$(BIN):$$PATH" "$(PY)" tools/demo.py $(ARGS)
 
+# One thread each: two jobs of two threads are slower on two cores.
 test: env
-	@PATH="$(BIN):$$PATH" "$(PY)" -m pytest $(ARGS)
+	@PATH="$(BIN):$$PATH" OMP_NUM_THREADS=1 "$(PY)" -m pytest \
+	    -n $(JOBS) --dist loadfile $(ARGS)
 
 env:
 	@$(PYTHON) tools/setup_env.py "$(VENV)"

@@ -61,7 +61,7 @@ class Scale:
     det_epochs: int | None = None
 
 
-FULL = Scale(cls_images=(6000, 1200), det_images=(800, 300))
+FULL = Scale(cls_images=(3600, 960), det_images=(480, 160))
 QUICK = Scale(
     cls_images=(36, 12), det_images=(8, 4), cls_epochs=1, det_epochs=1)
 

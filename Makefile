@@ -35,5 +35,5 @@ lint: env
 
 # Only .venv: another VENV may be yours.
 clean:
-	rm -rf .venv .cache build dist *.egg-info mmfishnet/.mim \
+	rm -rf .venv .cache build dist *.egg-info mmfishnet/.mim mmfishnet/configs \
 	    .pytest_cache .ruff_cache

@@ -8,19 +8,29 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
+MODULE = """\
+# Written by setup.py from configs/{name}.
+globals().update(
+    __import__('mmfishnet').config_variables('{name}'))
+"""
 
 
 class BuildPy(build_py):
-    """Puts configs and tools where MIM and MMEngine look: ``mmfishnet/.mim``.
+    """Puts configs and tools where MIM and MMEngine look.
 
-    An editable install gets links to them, any other build gets copies; these
-    go to the build folder, so the source tree never holds a stale one.
+    That is ``mmfishnet/.mim``, and for pure-Python configs
+    ``mmfishnet/configs``. An editable install gets the former as links, any
+    other build gets copies; these go to the build folder, so the source tree
+    never holds a stale one.
     """
 
     def run(self):
         super().run()
         base = ROOT if self.editable_mode else Path(self.build_lib)
-        mim = base / 'mmfishnet' / '.mim'
+        self.put_files(base / 'mmfishnet' / '.mim')
+        self.write_modules(base / 'mmfishnet' / 'configs')
+
+    def put_files(self, mim):
         shutil.rmtree(mim, ignore_errors=True)
         mim.mkdir(parents=True)
         for name in ('configs', 'tools', 'model-index.yml'):
@@ -34,6 +44,16 @@ class BuildPy(build_py):
                     ignore=shutil.ignore_patterns('__pycache__', '*.py[cod]'))
             else:
                 shutil.copy2(source, mim / name)
+
+    def write_modules(self, folder):
+        """Write a module for each config; mmfishnet/config.py says why."""
+        shutil.rmtree(folder, ignore_errors=True)
+        for config in sorted((ROOT / 'configs').rglob('*.py')):
+            name = config.relative_to(ROOT / 'configs').as_posix()
+            # A module's name has no hyphens.
+            module = folder / name.replace('-', '_')
+            module.parent.mkdir(parents=True, exist_ok=True)
+            module.write_text(MODULE.format(name=name))
 
 
 def read(name):

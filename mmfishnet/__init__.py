@@ -4,13 +4,9 @@ from .version import __version__, check_versions
 
 check_versions()
 
-# For _base_ = 'mmfishnet::...': mmengine looks packages up in this table only.
-from mmengine.config.utils import MODULE2PACKAGE  # noqa: E402
-
-MODULE2PACKAGE.setdefault('mmfishnet', 'mmfishnet')
-
 # Register everything, so that type='FishNet' works under any default scope,
-# and checkpoints are read by our loaders.
+# checkpoints are read by our loaders, and _base_ = 'mmfishnet::...' is found.
 from . import checkpoints, engine, models  # noqa: E402, F401
+from .config import config_path, config_variables  # noqa: E402
 
-__all__ = ['__version__']
+__all__ = ['__version__', 'config_path', 'config_variables']

@@ -2,53 +2,32 @@
 import os
 import shutil
 import subprocess
-import sys
 import zipfile
-from pathlib import Path
 
 import pytest
+from mmfishnet.version import installed_version
 
-ROOT = Path(__file__).resolve().parents[1]
 MIM = 'mmfishnet/.mim/'
+# The three forms that mmfishnet/config.py names.
+INHERIT = {
+    'scheme.py':
+    "_base_ = 'mmfishnet::mask_rcnn_fishnet150_fpn.py'",
+    'function.py':
+    "_base_ = __import__('mmfishnet').config_path("
+    "'mask_rcnn_fishnet150_fpn.py')",
+    'pure.py':
+    'from mmengine.config import read_base\n'
+    'with read_base():\n'
+    '    from mmfishnet.configs.mask_rcnn_fishnet150_fpn import *\n'
+}
 
 
-def python(*args, **kwargs):
-    return subprocess.run(
-        [sys.executable, *map(str, args)],
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-        **kwargs).stdout
-
-
-@pytest.fixture(scope='module')
-def checkout(tmp_path_factory):
-    """A copy of the sources, so that building leaves nothing in the tree."""
-    folder = tmp_path_factory.mktemp('checkout')
-    for name in ('configs', 'mmfishnet', 'requirements', 'tools'):
-        shutil.copytree(
-            ROOT / name,
-            folder / name,
-            ignore=shutil.ignore_patterns('__pycache__', '.mim'))
-    for name in ('LICENSE', 'MANIFEST.in', 'README.md', 'model-index.yml',
-                 'pyproject.toml', 'setup.py'):
-        shutil.copy2(ROOT / name, folder)
-    return folder
-
-
-def build(kind, checkout, target):
-    """Call setuptools as pip does."""
-    target.mkdir()
-    python(
-        '-c', 'import sys; from setuptools import build_meta; '
-        f'build_meta.build_{kind}(sys.argv[1])', target, cwd=checkout)
-    path, = target.iterdir()
-    return path
-
-
-@pytest.fixture(scope='module')
-def wheel(checkout, tmp_path_factory):
-    return build('wheel', checkout, tmp_path_factory.mktemp('dist') / 'wheel')
+def run(python, *args, **kwargs):
+    return subprocess.run([python, *args],
+                          check=True,
+                          stdout=subprocess.PIPE,
+                          text=True,
+                          **kwargs).stdout
 
 
 def files_of(wheel):
@@ -57,6 +36,13 @@ def files_of(wheel):
         for name in zipfile.ZipFile(wheel).namelist() if '.dist-info/' not in
         name
     }
+
+
+def config_files(checkout):
+    folder = checkout / 'configs'
+    return [
+        path.relative_to(folder).as_posix() for path in folder.rglob('*.py')
+    ]
 
 
 def test_wheel_ships_configs_and_tools(checkout, wheel):
@@ -70,9 +56,26 @@ def test_wheel_ships_configs_and_tools(checkout, wheel):
         name if name.startswith('mmfishnet/') else MIM + name
         for name in expected | {'model-index.yml'}
     }
-    assert files_of(wheel) == expected
+    modules = {
+        'mmfishnet/configs/' + name.replace('-', '_')
+        for name in config_files(checkout)
+    }
+    assert files_of(wheel) == expected | modules
     # the source tree stays as it was
     assert not (checkout / MIM).exists()
+    assert not (checkout / 'mmfishnet/configs').exists()
+
+
+def test_every_config_can_be_a_module(checkout):
+    """Its path is one of identifiers, and no other config has the same."""
+    names = config_files(checkout)
+    modules = [name[:-len('.py')].replace('-', '_') for name in names]
+    wrong = [
+        name for name, module in zip(names, modules)
+        if modules.count(module) > 1 or not all(
+            map(str.isidentifier, module.split('/')))
+    ]
+    assert not wrong
 
 
 def test_wheel_names_neither_torch_nor_openmmlab(wheel):
@@ -88,24 +91,31 @@ def test_wheel_names_neither_torch_nor_openmmlab(wheel):
     assert not any('torch' in line or 'mm' in line for line in required)
 
 
-def test_wheel_works_where_it_is_installed(wheel, tmp_path):
-    python('-m', 'pip', 'install', '--quiet', '--no-deps', '--no-index',
-           '--target', tmp_path, wheel)
-    mim = tmp_path / MIM
+def test_wheel_works_where_it_is_installed(project_python, project_environ,
+                                           tmp_path):
+    site, = project_python.parents[1].glob('lib/python*/site-packages')
+    mim = site / MIM
     assert os.access(mim / 'tools/dist_train.sh', os.X_OK)
-    environment = {**os.environ, 'PYTHONPATH': str(tmp_path)}
-    printed = python(
-        '-c', 'import sys, mmfishnet; from mmengine.config import Config; '
+    printed = run(
+        project_python,
+        '-c',
+        'import sys, mmfishnet; from mmengine.config import Config; '
         'print(mmfishnet.__file__, Config.fromfile(sys.argv[1]).model.backbone'
-        '.type)', mim / 'configs/mask_rcnn_fishnet150_fpn.py',
-        cwd=tmp_path, env=environment).split()
-    assert printed == [str(tmp_path / 'mmfishnet/__init__.py'),
+        '.type)',
+        mim / 'configs/mask_rcnn_fishnet150_fpn.py',
+        cwd=tmp_path,
+        env=project_environ).split()
+    assert printed == [str(site / 'mmfishnet/__init__.py'),
                        'mmfishnet.FishNet']
-    assert '--work-dir' in python(
-        mim / 'tools/train.py', '--help', cwd=tmp_path, env=environment)
+    assert '--work-dir' in run(
+        project_python,
+        mim / 'tools/train.py',
+        '--help',
+        cwd=tmp_path,
+        env=project_environ)
 
 
-def test_wheel_from_sdist_is_the_same(checkout, wheel, tmp_path):
+def test_wheel_from_sdist_is_the_same(build, checkout, wheel, tmp_path):
     sdist = build('sdist', checkout, tmp_path / 'dist')
     shutil.unpack_archive(sdist, tmp_path / 'source')
     source, = (tmp_path / 'source').iterdir()
@@ -113,12 +123,53 @@ def test_wheel_from_sdist_is_the_same(checkout, wheel, tmp_path):
         wheel)
 
 
-def test_editable_install_links(checkout, tmp_path):
-    build('editable', checkout, tmp_path / 'wheel')
+@pytest.fixture
+def source(checkout, tmp_path):
+    """Another copy: an editable install writes into the sources."""
+    return shutil.copytree(checkout, tmp_path / 'source')
+
+
+def test_editable_install_links(build, source, tmp_path):
+    stale = source / 'mmfishnet/configs/stale.py'
+    stale.parent.mkdir()
+    stale.touch()
+    build('editable', source, tmp_path / 'wheel')
     for name in ('configs', 'tools', 'model-index.yml'):
-        assert (checkout / MIM / name).is_symlink()
-        assert (checkout / MIM / name).samefile(checkout / name)
+        assert (source / MIM / name).is_symlink()
+        assert (source / MIM / name).samefile(source / name)
+    assert not stale.exists()
     # again, over the links of the first time
-    build('editable', checkout, tmp_path / 'again')
-    assert (checkout / 'configs').is_dir()
-    shutil.rmtree(checkout / MIM)
+    build('editable', source, tmp_path / 'again')
+    assert len(list(
+        (source / 'mmfishnet/configs').rglob('*.py'))) == len(
+            config_files(source))
+    # and what it wrote into the sources is in no build of another kind
+    sdist = build('sdist', source, tmp_path / 'sdist')
+    shutil.unpack_archive(sdist, tmp_path / 'unpacked')
+    unpacked, = (tmp_path / 'unpacked').glob('*/mmfishnet')
+    assert not (unpacked / '.mim').exists()
+    assert not (unpacked / 'configs').exists()
+
+
+def test_editable_install_is_inherited_from(build, make_env, source,
+                                            project_environ, tmp_path):
+    editable = build('editable', source, tmp_path / 'wheel')
+    python = make_env(tmp_path / 'env', editable)
+    forms = dict(INHERIT)
+    if installed_version('mmengine') == '0.10.7':
+        # It looks for modules of editable installs in the wrong folder.
+        del forms['pure.py']
+    for name, text in forms.items():
+        (tmp_path / name).write_text(text)
+    printed = run(
+        python,
+        '-c',
+        'import sys, mmfishnet; from mmengine.config import Config; '
+        'print(mmfishnet.__file__, '
+        '*(Config.fromfile(file).model.backbone.type for file in '
+        'sys.argv[1:]))',
+        *forms,
+        cwd=tmp_path,
+        env=project_environ).split()
+    assert printed == [str(source / 'mmfishnet/__init__.py')
+                       ] + len(forms) * ['mmfishnet.FishNet']

@@ -1,0 +1,98 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+"""How configs of other projects inherit from ours.
+
+There are three forms, and one copy of each config. The first needs mmfishnet
+imported before (our tools do); the others need nothing, so they work under
+MMDetection's and MMPretrain's own tools too::
+
+    _base_ = 'mmfishnet::mask_rcnn_fishnet150_fpn.py'
+
+    _base_ = __import__('mmfishnet').config_path(
+        'mask_rcnn_fishnet150_fpn.py')
+
+    with read_base():
+        from mmfishnet.configs.mask_rcnn_fishnet150_fpn import *
+
+The first is ours to understand, see :func:`_get_cfg_path`. The second works
+because MMEngine evaluates ``_base_`` as an expression. For the third MMEngine
+does not import, but reads ``<package>/configs/<name>.py`` and executes it, and
+refuses the ``_base_`` of a text config in there. So ``setup.py`` writes, for
+each file in ``configs``, a module there whose one statement takes over what
+the text config comes to (:func:`config_variables`).
+"""
+from __future__ import annotations
+
+import os
+from difflib import get_close_matches
+from pathlib import Path
+
+from mmengine.config import Config
+
+# Put there by setup.py: links in an editable install, else copies.
+CONFIGS = Path(__file__).parent / '.mim' / 'configs'
+
+
+def config_path(name: str) -> str:
+    """Tell where a config of ours lies.
+
+    Args:
+        name (str): Path of the config below ``configs``, for example
+            'classification/fishnet150_8xb32_in1k.py'.
+
+    Returns:
+        str: The file, for ``_base_`` or ``Config.fromfile``.
+
+    Raises:
+        FileNotFoundError: If there is no such config.
+    """
+    names = [
+        path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob('*.py')
+    ]
+    if not names:
+        raise FileNotFoundError(
+            f'mmfishnet finds no configs in {CONFIGS}: its sources are on the '
+            'path, but it is not installed. Run `pip install -e .` in them.')
+    if (name := os.fspath(name)) not in names:
+        near = get_close_matches(name, names) or sorted(
+            other for other in names if '_base_' not in other)
+        raise FileNotFoundError(
+            f'mmfishnet has no config {name!r}. Did you mean one of these? ' +
+            ', '.join(near))
+    return str(CONFIGS / name)
+
+
+def config_variables(name: str) -> dict:
+    """Read a config of ours, for the modules that ``setup.py`` writes.
+
+    Args:
+        name (str): Path of the config below ``configs``.
+
+    Returns:
+        dict: What the config defines, bases included, in built-in types.
+
+    Raises:
+        FileNotFoundError: If there is no such config.
+    """
+    # lazy_import: MMEngine must not take it for a pure-Python config.
+    return Config.fromfile(config_path(name), lazy_import=False).to_dict()
+
+
+_mmengine_get_cfg_path = Config._get_cfg_path
+
+
+def _get_cfg_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
+    """Find the base ``cfg_path`` of the config ``filename``.
+
+    MMEngine's own lookup of 'package::name' cannot serve us: it knows the
+    packages of one table, wants a folder in the name and, in 0.10.7, does not
+    find editable installs. Above all, it looks the config's types up in the
+    package's registries, and ours hold only what is ours: the detectors and
+    data sets are MMDetection's and MMPretrain's.
+    """
+    package, separator, name = cfg_path.partition('::')
+    if separator and package == 'mmfishnet':
+        return config_path(name), None
+    return _mmengine_get_cfg_path(cfg_path, filename)
+
+
+Config._get_cfg_path = staticmethod(_get_cfg_path)

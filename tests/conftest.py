@@ -1,0 +1,102 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+"""mmfishnet as others get it: built, and installed in an environment."""
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope='session')
+def checkout(tmp_path_factory):
+    """A copy of the sources, so that building leaves nothing in the tree."""
+    folder = tmp_path_factory.mktemp('checkout')
+
+    def ignore(path, names):
+        # What an editable install wrote stays behind.
+        written = path == str(ROOT / 'mmfishnet')
+        return ['__pycache__'] + written * ['.mim', 'configs']
+
+    for name in ('configs', 'mmfishnet', 'requirements', 'tools'):
+        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+    for name in ('LICENSE', 'MANIFEST.in', 'README.md', 'model-index.yml',
+                 'pyproject.toml', 'setup.py'):
+        shutil.copy2(ROOT / name, folder)
+    return folder
+
+
+@pytest.fixture(scope='session')
+def build():
+    """build(kind, source, target): call setuptools as pip does.
+
+    The kind is 'wheel', 'sdist' or 'editable'; what it builds is returned.
+    """
+
+    def build(kind, source, target):
+        target.mkdir()
+        subprocess.run([
+            sys.executable, '-c', 'import sys; from setuptools import '
+            f'build_meta; build_meta.build_{kind}(sys.argv[1])',
+            str(target)
+        ],
+                       check=True,
+                       stdout=subprocess.DEVNULL,
+                       cwd=source)
+        path, = target.iterdir()
+        return path
+
+    return build
+
+
+@pytest.fixture(scope='session')
+def wheel(build, checkout, tmp_path_factory):
+    return build('wheel', checkout, tmp_path_factory.mktemp('dist') / 'wheel')
+
+
+@pytest.fixture(scope='session')
+def make_env():
+    """make_env(folder, wheel): an environment with mmfishnet from the wheel.
+
+    All else in it is what this Python finds. Its Python is returned.
+    """
+
+    def make_env(folder, wheel):
+        venv.create(folder, symlinks=True)
+        python = folder / 'bin/python'
+        subprocess.run([
+            sys.executable, '-m', 'pip', '--python', python, 'install',
+            '--quiet', '--no-deps', '--no-index', wheel
+        ],
+                       check=True)
+        # Not as a site folder: the .pth files in it are not read, and it is
+        # such a file that leads to an editable install.
+        site, = folder.glob('lib/python*/site-packages')
+        (site / 'theirs.pth').write_text('\n'.join(
+            path for path in sys.path
+            if os.path.isdir(path) and not Path(path, 'mmfishnet').exists()))
+        return python
+
+    return make_env
+
+
+@pytest.fixture(scope='session')
+def project_python(make_env, wheel, tmp_path_factory):
+    """The Python of an environment with mmfishnet from the wheel."""
+    return make_env(tmp_path_factory.mktemp('project') / 'env', wheel)
+
+
+@pytest.fixture(scope='session')
+def project_environ():
+    """The environment variables for that Python: none leads elsewhere."""
+    hidden = ('PYTHONPATH', 'PYTHONHOME', 'VIRTUAL_ENV')
+    return {
+        **{
+            key: value
+            for key, value in os.environ.items() if key not in hidden
+        }, 'OMP_NUM_THREADS': '1'
+    }

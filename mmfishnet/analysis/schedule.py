@@ -18,8 +18,14 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import (HOOKS, OPTIMIZERS, PARAM_SCHEDULERS,
                                DefaultScope)
 
-# Training images: of COCO train2017 those with annotations.
+# Training images: of COCO train2017 those with annotations, unless the config
+# keeps the others.
 TRAIN_IMAGES = {'CocoDataset': 117266, 'ImageNet': 1281167}
+ALL_TRAIN_IMAGES = {'CocoDataset': 118287}
+
+# More than these, such as a cosine's that falls with each epoch, are not named
+# one by one.
+MANY_PHASES = 10
 
 
 class Phase(NamedTuple):
@@ -77,7 +83,8 @@ def epoch_length(cfg: Config) -> int:
     Raises:
         ValueError: If the config does not tell.
     """
-    name = str(cfg.train_dataloader.dataset.type).split('.')[-1]
+    dataset = cfg.train_dataloader.dataset
+    name = str(dataset.type).split('.')[-1]
     batch_size = cfg.get('auto_scale_lr', {}).get('base_batch_size')
     if name not in TRAIN_IMAGES or batch_size is None:
         raise ValueError(
@@ -85,7 +92,10 @@ def epoch_length(cfg: Config) -> int:
             f'{" and ".join(TRAIN_IMAGES)} with auto_scale_lr.base_batch_size,'
             f' and not for {name} with {batch_size}; give them '
             '(--epoch-length).')
-    return math.ceil(TRAIN_IMAGES[name] / batch_size)
+    images = TRAIN_IMAGES[name]
+    if not (dataset.get('filter_cfg') or {}).get('filter_empty_gt'):
+        images = ALL_TRAIN_IMAGES.get(name, images)
+    return math.ceil(images / batch_size)
 
 
 def simulate(cfg: Config, epoch_length: int) -> Schedule:
@@ -131,7 +141,7 @@ def simulate(cfg: Config, epoch_length: int) -> Schedule:
             HOOKS.build(hook) for hook in cfg.get('custom_hooks') or []
             if str(hook.type).endswith('ClipGradUntilHook')
         ]
-    optimizer.step()  # or the schedulers warn
+    runner.optim_wrapper.step()  # or the schedulers warn
     for hook in hooks:
         hook.before_train(runner)
     stepper = ParamSchedulerHook()
@@ -159,47 +169,62 @@ def plot(schedule: Schedule, path: str | os.PathLike, title: str) -> None:
         path (str | os.PathLike): Image file to be written.
         title (str): Title of the picture.
     """
-    epochs = np.arange(len(schedule.lr)) / schedule.epoch_length
+    length, total = schedule.epoch_length, len(schedule.lr)
     clipped = np.flatnonzero(~np.isnan(schedule.max_norm))
-    rising = [p for p in schedule.phases[:1] if p.last_lr > p.first_lr]
-    ends = [clipped[-1] + 1] if len(clipped) else []
-    ends += [phase.end for phase in rising]
+    warm_up = [p for p in schedule.phases[:1] if p.last_lr > p.first_lr]
+    ends = [phase.end for phase in warm_up]
+    if len(clipped):
+        ends.append(clipped[-1] + 1)
     # Half as much again, so that one sees it end.
-    detail = 1.5 * max(ends, default=0) / schedule.epoch_length
+    detail = round(1.5 * max((e for e in ends if e < total), default=0))
 
     figure = Figure(figsize=(12, 4.5), layout='constrained')
     figure.suptitle(title)
-    if 0 < detail < epochs[-1]:
+    if 0 < detail < total:
         panels = figure.subplots(1, 2, width_ratios=(2, 1))
-        panels[1].set_xlim(0, detail)
-        panels[1].set_title(f'the first {detail:g} epochs')
     else:
         panels = [figure.subplots()]
-    panels[0].set_title('the whole run, on a logarithmic scale')
-    panels[0].set_yscale('log')
-    panels[0].set_xlim(0, len(epochs) / schedule.epoch_length)
-    for panel in panels:
-        panel.plot(epochs, schedule.lr, color='C0', label='learning rate')
-        for phase in rising:
+    for panel, shown in zip(panels, (total, detail)):
+        # Within an epoch iterations are easier to read.
+        unit = length if shown >= length else 1
+        name = 'epoch' if shown >= length else 'iteration'
+        iterations = np.arange(shown + 1).clip(max=total - 1)
+        panel.plot(
+            np.arange(shown + 1) / unit,
+            schedule.lr[iterations],
+            color='C0',
+            label='learning rate')
+        for phase in warm_up:
             panel.axvspan(
-                0,
-                phase.end / schedule.epoch_length,
-                color='C1',
-                alpha=0.25,
-                label='warm-up')
+                0, phase.end / unit, color='C1', alpha=0.25, label='warm-up')
         if len(clipped):
             panel.axvspan(
-                epochs[clipped[0]],
-                (clipped[-1] + 1) / schedule.epoch_length,
-                facecolor='none',
-                edgecolor='C3',
-                hatch='//',
-                alpha=0.5,
+                clipped[0] / unit, (clipped[-1] + 1) / unit,
+                ymax=0.04,
+                color='C3',
                 label='gradients clipped to '
                 f'{schedule.max_norm[clipped[0]]:g}')
-        panel.set_xlabel('epoch')
+        panel.set_xlim(0, shown / unit)
+        panel.set_xlabel(name)
         panel.grid(alpha=0.3)
+        if shown < total:
+            panel.set_title(f'the first {shown / unit:g} {name}s')
+    panels[0].set_title('the whole run, on a logarithmic scale')
+    panels[0].set_yscale('log')
     panels[0].set_ylabel('learning rate')
-    # In a detail of the warm-up zero is a landmark.
-    panels[-1].legend(loc='lower right')
+    panels[0].margins(y=0.12)
+    level = [p for p in schedule.phases if p.first_lr == p.last_lr]
+    for phase in level if len(level) <= MANY_PHASES else ():
+        # Below, where nothing of a falling line is; at the end, where short.
+        short = phase.end - phase.begin < total / 10
+        place = phase.end if short else (phase.begin + phase.end) / 2
+        panels[0].annotate(
+            f'{phase.first_lr:.3g}', (place / length, phase.first_lr),
+            xytext=(-3 if short else 0, -4),
+            textcoords='offset points',
+            ha='right' if short else 'center',
+            va='top')
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc='outside lower center', ncols=len(labels))
     figure.savefig(path, dpi=150)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from mmengine.config import Config
 from rich.table import Table
 
@@ -308,21 +309,28 @@ HEADER = ('Backbone', '') + tuple(
     f'{column.title}\n{"/".join(METRICS)}' for column in COLUMNS)
 
 
-def to_rich(rows: Sequence[Row]) -> Table:
+def to_rich(rows: Sequence[Row],
+            columns: Sequence[Column] = COLUMNS) -> Table:
     """Table 3 for the terminal.
 
     Args:
         rows (Sequence[Row]): What :func:`tabulate` returned.
+        columns (Sequence[Column]): Which columns to show, for a terminal that
+            is too narrow for all. Defaults to all.
 
     Returns:
         rich.table.Table: To be printed by rich.
     """
-    table = Table(*HEADER, title='Table 3: COCO val2017')
+    shown = [0, 1, *(2 + COLUMNS.index(column) for column in columns)]
+    table = Table(title='Table 3: COCO val2017')
+    for i in shown:
+        table.add_column(HEADER[i], no_wrap=i > 1)
     for i, row in enumerate(rows):
         ends = row.source != 'paper' and (
             i + 1 == len(rows) or rows[i + 1].source != 'ours - paper')
+        texts = _texts(row)
         table.add_row(
-            *_texts(row),
+            *(texts[i] for i in shown),
             style='bold' if row.source == 'ours' else None,
             end_section=ends)
     return table
@@ -343,7 +351,7 @@ def to_markdown(rows: Sequence[Row]) -> str:
 
 
 def plot(rows: Sequence[Row], path: str | os.PathLike) -> None:
-    """Draw our numbers as bars, with the paper's as lines across them.
+    """Draw our numbers as bars, each within the paper's, wider and pale.
 
     Args:
         rows (Sequence[Row]): What :func:`tabulate` returned.
@@ -354,33 +362,44 @@ def plot(rows: Sequence[Row], path: str | os.PathLike) -> None:
         row.backbone: row.cells
         for row in rows if row.source == 'ours' and not row.is_difference
     }
-    figure = Figure(figsize=(13, 4.5), layout='constrained')
+    figure = Figure(figsize=(15, 5), layout='constrained')
     panels = figure.subplots(1, len(COLUMNS), sharey=True)
-    width = 0.8 / len(ours)
+    width = 0.84 / len(ours)
     for i, (panel, column) in enumerate(zip(panels, COLUMNS)):
         for j, (backbone, cells) in enumerate(ours.items()):
             places = [
                 x + (j - (len(ours) - 1) / 2) * width
                 for x in range(len(METRICS))
             ]
+            tops = [0] * len(METRICS)
+            if backbone in papers:
+                tops = papers[backbone][i]
+                panel.bar(places, tops, 0.94 * width, color=f'C{j}', alpha=0.3)
             panel.bar(
                 places,
                 cells[i] or 0,
-                0.9 * width,
+                0.6 * width,
                 color=f'C{j}',
                 label=backbone)
-            if backbone in papers:
-                panel.hlines(
-                    papers[backbone][i], [x - width / 2 for x in places],
-                    [x + width / 2 for x in places],
-                    color='black',
-                    label='paper' if j == 0 else None)
+            for x, top, score in zip(places, tops, cells[i] or ()):
+                if not math.isnan(score):
+                    panel.annotate(
+                        f'{score:.1f}', (x, max(top, score)),
+                        xytext=(0, 3),
+                        textcoords='offset points',
+                        ha='center',
+                        fontsize=8,
+                        rotation='vertical')
         panel.set_title(column.title)
         panel.set_xticks(range(len(METRICS)), METRICS)
         panel.grid(axis='y', alpha=0.3)
         panel.set_axisbelow(True)
     panels[0].set_ylabel('COCO val2017, %')
+    panels[0].margins(y=0.12)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(
-        handles, labels, loc='outside lower center', ncols=len(labels))
-    figure.savefig(path, dpi=150)
+        [*handles, Patch(color='black', alpha=0.3)],
+        [*labels, 'wider and pale: the paper'],
+        loc='outside lower center',
+        ncols=len(labels) + 1)
+    figure.savefig(path, dpi=130)

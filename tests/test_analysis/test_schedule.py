@@ -26,6 +26,11 @@ def test_phases():
         [2e-5, 2e-2, 2e-2, 2e-2, 2e-3, 2e-3, 2e-4, 2e-4])
 
 
+def test_no_warning_of_the_schedulers(recwarn):
+    simulate(Config.fromfile(CONFIG), epoch_length=2)
+    assert not [w for w in recwarn if 'optimizer.step' in str(w.message)]
+
+
 def test_without_clipping_and_by_iteration():
     cfg = Config(
         dict(
@@ -55,6 +60,10 @@ def test_clipping_without_an_end():
 def test_epoch_length():
     cfg = Config.fromfile(CONFIG)
     assert epoch_length(cfg) == 7330  # as long as MMDetection's logs say
+    # DINO takes images without objects too.
+    dino = Config.fromfile(
+        CONFIG.parent / 'dino_4scale_fishnet150_12e_coco.py')
+    assert epoch_length(dino) == 7393
     cfg.train_dataloader.dataset.type = 'CityscapesDataset'
     with pytest.raises(ValueError, match='CityscapesDataset.*--epoch-length'):
         epoch_length(cfg)
@@ -80,6 +89,7 @@ def test_tool(tmp_path):
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert 'epochs 0 to 1: learning rate 2e-05 to 0.02' in lines
+    assert 'epochs 1 to 20: learning rate 0.02' in lines
     assert 'epochs 20 to 28: learning rate 0.002' in lines
     assert 'epochs 0 to 2: gradients clipped to 5' in lines
     assert cv2.imread(str(out)) is not None

@@ -11,11 +11,12 @@ import cv2
 import pytest
 from mmengine.config import Config
 from mmengine.visualization import Visualizer
+from rich.console import Console
 
 import mmfishnet  # noqa: F401
-from mmfishnet.analysis.table3 import (PAPER, Run, backbone_name,
+from mmfishnet.analysis.table3 import (COLUMNS, PAPER, Run, backbone_name,
                                        missing_configs, plot, read_run,
-                                       tabulate, to_markdown)
+                                       tabulate, to_markdown, to_rich)
 
 ROOT = Path(__file__).parents[2]
 PAPER_TEXT = ROOT.parent / 'shared' / 'paper.md'
@@ -180,6 +181,20 @@ def test_plot(mask_run, faster_run, tmp_path):
     without = cv2.imread(str(path))
     assert with_ours.shape == without.shape
     assert (with_ours != without).any()
+
+
+def test_narrow_terminal(mask_run):
+    rows = tabulate([read_run(mask_run)])
+    for columns in (COLUMNS, *([column] for column in COLUMNS)):
+        console = Console(width=110 if columns is COLUMNS else 72)
+        with console.capture() as capture:
+            console.print(to_rich(rows, columns))
+        text = capture.get()
+        assert '…' not in text
+        for column in COLUMNS:
+            shown = '/'.join(map(str, PAPER['ResNet-50†'][
+                COLUMNS.index(column)])) in text
+            assert shown is (column in columns)
 
 
 def test_tool(mask_run, tmp_path):

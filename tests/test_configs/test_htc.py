@@ -1,6 +1,8 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 """The challenge entry, and deformable convolution in FishNet."""
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import torch
 from mmcv.ops import DeformConv2d
 from mmcv.transforms import Compose
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
@@ -18,7 +20,8 @@ import mmfishnet  # noqa: F401
 from mmfishnet.engine.runner import set_data_root, train_from_scratch
 from mmfishnet.models import FishNet, FishNeXt
 
-CONFIGS = Path(__file__).parents[2] / 'configs'
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / 'configs'
 ARCH = dict(
     tail=[1, 1, 1],
     bridge=1,
@@ -64,6 +67,28 @@ def test_wrong_arguments(arguments, message):
         FishNet(ARCH, **arguments)
 
 
+def test_built_as_shipped():
+    cfg = Config.fromfile(CONFIGS / 'htc_fishnext229_fpn.py')
+    init_default_scope('mmdet')
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    assert type(model).__name__ == 'HybridTaskCascade'
+    fish = model.backbone
+    assert type(fish) is FishNeXt
+    assert fish.arch['tail'] == FishNeXt.arch_settings[229]['tail']
+    deformable = {
+        key.split('.')[0]
+        for key, module in fish.named_modules()
+        if isinstance(module, DeformConv2d)
+    }
+    # Those which give what the detector reads at strides 8 to 32
+    assert deformable == {'head2', 'head3'}
+    assert model.roi_head.with_semantic
+    assert len(model.roi_head.mask_head) == 3
+    channels = tuple(conv.in_channels for conv in model.neck.lateral_convs)
+    assert channels == fish.out_channels
+
+
 @pytest.fixture(scope='module')
 def cfg(tiny_coco, tmp_path_factory):
     cfg = Config.fromfile(CONFIGS / 'htc_fishnext229_fpn_testdev.py')
@@ -73,7 +98,7 @@ def cfg(tiny_coco, tmp_path_factory):
         loader.update(num_workers=0, persistent_workers=False)
     cfg.work_dir = str(tmp_path_factory.mktemp('htc'))
     cfg.log_level = 'ERROR'
-    cfg.default_hooks.checkpoint.interval = -1
+    cfg.default_hooks.checkpoint.save_optimizer = False
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     cfg.test_evaluator.outfile_prefix = f'{cfg.work_dir}/results'
     return cfg
@@ -96,8 +121,8 @@ def test_multi_scale(cfg):
 
 
 @pytest.fixture(scope='module')
-def results(cfg):
-    """Prefix of the files after a training and three test steps."""
+def small(cfg):
+    """The config with small images, few regions and a block in each stage."""
     for loader in (cfg.train_dataloader, cfg.test_dataloader):
         for transform in loader.dataset.pipeline:
             if 'Resize' in transform.type:
@@ -106,15 +131,61 @@ def results(cfg):
                 transform.type = 'Resize'
     cfg.train_dataloader.dataset.indices = 1
     cfg.train_cfg.max_epochs = 1
-    runner = Runner.from_cfg(cfg)
-    offset = runner.model.backbone.head3.refine[-1].conv2.conv_offset.weight
+    cfg.model.backbone.depth = ARCH
+    for head, train_cfg in zip(cfg.model.roi_head.bbox_head,
+                               cfg.model.train_cfg.rcnn):
+        head.fc_out_channels = 16
+        train_cfg.sampler.num = 16
+    cfg.model.test_cfg.rpn.max_per_img = 20
+    cfg.model.test_cfg.rcnn.max_per_img = 10
+    return cfg
+
+
+@pytest.fixture(scope='module')
+def trained(small):
+    """A runner after a training step, and the weights from before."""
+    runner = Runner.from_cfg(small)
     runner.model.init_weights()
-    before = offset.clone()
+    before = {k: v.clone() for k, v in runner.model.state_dict().items()}
     runner.train()
-    assert runner.message_hub.get_scalar('train/loss').current() < 100
-    assert not torch.equal(before, offset)
-    runner.test()
-    return cfg.test_evaluator.outfile_prefix
+    return runner, before
+
+
+def test_training_step(trained):
+    runner, before = trained
+    losses = {
+        key: runner.message_hub.get_scalar(key).current()
+        for key in runner.message_hub.log_scalars if 'loss' in key
+    }
+    expected = {'train/loss', 'train/loss_rpn_cls', 'train/loss_semantic_seg'}
+    expected |= {f'train/s{i}.loss_{x}' for i in range(3)
+                 for x in ('cls', 'bbox', 'mask')}  # yapf: disable
+    assert expected <= set(losses)
+    assert all(0 <= loss < 100 for loss in losses.values())
+    assert losses['train/loss_semantic_seg'] > 0
+    after = runner.model.state_dict()
+    assert all(value.isfinite().all() for value in after.values())
+    for key in ('backbone.stem.0.weight',
+                'backbone.head3.refine.0.conv2.conv_offset.weight',
+                'roi_head.semantic_head.conv_logits.weight',
+                'roi_head.mask_head.2.conv_logits.weight'):
+        assert not torch.equal(before[key], after[key])
+
+
+@pytest.fixture(scope='module')
+def results(small, trained):
+    """Prefix of the files that tools/test.py writes."""
+    small.dump(f'{small.work_dir}/small.py')
+    done = subprocess.run(
+        [
+            sys.executable, ROOT / 'tools' / 'test.py',
+            f'{small.work_dir}/small.py', f'{small.work_dir}/epoch_1.pth'
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True)
+    assert done.returncode == 0, done.stderr
+    return small.test_evaluator.outfile_prefix
 
 
 @pytest.mark.parametrize('task, geometry', [('bbox', 'bbox'),

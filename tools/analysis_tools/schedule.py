@@ -7,7 +7,8 @@ import numpy as np
 from mmengine.config import Config, DictAction
 
 import mmfishnet  # noqa: F401 (configs may inherit from 'mmfishnet::')
-from mmfishnet.analysis.schedule import epoch_length, plot, simulate
+from mmfishnet.analysis.schedule import (MANY_PHASES, epoch_length, plot,
+                                         simulate)
 
 
 def parse_args():
@@ -47,18 +48,27 @@ def main():
     except ValueError as error:
         raise SystemExit(f'error: {error}') from None
 
-    def when(iteration):
-        return f'{iteration / length:.3g}'
+    def when(begin, end):
+        return f'epochs {round(begin / length, 2):g} to ' \
+               f'{round(end / length, 2):g}'
 
     print(f'{len(schedule.lr)} iterations, {length} in an epoch')
-    for phase in schedule.phases:
-        print(f'epochs {when(phase.begin)} to {when(phase.end)}: learning '
-              f'rate {phase.first_lr:.3g}' +
-              (f' to {phase.last_lr:.3g}' if phase.first_lr != phase.last_lr
-               else ''))
+    phases, end = schedule.phases, 0
+    if len(phases) > MANY_PHASES:
+        print(f'{when(phases[0].begin, phases[-1].end)}: learning rate '
+              f'{phases[0].first_lr:.3g} to {phases[-1].last_lr:.3g} in '
+              f'{len(phases)} phases')
+        phases = []
+    for phase in phases:
+        rates = dict.fromkeys((f'{phase.first_lr:.3g}',
+                               f'{phase.last_lr:.3g}'))
+        # The last iteration of a warm-up is the first with the full rate.
+        print(f'{when(max(phase.begin, end), phase.end)}: learning rate '
+              f'{" to ".join(rates)}')
+        end = phase.end
     clipped = np.flatnonzero(~np.isnan(schedule.max_norm))
     if len(clipped):
-        print(f'epochs {when(clipped[0])} to {when(clipped[-1] + 1)}: '
+        print(f'{when(clipped[0], clipped[-1] + 1)}: '
               f'gradients clipped to {schedule.max_norm[clipped[0]]:g}')
     out.parent.mkdir(parents=True, exist_ok=True)
     plot(schedule, out, name)

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mmfishnet.analysis.table3 import (missing_configs, plot, read_run,
-                                       tabulate, to_markdown, to_rich)
+from mmfishnet.analysis.table3 import (COLUMNS, missing_configs, plot,
+                                       read_run, tabulate, to_markdown,
+                                       to_rich)
 
 
 def parse_args():
@@ -39,7 +40,13 @@ def main():
     console = Console()
     if not console.is_terminal:
         console.width = 120  # rich would take 80, which folds the numbers
-    console.print(to_rich(rows))
+    whole = to_rich(rows)
+    unlimited = console.options.update(max_width=10**4)
+    if console.measure(whole, options=unlimited).maximum <= console.width:
+        console.print(whole)
+    else:
+        for column in COLUMNS:
+            console.print(to_rich(rows, [column]))
     for run in runs:
         console.print(str(run), soft_wrap=True, highlight=False)
     for config in missing_configs(runs):

@@ -1,0 +1,8 @@
+_base_ = [
+    'mmdet::panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py',
+    './_base_/backbones/fishnet150_mmdet.py'
+]
+
+model = dict(
+    backbone=dict(_delete_=True, **_base_.backbone),
+    neck=dict(in_channels=_base_.backbone_channels))

@@ -6,9 +6,9 @@
 #
 # GPUS is the number of processes on this host, one a GPU; with no GPU they
 # run on the CPU. Environment variables:
-#   NNODES (1), NODE_RANK (0), MASTER_ADDR (127.0.0.1): for several hosts,
-#     start the command on each with its NODE_RANK; MASTER_ADDR is the address
-#     of the one with NODE_RANK=0.
+#   NNODES (1), NODE_RANK, MASTER_ADDR: for several hosts, start the command on
+#     each with its NODE_RANK, from 0; MASTER_ADDR is the address of the host
+#     with NODE_RANK=0.
 #   PORT (29500; on one host any free one): port on that host.
 #   OMP_NUM_THREADS (cores / GPUS): CPU threads of each process.
 #   PYTHON (python): the interpreter.
@@ -17,6 +17,14 @@ set -euo pipefail
 GPUS=$1
 NNODES=${NNODES:-1}
 TOOLS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+if [[ $NNODES -gt 1 && (-z ${NODE_RANK:-} || -z ${MASTER_ADDR:-}) ]]; then
+    # With defaults, each host would wait for the others at its own address.
+    echo "NNODES=$NNODES needs NODE_RANK, from 0 to $((NNODES - 1)) and" \
+        "another on each host, and MASTER_ADDR, the address of the host with" \
+        "NODE_RANK=0." >&2
+    exit 2
+fi
 
 if [[ $NNODES -eq 1 && -z ${PORT:-} ]]; then
     # Several jobs on one host must not meet on one port.

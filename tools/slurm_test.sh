@@ -5,7 +5,7 @@
 #
 # Environment variables:
 #   GPUS (8): number of processes of the job, one a GPU.
-#   GPUS_PER_NODE (8): how many of them a host runs.
+#   GPUS_PER_NODE (8, or GPUS if fewer): how many of them a host runs.
 #   CPUS_PER_TASK (5): cores of each process.
 #   SRUN_ARGS: more arguments of srun, separated by white space; with
 #     SRUN_ARGS=--gres=none the processes run on CPUs.
@@ -16,7 +16,8 @@ if [[ $# -lt 4 ]]; then
     echo "Usage: $0 PARTITION JOB_NAME CONFIG CHECKPOINT [arguments of test.py]" >&2
     exit 2
 fi
-GPUS_PER_NODE=${GPUS_PER_NODE:-8}
+GPUS=${GPUS:-8}
+GPUS_PER_NODE=${GPUS_PER_NODE:-$((GPUS < 8 ? GPUS : 8))}
 TOOLS=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 export PYTHONPATH="$TOOLS/..${PYTHONPATH:+:$PYTHONPATH}"
@@ -25,7 +26,7 @@ set -x
 exec srun -p "$1" \
     --job-name="$2" \
     --gres="gpu:$GPUS_PER_NODE" \
-    --ntasks="${GPUS:-8}" \
+    --ntasks="$GPUS" \
     --ntasks-per-node="$GPUS_PER_NODE" \
     --cpus-per-task="${CPUS_PER_TASK:-5}" \
     --kill-on-bad-exit=1 \

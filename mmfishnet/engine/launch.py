@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import re
 import socket
 import struct
 import subprocess
@@ -105,35 +106,58 @@ def _set_rank_environment(launcher: str) -> None:
 
 
 def _interface_to(host: str) -> str | None:
-    """Name of the network interface that leads to ``host``.
+    """Name of the network interface by which other hosts reach this one.
+
+    It is the one that leads to ``host``. On that host itself the name may
+    stand for a loopback address (Debian's /etc/hosts has 127.0.1.1), which
+    no other host can reach: there it is the interface of the default route,
+    or the first that there is.
 
     None where that cannot be told (not Linux, no IPv4); gloo then looks for
     one by itself.
     """
     if not sys.platform.startswith('linux'):
         return None
-    import fcntl
-    siocgifaddr = 0x8915
+    # gloo wants a name, the kernel's routes give an address.
+    names = {_address_of(name): name for _, name in socket.if_nameindex()}
+    names.pop(None, None)
+    own = _address_towards(host)
+    if own is None:
+        return None
+    if own.startswith('127.') and not re.match(r'localhost$|127\.', host):
+        others = [a for a in names if not a.startswith('127.')]
+        # Of a block that is reserved, so nobody's own network.
+        default = _address_towards('192.0.2.1')
+        own = default if default in others else next(iter(others), own)
+    return names.get(own)
+
+
+def _address_towards(host: str) -> str | None:
+    """This host's own address on the route to another."""
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             # Sends nothing, only chooses the route.
             sock.connect((host, 9))
-            address = sock.getsockname()[0]
-            for _, name in socket.if_nameindex():
-                request = struct.pack('256s', name.encode())
-                try:
-                    answer = fcntl.ioctl(sock, siocgifaddr, request)
-                except OSError:  # has no address
-                    continue
-                if socket.inet_ntoa(answer[20:24]) == address:
-                    return name
+            return sock.getsockname()[0]
     except OSError:
-        pass
-    return None
+        return None
+
+
+def _address_of(interface: str) -> str | None:
+    """IPv4 address of a network interface, None if it has none."""
+    import fcntl
+    siocgifaddr = 0x8915
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            answer = fcntl.ioctl(sock, siocgifaddr,
+                                 struct.pack('256s', interface.encode()))
+    except OSError:
+        return None
+    return socket.inet_ntoa(answer[20:24])
 
 
 def _watch_connections() -> None:
-    """Let the kernel notice within 30 s that another host has vanished.
+    """Let the kernel notice within 20 s that another host has vanished.
 
     A process that dies closes its connections, which gloo notices at once. A
     host without power or network closes nothing, and gloo would wait for the
@@ -142,10 +166,10 @@ def _watch_connections() -> None:
     if not sys.platform.startswith('linux'):
         return
     options = ((socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-               (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10),
+               (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5),
                (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
-               (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
-               (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000))
+               (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+               (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 20_000))
     for descriptor in os.listdir('/proc/self/fd'):
         try:
             with socket.socket(fileno=os.dup(int(descriptor))) as sock:

@@ -1,7 +1,10 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
+import sys
+
 import pytest
 
-from mmfishnet.engine.launch import explain_lost_peers, init_launcher
+from mmfishnet.engine.launch import (_interface_to, explain_lost_peers,
+                                     init_launcher)
 
 VARIABLES = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR',
              'SLURM_PROCID', 'SLURM_NTASKS', 'OMPI_COMM_WORLD_RANK',
@@ -43,3 +46,10 @@ def test_other_errors_are_not_explained_away():
     with pytest.raises(RuntimeError, match='^out of memory$'):
         with explain_lost_peers():
             raise RuntimeError('out of memory')
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='asks the Linux kernel')
+def test_interface():
+    """More of it in tests/two_hosts.py, between hosts."""
+    assert _interface_to('localhost') == _interface_to('127.0.0.1') == 'lo'
+    assert _interface_to('host.invalid') is None

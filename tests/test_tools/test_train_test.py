@@ -228,7 +228,14 @@ def killed(folder):
 
 
 @pytest.fixture(scope='module')
-def resumed(killed, folder):
+def left(killed):
+    """Its last checkpoint."""
+    return torch.load(
+        Path('my run/last_checkpoint').read_text(), weights_only=False)
+
+
+@pytest.fixture(scope='module')
+def resumed(left, folder):
     """The training that went on from there, as a job of Slurm."""
     last = Path('my run/last_checkpoint').read_text()
     epoch = int(re.search(r'epoch_(\d+)', last).group(1))
@@ -236,7 +243,6 @@ def resumed(killed, folder):
     newer = Path(f'my run/epoch_{epoch + 1}.pth')
     newer.write_bytes(Path(last).read_bytes()[:-500])
     Path('my run/last_checkpoint').write_text(str(newer.absolute()))
-    before = torch.load(last, weights_only=False)['state_dict']
 
     for name, script in (('srun', SRUN), ('scontrol', SCONTROL)):
         Path('bin').mkdir(exist_ok=True)
@@ -250,7 +256,7 @@ def resumed(killed, folder):
         GPUS='2',
         MASTER_PORT=str(free_port()),
         MMDET_DATASETS=str(folder / 'my data'))
-    return epoch, before, output
+    return epoch, left['state_dict'], output
 
 
 def test_killed_process_ends_the_job(killed):
@@ -260,7 +266,7 @@ def test_killed_process_ends_the_job(killed):
     assert 'Signal 9 (SIGKILL)' in output
 
 
-def test_options_reach_the_run(killed):
+def test_options_reach_the_run(killed, left):
     _, output, _ = killed
     # One line each, of the first process.
     assert output.count('data are read from my data instead of') == 1
@@ -268,6 +274,8 @@ def test_options_reach_the_run(killed):
     assert '--amp has no effect without a GPU' in output
     # 2 processes with 1 image each, where 16 images are meant.
     assert 'Scaling the original LR by 0.125' in output
+    group, = left['optimizer']['param_groups']
+    assert group['initial_lr'] == 0.02 * 2 / 16
     assert 'Epoch(val)' not in output
     assert Path('my run/my config.py').exists()
 

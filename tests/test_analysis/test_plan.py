@@ -1,0 +1,260 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+import importlib.util
+import json
+import re
+import sys
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import Runner
+from torch import nn
+
+from mmfishnet.analysis import measure_kept_bytes
+from mmfishnet.analysis.plan import (Plan, count_images, image_size,
+                                     measure_heads, measure_memory,
+                                     plan_training)
+from mmfishnet.checkpoints import drop_pretrained
+from mmfishnet.datasets import draw_coco
+from mmfishnet.engine.runner import enable_auto_scale_lr, set_data_root
+
+pytest.importorskip('mmdet')
+
+ROOT = Path(__file__).parents[2]
+PAPER = ROOT / 'configs/mask_rcnn_fishnet150_fpn.py'
+SHAPES = ROOT / 'configs/shapes/mask_rcnn_fishnet_shapes.py'
+SIZE = (64, 96)
+
+
+@pytest.fixture
+def cfg():
+    """A small detector with stem and batch norms fixed, as the paper's."""
+    cfg = Config.fromfile(SHAPES)
+    drop_pretrained(cfg.model)
+    cfg.model.backbone.update(
+        frozen_stages=0,
+        norm_eval=True,
+        norm_cfg=dict(type='BN', requires_grad=False))
+    return cfg
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    """Ten images, one of them with nothing on it."""
+    folder = tmp_path_factory.mktemp('data')
+    draw_coco(folder, 10, 1, size=64, seed=0)
+    file = folder / 'annotations/instances_train2017.json'
+    content = json.loads(file.read_text())
+    empty = content['images'][3]['id']
+    content['annotations'] = [
+        a for a in content['annotations'] if a['image_id'] != empty
+    ]
+    file.write_text(json.dumps(content))
+    return folder
+
+
+def test_papers_run():
+    plan = plan_training(Config.fromfile(PAPER), gpus=16)
+    # 118,287 pictures, 1,021 without annotations; 7330 iterations of 16
+    # images are what MMDetection's own logs of COCO count.
+    assert (plan.images, plan.epoch_steps, plan.steps) == (117266, 7330,
+                                                           234560)
+    assert plan.images_per_second(0.5) == 32
+    assert plan.hours(0.5) == pytest.approx(32.58, abs=0.01)
+    assert plan.scaled_lr == plan.lr == 0.02
+
+
+@pytest.mark.parametrize('gpus, lr, counts, steps', [
+    (1, 0.00125, 16, 117266),
+    (3, 0.00375, None, 39089),
+    (4, 0.005, 4, 29317),
+    (8, 0.01, 2, 14659),
+    (32, 0.04, None, 3665),
+])
+def test_other_numbers_of_gpus(gpus, lr, counts, steps):
+    plan = plan_training(Config.fromfile(PAPER), gpus)
+    assert plan.scaled_lr == pytest.approx(lr)
+    assert plan.counts_for_base == counts
+    assert plan.epoch_steps == steps
+
+
+def test_learning_rate_is_the_runners(tmp_path):
+    cfg = Config.fromfile(PAPER)
+    drop_pretrained(cfg.model)
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    cfg.test_cfg = cfg.test_dataloader = cfg.test_evaluator = None
+    cfg.work_dir = cfg.visualizer.name = str(tmp_path)
+    cfg.log_level = 'ERROR'
+    # Only the learning rate is looked at.
+    cfg.model = deepcopy(Config.fromfile(SHAPES).model)
+    drop_pretrained(cfg.model)
+    enable_auto_scale_lr(cfg)
+    runner = Runner.from_cfg(cfg)
+    wrapper = runner.build_optim_wrapper(cfg.optim_wrapper)
+    runner.scale_lr(wrapper, runner.auto_scale_lr)
+    group, = wrapper.optimizer.param_groups
+    assert group['lr'] == plan_training(cfg, gpus=1).scaled_lr == 0.00125
+
+
+def test_steps_are_those_of_the_loader(data):
+    cfg = Config.fromfile(SHAPES)
+    set_data_root(cfg, str(data))
+    cfg.train_dataloader.batch_size = 4
+    plan = plan_training(cfg, gpus=1)
+    assert plan.images == 9
+    init_default_scope('mmdet')
+    loader = Runner.build_dataloader(deepcopy(cfg.train_dataloader), seed=0)
+    assert plan.epoch_steps == len(loader) == 3
+    # Of two GPUs, each has 5.
+    assert plan_training(cfg, gpus=2).epoch_steps == 2
+    cfg.train_dataloader.dataset.filter_cfg.filter_empty_gt = False
+    assert count_images(cfg) == 10
+    assert plan_training(cfg, gpus=1, images=7).epoch_steps == 2
+
+
+def test_what_a_config_does_not_tell():
+    cfg = Config.fromfile(PAPER)
+    cfg.train_dataloader.dataset.filter_cfg = None
+    assert count_images(cfg) == 118287
+    cfg.train_dataloader.dataset.type = 'LVISV1Dataset'
+    with pytest.raises(ValueError, match='LVISV1Dataset.*--images'):
+        plan_training(cfg, 16)
+    with pytest.raises(ValueError, match='gpus=0'):
+        plan_training(cfg, 0, images=1)
+    del cfg.train_cfg.max_epochs
+    with pytest.raises(ValueError, match='max_epochs'):
+        plan_training(cfg, 16, images=1)
+    assert Plan(images=1, epochs=1, batch_size=1, gpus=1).scaled_lr is None
+
+
+def test_image_size():
+    cfg = Config.fromfile(PAPER)
+    assert image_size(cfg) == (800, 1333)
+    cfg.train_dataloader.dataset.pipeline = []
+    with pytest.raises(ValueError, match='--size'):
+        image_size(cfg)
+
+
+class Loss(nn.Module):
+
+    def __init__(self, detector):
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, data):
+        losses = self.detector.loss(**data)
+        return [
+            loss for value in losses.values()
+            for loss in (value if isinstance(value, list) else [value])
+        ]
+
+
+@pytest.mark.parametrize('with_cp', [False, True])
+def test_parts_make_up_the_whole(cfg, with_cp):
+    """Recorded on 'meta' and measured apart, they are what autograd keeps of
+    the same step in one go."""
+    from mmdet.testing import demo_mm_inputs
+    np.random.seed(0)
+    torch.manual_seed(0)
+    heads = measure_heads(cfg, SIZE)
+    parts = measure_memory(cfg, SIZE, heads, with_cp)
+
+    np.random.seed(0)
+    torch.manual_seed(0)
+    cfg.model.backbone.with_cp = with_cp
+    init_default_scope('mmdet')
+    model = MODELS.build(cfg.model)
+    data = demo_mm_inputs(
+        1, [(3, *SIZE)],
+        num_items=[128],
+        num_classes=6,
+        with_mask=True,
+        use_box_type=True)
+    data = model.data_preprocessor(data, True)
+    whole = measure_kept_bytes(Loss(model), data)
+    assert parts.backbone + parts.neck + parts.heads == whole
+    assert min(parts.backbone, parts.neck, parts.heads) > 0
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    frozen = sum(p.numel() for p in model.parameters()) - trained
+    assert parts.state == 4 * (frozen + 3 * trained)
+    assert parts.total == whole + parts.recomputed + parts.state
+    assert (parts.recomputed > 0) == with_cp
+
+
+def test_recomputing_and_half_precision(cfg):
+    full, cp, half = (
+        measure_memory(cfg, SIZE, 1000, **kwargs)
+        for kwargs in (dict(), dict(with_cp=True), dict(half=True)))
+    assert cp.backbone < 0.6 * full.backbone
+    assert cp.recomputed < full.backbone - cp.backbone
+    assert (cp.neck, cp.heads) == (full.neck, full.heads)
+
+    # All but the indices of the poolings behind the stem takes half.
+    backbone = MODELS.build(cfg.model.backbone)
+    indices = 0
+
+    def count(module, args, output):
+        nonlocal indices
+        indices += 8 * output.numel()
+
+    for name, module in backbone.named_modules():
+        if isinstance(module, nn.MaxPool2d) and not name.startswith('stem'):
+            module.register_forward_hook(count)
+    backbone(torch.zeros(1, 3, *SIZE))
+    assert half.backbone == (full.backbone - indices) // 2 + indices
+    assert half.heads == 500
+    assert half.state == full.state + 2 * sum(
+        p.numel() for p in MODELS.build(cfg.model).parameters())
+
+
+def call(monkeypatch, *args):
+    tool = ROOT / 'tools/analysis_tools/plan.py'
+    monkeypatch.setattr(sys, 'argv', ['plan.py', *map(str, args)])
+    spec = importlib.util.spec_from_file_location('plan_tool', tool)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.main()
+
+
+def test_tool(monkeypatch, capsys):
+    call(monkeypatch, PAPER, '--gpus', 4, '--step-time', 0.25, 0.5)
+    output = capsys.readouterr().out
+    assert '4 images a step, 29317 steps an epoch' in output
+    assert '--auto-scale-lr makes it 0.005' in output
+    assert 'accumulative_counts=4' in output
+    assert re.search(r'0\.25 \D+16\.0 \D+2\.04 \D+65\.1 ', output)
+    assert 'Memory' not in output
+
+    call(monkeypatch, SHAPES, '--images', 9, '--memory', '--size', *SIZE)
+    output = capsys.readouterr().out
+    assert 'Memory of a step with one image of 64x96' in output
+    assert re.search(r'--amp with_cp( \D+\d+){6} ', output)
+
+
+def test_tool_says_what_is_wrong(monkeypatch, capsys):
+    with pytest.raises(SystemExit, match='error: .*nowhere.py'):
+        call(monkeypatch, 'nowhere.py')
+    with pytest.raises(SystemExit):
+        call(monkeypatch, PAPER, '--step-time', 0)
+    assert 'above 0' in capsys.readouterr().err
+    with pytest.raises(SystemExit, match='MMDetection'):
+        call(monkeypatch, ROOT / 'configs/classification/fishnet_shapes.py',
+             '--images', 100, '--memory')
+
+
+def test_documented_hours():
+    text = (ROOT / 'docs/many_machines.md').read_text()
+    rows = re.findall(r'^\| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$',
+                      text, re.MULTILINE)
+    assert len(rows) == 9
+    plan = plan_training(Config.fromfile(PAPER), gpus=16)
+    for time, *numbers in rows:
+        hours = plan.hours(float(time))
+        assert numbers == [
+            f'{plan.images_per_second(float(time)):.1f}',
+            f'{hours / plan.epochs:.2f}', f'{hours:.1f}'
+        ]

@@ -1,0 +1,122 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+"""One job on several hosts: what is started on each, and that it works."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from torch.distributed.run import config_from_args, parse_args
+
+ROOT = Path(__file__).parents[2]
+TOOLS = ROOT / 'tools'
+
+
+def run(*command, **env):
+    return subprocess.run(
+        list(map(str, command)),
+        env={**os.environ, 'PYTHON': sys.executable, **env},
+        capture_output=True,
+        text=True)
+
+
+@pytest.mark.slow
+def test_two_hosts(tmp_path):
+    done = run(
+        sys.executable,
+        ROOT / 'tests/two_hosts.py',
+        tmp_path / 'run',
+        PYTHONPATH=str(ROOT))
+    if done.returncode == 77:
+        pytest.skip(done.stdout.splitlines()[-1])
+    print(done.stdout)
+    assert done.returncode == 0, done.stderr[-8000:]
+    assert 'bit for bit' in done.stdout
+
+
+def test_two_hosts_say_why_not(tmp_path):
+    # Without the commands that make hosts.
+    (tmp_path / 'bin').mkdir()
+    done = run(
+        sys.executable,
+        ROOT / 'tests/two_hosts.py',
+        tmp_path / 'run',
+        PATH=str(tmp_path / 'bin'),
+        PYTHONPATH=str(ROOT))
+    assert done.returncode == 77, done.stderr
+    assert done.stdout == 'skipped: unshare is not installed\n'
+
+
+@pytest.mark.parametrize('gpus, env, nodes, rank', [
+    (16, dict(PORT='29501'), 1, 0),
+    (8, dict(NNODES='2', NODE_RANK='1', MASTER_ADDR='10.0.0.1'), 2, 1),
+])
+@pytest.mark.parametrize('tool, more', [
+    ('train', ['--auto-scale-lr', '--resume', 'my checkpoint']),
+    ('test', ['checkpoint.pth']),
+])
+def test_torchrun_is_told(tmp_path, tool, more, gpus, env, nodes, rank):
+    fake = tmp_path / 'python'
+    fake.write_text('#!/bin/sh\nprintf "%s\\n" "$OMP_NUM_THREADS" "$@"\n')
+    fake.chmod(0o755)
+    files = ['a config.py', *more[:tool == 'test']]
+    done = run(TOOLS / f'dist_{tool}.sh', *files, gpus, *more[len(files) - 1:],
+               PYTHON=str(fake), **env)  # yapf: disable
+    threads, *arguments = done.stdout.splitlines()
+    assert int(threads) >= 1
+    assert arguments[:2] == ['-m', 'torch.distributed.run']
+    config, _, script = config_from_args(parse_args(arguments[2:]))
+    assert (config.min_nodes, config.max_nodes) == (nodes, nodes)
+    assert config.nproc_per_node == gpus
+    assert config.rdzv_configs['rank'] == rank
+    assert config.rdzv_endpoint == (
+        '10.0.0.1:29500' if nodes > 1 else '127.0.0.1:29501')
+    at = script.index('--launcher')
+    assert script[:at][-len(files):] == files
+    assert script[at:] == ['--launcher', 'pytorch', *more[len(files) - 1:]]
+
+
+@pytest.mark.parametrize('missing', ['NODE_RANK', 'MASTER_ADDR'])
+def test_hosts_have_to_know_each_other(missing):
+    env = dict(NNODES='2', NODE_RANK='0', MASTER_ADDR='10.0.0.1')
+    env[missing] = ''
+    done = run(TOOLS / 'dist_train.sh', 'config.py', 8, **env)
+    assert done.returncode == 2
+    assert 'NODE_RANK, from 0 to 1' in done.stderr
+    assert 'MASTER_ADDR' in done.stderr
+
+
+@pytest.mark.parametrize('env, tasks, per_node', [
+    (dict(), 8, 8),
+    (dict(GPUS='16'), 16, 8),
+    (dict(GPUS='16', GPUS_PER_NODE='16'), 16, 16),
+    (dict(GPUS='4'), 4, 4),
+])
+@pytest.mark.parametrize('tool', ['train', 'test'])
+def test_slurm_is_told(tmp_path, tool, env, tasks, per_node):
+    srun = tmp_path / 'srun'
+    srun.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    srun.chmod(0o755)
+    done = run(
+        TOOLS / f'slurm_{tool}.sh',
+        'partition',
+        'a job',
+        'config.py',
+        'a file',
+        '--cfg-options',
+        'x=1 2',
+        PATH=f'{tmp_path}:{os.environ["PATH"]}',
+        SRUN_ARGS='--time=1 --exclusive',
+        **env)
+    options, script = done.stdout.split(sys.executable + '\n')
+    assert options.splitlines() == [
+        '-p', 'partition', '--job-name=a job', f'--gres=gpu:{per_node}',
+        f'--ntasks={tasks}', f'--ntasks-per-node={per_node}',
+        '--cpus-per-task=5', '--kill-on-bad-exit=1', '--time=1', '--exclusive'
+    ]
+    _, path, *arguments = script.splitlines()
+    assert Path(path).samefile(TOOLS / f'{tool}.py')
+    assert arguments == [
+        'config.py', *['--work-dir'] * (tool == 'train'), 'a file',
+        '--launcher', 'slurm', '--cfg-options', 'x=1 2'
+    ]

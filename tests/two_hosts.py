@@ -1,0 +1,398 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+"""One training on two hosts: the same weights as on one, and what happens
+when a host dies or its network does.
+
+    python tests/two_hosts.py WORK_DIR
+
+The hosts are namespaces of this one's kernel: each has its own network with
+one cable to the other, its own name, processes and /etc/hosts. They share the
+file system, as hosts of a cluster share a file server. Where namespaces can't
+be made, the exit code is 77 and the last line says why.
+"""
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from mmfishnet.datasets import draw_coco
+
+ROOT = Path(__file__).resolve().parents[1]
+SKIP = 77
+PORT = '29500'
+# In seconds: how long anything may take, and how soon a host that is alone
+# has to stop.
+PATIENCE = 300
+LIMIT = 60
+
+CONFIG = f"""
+_base_ = '{ROOT}/configs/shapes/mask_rcnn_fishnet_shapes.py'
+model = dict(backbone=dict(init_cfg=None))
+train_dataloader = dict(batch_size=1)
+# As the one below, but validates at the end of the second epoch.
+train_cfg = dict(max_epochs=2, val_interval=2)
+default_hooks = dict(logger=dict(interval=1))
+"""
+
+# What Slurm's commands do, without its queue: a task each host.
+SRUN = """#!/usr/bin/env bash
+enter=({enter})
+while [[ $1 == -* ]]; do
+    case $1 in
+        --ntasks=*) ntasks=${{1#*=}} ;;
+        --ntasks-per-node=*) per_node=${{1#*=}} ;;
+        -p) shift ;;
+    esac
+    shift
+done
+export SLURM_NTASKS=$ntasks SLURM_NODELIST='fish[1-2]'
+for ((i = 0; i < ntasks; i++)); do
+    SLURM_PROCID=$i SLURM_LOCALID=$((i % per_node)) \\
+        ${{enter[i / per_node]}} "$@" &
+    tasks+=($!)
+done
+for task in "${{tasks[@]}}"; do wait "$task" || exit; done
+"""
+SCONTROL = """#!/usr/bin/env bash
+[[ "$*" == 'show hostname fish[1-2]' ]] && printf 'fish1\\nfish2\\n'
+"""
+
+
+class Skipped(Exception):
+    """This machine can't do it."""
+
+
+class Failed(Exception):
+    """It did not go as it should."""
+
+
+# Hosts ----------------------------------------------------------------------
+
+
+def make(*command: str) -> None:
+    """Run a command that this machine may not have or not allow.
+
+    Raises:
+        Skipped: If it fails.
+    """
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True)
+    except FileNotFoundError as error:
+        raise Skipped(f'{error.filename} is not installed') from None
+    except subprocess.CalledProcessError as error:
+        raise Skipped(f'{shlex.join(command)}: {error.stderr.strip()}') \
+            from None
+
+
+class Host:
+    """A host of namespaces, with no cable yet.
+
+    Args:
+        name (str): Its name.
+        address (str): Its address.
+        hosts (Path): Its /etc/hosts.
+    """
+
+    def __init__(self, name: str, address: str, hosts: Path) -> None:
+        self.name = name
+        self.address = address
+        boot = (f'hostname {name} && mount --bind {shlex.quote(str(hosts))} '
+                '/etc/hosts && ip link set lo up && echo up && '
+                'exec sleep infinity')
+        make('unshare', '--net', 'true')
+        self.process = subprocess.Popen(
+            [
+                'unshare', '--net', '--uts', '--pid', '--fork', '--kill-child',
+                '--mount-proc', 'sh', '-c', boot
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True)
+        if (line := self.process.stdout.readline()) != 'up\n':
+            self.process.kill()
+            raise Skipped(f'a host could not be made: {line.strip()}')
+        # While it is open, the network outlives its processes, as a kernel
+        # does: who is connected to them is told that they are gone.
+        self._network = open(f'/proc/{self.process.pid}/ns/net')
+
+    @property
+    def enter(self) -> list[str]:
+        """Command before a command that is to run there."""
+        space = f'/proc/{self.process.pid}/ns'
+        # The mount namespace takes the current folder away.
+        return [
+            'nsenter', f'--net={space}/net', f'--uts={space}/uts',
+            f'--pid={space}/pid_for_children', f'--mount={space}/mnt', 'env',
+            f'--chdir={os.getcwd()}'
+        ]
+
+    def switch_cable(self, state: str) -> None:
+        subprocess.run(
+            [*self.enter, 'ip', 'link', 'set', 'cable', state], check=True)
+
+    def kill(self) -> None:
+        """Kill every process of the host."""
+        self.process.kill()
+        self.process.wait()
+
+    def remove(self) -> None:
+        self.kill()
+        self.process.stdout.close()
+        self._network.close()
+
+
+@contextmanager
+def two_hosts(folder: Path) -> Iterator[tuple[Host, Host]]:
+    """Two hosts with a cable between them."""
+    addresses = {'fish1': '10.77.0.1', 'fish2': '10.77.0.2'}
+    hosts = []
+    try:
+        for name, address in addresses.items():
+            # As Debian has it: the own name is a loopback address.
+            lines = ['127.0.0.1 localhost'] + [
+                f'{"127.0.1.1" if other == name else addresses[other]} {other}'
+                for other in addresses
+            ]
+            file = folder / f'hosts_{name}'
+            file.write_text('\n'.join(lines) + '\n')
+            hosts.append(Host(name, address, file))
+        first, second = (host.process.pid for host in hosts)
+        make('nsenter', f'--net=/proc/{first}/ns/net', 'ip', 'link', 'add',
+             'cable', 'type', 'veth', 'peer', 'name', 'cable', 'netns',
+             str(second))
+        for host in hosts:
+            make(*host.enter, 'ip', 'address', 'add', f'{host.address}/24',
+                 'dev', 'cable')
+            make(*host.enter, 'ip', 'link', 'set', 'cable', 'up')
+        yield tuple(hosts)
+    finally:
+        for host in hosts:
+            host.remove()
+
+
+# Trainings ------------------------------------------------------------------
+
+
+class Job:
+    """A command that runs, with its output in a file.
+
+    Args:
+        log (Path): The file.
+        command (list): The command.
+        **env (str): More environment variables.
+    """
+
+    def __init__(self, log: Path, command: list, **env: str) -> None:
+        self.log = log
+        with open(log, 'w') as file:
+            self.process = subprocess.Popen(
+                list(map(str, command)),
+                env=dict(
+                    os.environ, PYTHON=sys.executable, OMP_NUM_THREADS='1',
+                    **env),
+                stdout=file,
+                stderr=subprocess.STDOUT)
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text()
+
+    def expect(self, condition, what: str) -> None:
+        if not condition:
+            tail = '\n'.join(self.output.splitlines()[-60:])
+            raise Failed(f'{self.log.name}: {what}.\n{tail}')
+
+    def wait(self, timeout: float = PATIENCE) -> int:
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.expect(False, f'still runs after {timeout:.0f} s')
+
+    def succeed(self) -> str:
+        self.expect(self.wait() == 0, 'failed')
+        return self.output
+
+
+def wait_for(condition: Callable[[], bool], *jobs: Job) -> None:
+    """Wait for something that running jobs bring about."""
+    limit = time.monotonic() + PATIENCE
+    while not condition():
+        for job in jobs:
+            job.expect(job.process.poll() is None, 'ended')
+            job.expect(time.monotonic() < limit, 'does not get on')
+        time.sleep(0.1)
+
+
+def last_epoch(run: Path) -> int:
+    try:
+        path = (run / 'last_checkpoint').read_text()
+    except FileNotFoundError:
+        return 0
+    return int(Path(path).stem.removeprefix('epoch_') or 0)
+
+
+def train_on_one(run: Path) -> Job:
+    """Start a training with two processes on this host."""
+    return Job(
+        Path(f'{run}.log'), [
+            ROOT / 'tools/dist_train.sh', 'config.py', 2, '--data-root',
+            'data', '--work-dir', run
+        ])
+
+
+def train_on_two(hosts: tuple[Host, Host], name: str, run: Path,
+                 *more: str) -> list[Job]:
+    """Start a training with one process on each host."""
+    return [
+        Job(
+            Path(f'{name}_{host.name}.log'), [
+                *host.enter, ROOT / 'tools/dist_train.sh', 'config.py', 1,
+                '--data-root', 'data', '--work-dir', run, *more
+            ],
+            NNODES='2',
+            NODE_RANK=str(rank),
+            MASTER_ADDR=hosts[0].address,
+            PORT=PORT) for rank, host in enumerate(hosts)
+    ]
+
+
+def train_by_slurm(hosts: tuple[Host, Host], run: Path, *more: str) -> Job:
+    """Start a training with one process on each host, as a job of Slurm.
+
+    Processes find the first host by its name.
+    """
+    folder = Path('bin').absolute()
+    folder.mkdir()
+    enter = ' '.join(shlex.quote(shlex.join(host.enter)) for host in hosts)
+    for name, text in (('srun', SRUN.format(enter=enter)),
+                       ('scontrol', SCONTROL)):
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    return Job(
+        Path('slurm.log'), [
+            ROOT / 'tools/slurm_train.sh', 'partition', 'job', 'config.py',
+            run, '--data-root', 'data', *more
+        ],
+        PATH=f'{folder}:{os.environ["PATH"]}',
+        GPUS='2',
+        GPUS_PER_NODE='1',
+        MASTER_PORT=PORT)
+
+
+def assert_stopped(job: Job, host: Host, rank: int, since: float) -> None:
+    """A training that lost the other host ended soon, and said why."""
+    code = job.wait(LIMIT)
+    seconds = time.monotonic() - since
+    job.expect(code != 0, 'took it for a success')
+    message = f'rank {rank} of 2 on {host.name} lost the connection'
+    job.expect(message in job.output, 'does not say what happened')
+    job.expect('started again with --resume' in job.output,
+               'does not say what to do')
+    print(f'    {host.name} stopped after {seconds:.1f} s: {message} ...')
+
+
+def assert_equal(a, b, path: str = '') -> int:
+    """Compare nested values bit for bit; gives the number of tensors."""
+    if isinstance(a, torch.Tensor):
+        if a.dtype != b.dtype or not torch.equal(a, b):
+            raise Failed(f'{path} differs.')
+        return 1
+    if isinstance(a, (dict, list, tuple)):
+        if len(a) != len(b):
+            raise Failed(f'{path} differs.')
+        keys = a if isinstance(a, dict) else range(len(a))
+        return sum(assert_equal(a[k], b[k], f'{path}.{k}') for k in keys)
+    if a != b:
+        raise Failed(f'{path} differs: {a} and {b}.')
+    return 0
+
+
+# The story ------------------------------------------------------------------
+
+
+def story() -> None:
+    draw_coco('data', 8, 4, size=64, seed=0)
+    Path('config.py').write_text(CONFIG)
+    endless = ('--cfg-options', 'train_cfg.max_epochs=1000')
+    broken = Path('broken')
+
+    with two_hosts(Path.cwd()) as hosts:
+        jobs = train_on_two(hosts, 'cut', broken, *endless)
+        wait_for(lambda: last_epoch(broken) > 0, *jobs)
+        hosts[1].switch_cable('down')
+        since = time.monotonic()
+        print('the network between the hosts went down')
+        # There is time for what the second run is compared with.
+        one = train_on_one(Path('one'))
+        for rank, job in enumerate(jobs):
+            assert_stopped(job, hosts[rank], rank, since)
+        one.succeed()
+        hosts[1].switch_cable('up')
+
+        for job in train_on_two(hosts, 'two', Path('two')):
+            job.succeed()
+        job.expect('coco/segm_mAP:' in Path('two_fish1.log').read_text(),
+                   'did not validate')
+        one, two = (
+            torch.load(f'{run}/epoch_2.pth', weights_only=False)
+            for run in ('one', 'two'))
+        number = sum(
+            assert_equal(one[part], two[part], part)
+            for part in ('state_dict', 'optimizer'))
+        print(f'two epochs to the end on two hosts: {number} tensors of '
+              'weights and optimizer equal those from one host bit for bit')
+
+        epoch = last_epoch(broken)
+        jobs = train_on_two(hosts, 'killed', broken, '--resume', *endless)
+        wait_for(lambda: last_epoch(broken) > epoch, *jobs)
+        hosts[0].kill()
+        since = time.monotonic()
+        print(f'resumed from epoch {epoch}, and fish1 was killed')
+        jobs[1].expect(f'resumed epoch: {epoch},' in jobs[0].output,
+                       'did not resume')
+        assert_stopped(jobs[1], hosts[1], 1, since)
+
+    with two_hosts(Path.cwd()) as hosts:
+        epoch = last_epoch(broken)
+        job = train_by_slurm(hosts, broken, '--resume', '--no-validate',
+                             '--cfg-options',
+                             f'train_cfg.max_epochs={epoch + 1}')
+        output = job.succeed()
+        job.expect(f'resumed epoch: {epoch},' in output, 'did not resume')
+        job.expect(last_epoch(broken) == epoch + 1, 'did not get to the end')
+        print(f'resumed from epoch {epoch} as a job of Slurm, to the end')
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        'work_dir', type=Path, metavar='WORK_DIR', help='a new folder')
+    args = parser.parse_args()
+    try:
+        if os.geteuid() != 0:
+            # One may be root in a namespace of one's own.
+            become_root = ('unshare', '--map-root-user')
+            make(*become_root, 'true')
+            os.execvp('unshare', [*become_root, sys.executable, *sys.argv])
+        args.work_dir.mkdir(parents=True)
+        os.chdir(args.work_dir)
+        story()
+    except Skipped as reason:
+        print(f'skipped: {reason}')
+        sys.exit(SKIP)
+    except (Failed, FileExistsError) as error:
+        sys.exit(f'error: {error}')
+
+
+if __name__ == '__main__':
+    main()

@@ -103,7 +103,6 @@ def weights(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.skip(reason='trains for minutes, and has not passed yet')
 def test_study(tmp_path):
     """From drawing to the report, for one seed."""
     output = quick(tmp_path, '--seeds', '5')

@@ -52,8 +52,8 @@ SHIPPED = dict(
 WITH_MASKS = ('cascade_mask_rcnn', 'htc', 'mask2former')
 PANOPTIC = ('panoptic_fpn', 'mask2former')
 
-# Height and width; 85 places at strides 8 to 64 for DINO to choose queries
-# from are too few for its 900.
+# Height and width. DINO chooses its queries from the places at strides 8 to
+# 64; here they are 128, too few for its 900.
 SIZE = (64, 96)
 
 # What makes a step short, and lets untrained networks find something.

@@ -189,7 +189,7 @@ def checkout(tmp_path_factory):
         shutil.copytree(
             ROOT / name,
             folder / name,
-            ignore=shutil.ignore_patterns('__pycache__', '.mim'))
+            ignore=shutil.ignore_patterns('__pycache__', '.mim', 'configs'))
     for name in ('LICENSE', 'README.md', 'model-index.yml', 'pyproject.toml',
                  'setup.py'):
         shutil.copy2(ROOT / name, folder)
@@ -233,6 +233,7 @@ def test_environment_that_is_complete(checkout, their_env):
     after = setup_env.Setup(their_env, None, []).probe()['installed']
     assert after == {**before, 'mmfishnet': after['mmfishnet']}
     assert (checkout / 'mmfishnet/.mim/configs').is_symlink()
+    assert (checkout / 'mmfishnet/configs/mask_rcnn_r50_fpn.py').exists()
 
     start = time.monotonic()
     done = run(checkout, their_env)
@@ -244,8 +245,14 @@ def test_environment_that_is_complete(checkout, their_env):
 def test_what_makes_it_out_of_date(checkout, their_env):
     setup = load(checkout / 'tools/setup_env.py').Setup(their_env, None, [])
     setup.write_stamp(asked=setup.asked(), installed=setup.tracked())
-    (checkout / 'mmfishnet/.mim').mkdir(exist_ok=True)
+    for written in ('.mim', 'configs'):
+        (checkout / 'mmfishnet' / written).mkdir(exist_ok=True)
     assert setup.is_up_to_date()
+
+    new = checkout / 'configs/new.py'
+    new.touch()
+    assert not setup.is_up_to_date()
+    new.unlink()
 
     pins = checkout / 'requirements/torch.txt'
     text = pins.read_text()

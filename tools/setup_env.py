@@ -702,7 +702,9 @@ class Setup:
         files = [ROOT / 'setup.py', ROOT / 'mmfishnet/version.py',
                  ROOT / 'tools/setup_env.py',
                  *sorted(ROOT.glob('requirements/*.txt'))]
-        options = f'{ROOT} {os.environ.get("FORCE_CUDA")}'
+        # setup.py writes a module for each.
+        configs = sorted(map(str, ROOT.glob('configs/**/*.py')))
+        options = f'{ROOT} {os.environ.get("FORCE_CUDA")} {configs}'
         return hashlib.sha256(b'\0'.join(
             [path.read_bytes() for path in files] + [options.encode()]
         )).hexdigest()
@@ -721,7 +723,8 @@ class Setup:
         return (stamp.get('asked') == self.asked()
                 and stamp.get('installed') == self.tracked()
                 and self.stack in (None, present_stack(stamp['installed']))
-                and (ROOT / 'mmfishnet/.mim').is_dir())
+                and (ROOT / 'mmfishnet/.mim').is_dir()
+                and (ROOT / 'mmfishnet/configs').is_dir())
 
 
 class Status:

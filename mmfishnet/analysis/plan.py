@@ -218,10 +218,13 @@ def _build(cfg: Config, device: str, with_cp: bool) -> nn.Module:
         return MODELS.build(model)
 
 
-def _pad(cfg: Config, size: tuple[int, int]) -> tuple[int, int]:
+def _image(cfg: Config, size: tuple[int, int], half: bool) -> Tensor:
+    """An image on 'meta' of the size to which the config pads."""
     divisor = (cfg.model.get('data_preprocessor')
                or {}).get('pad_size_divisor', 1)
-    return tuple(math.ceil(n / divisor) * divisor for n in size)
+    padded = (math.ceil(n / divisor) * divisor for n in size)
+    dtype = torch.half if half else torch.float
+    return torch.empty(1, 3, *padded, device='meta', dtype=dtype)
 
 
 def measure_heads(cfg: Config, size: tuple[int, int]) -> int:
@@ -248,31 +251,20 @@ def measure_heads(cfg: Config, size: tuple[int, int]) -> int:
     data = model.data_preprocessor(data, True)
     whole = measure_kept_bytes(
         _Loss(model, data['data_samples']), data['inputs'])
-    return whole - sum(_measure_features(cfg, size, False, False))
+    image = _image(cfg, size, half=False)
+    return whole - measure_kept_bytes(
+        _features(_build(cfg, 'meta', with_cp=False)), image)
 
 
-def _measure_features(cfg: Config, size: tuple[int, int], with_cp: bool,
-                      half: bool) -> tuple[int, int]:
-    """What autograd keeps of the backbone, and of the neck beyond that."""
-    model = _build(cfg, 'meta', with_cp)
-    image = torch.empty(1, 3, *_pad(cfg, size), device='meta')
-    if half:
-        model, image = model.half(), image.half()
-    backbone = measure_kept_bytes(model.backbone, image)
+def _features(model: nn.Module) -> nn.Module:
     if not model.with_neck:
-        return backbone, 0
-    both = nn.Sequential(model.backbone, model.neck)
-    return backbone, measure_kept_bytes(both, image) - backbone
+        return model.backbone
+    return nn.Sequential(model.backbone, model.neck)
 
 
-def _measure_largest_block(cfg: Config, size: tuple[int, int],
-                           half: bool) -> int:
+def _measure_largest_block(backbone: nn.Module, image: Tensor) -> int:
     """What autograd keeps of the largest block that ``with_cp`` recomputes,
     beyond its input."""
-    backbone = _build(cfg, 'meta', with_cp=False).backbone
-    image = torch.empty(1, 3, *_pad(cfg, size), device='meta')
-    if half:
-        backbone, image = backbone.half(), image.half()
     inputs = {}
     for block in backbone.modules():
         if hasattr(block, 'with_cp') and block is not backbone:
@@ -311,15 +303,23 @@ def measure_memory(cfg: Config,
     Returns:
         Memory: Bytes.
     """
-    backbone, neck = _measure_features(cfg, size, with_cp, half)
-    params = [(p.numel(), p.requires_grad)
-              for p in _build(cfg, 'meta', False).parameters()]
-    count = sum(number for number, _ in params)
-    trained = sum(number for number, grad in params if grad)
+    model = _build(cfg, 'meta', with_cp)
+    count = sum(p.numel() for p in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    image = _image(cfg, size, half)
+    if half:
+        model.half()
+    backbone = measure_kept_bytes(model.backbone, image)
+    both = measure_kept_bytes(_features(model), image)
+    recomputed = 0
+    if with_cp:
+        for module in model.backbone.modules():
+            if hasattr(module, 'with_cp'):
+                module.with_cp = False
+        recomputed = _measure_largest_block(model.backbone, image)
     return Memory(
         backbone=backbone,
-        neck=neck,
+        neck=both - backbone,
         heads=heads // 2 if half else heads,
-        recomputed=(
-            _measure_largest_block(cfg, size, half) if with_cp else 0),
+        recomputed=recomputed,
         state=4 * (count + 2 * trained) + (2 * count if half else 0))

@@ -203,8 +203,8 @@ def trained(request, tiny_coco, tmp_path_factory):
     cfg.train_dataloader.dataset.indices = 1
     # One iteration, at the full learning rate
     cfg.param_scheduler = None
-    # Random weights are not sure of anything.
-    cfg.model.test_cfg.rcnn.score_thr = 0.
+    # Random weights are not sure of anything; a score may be exactly 0.
+    cfg.model.test_cfg.rcnn.score_thr = -1.
     runner = Runner.from_cfg(cfg)
     runner.model.init_weights()
     before = {k: v.clone() for k, v in runner.model.state_dict().items()}

@@ -102,13 +102,15 @@ class Host:
         self.address = address
         boot = (f'hostname {name} && mount --bind {shlex.quote(str(hosts))} '
                 '/etc/hosts && ip link set lo up && echo up && '
-                'exec sleep infinity')
+                'exec cat')
         make('unshare', '--net', 'true')
         self.process = subprocess.Popen(
             [
                 'unshare', '--net', '--uts', '--pid', '--fork', '--kill-child',
                 '--mount-proc', 'sh', '-c', boot
             ],
+            # The host ends with this script, even if that is killed.
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True)
@@ -139,6 +141,7 @@ class Host:
     def remove(self) -> None:
         self.process.kill()
         self.process.wait()
+        self.process.stdin.close()
         self.process.stdout.close()
         self._network.close()
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..checkpoints.pretrained import drop_pretrained
 from .complexity import measure_kept_bytes
-from .schedule import ALL_TRAIN_IMAGES, TRAIN_IMAGES
+from .schedule import TRAIN_IMAGES, published_images
 
 
 @dataclass(frozen=True)
@@ -98,15 +98,13 @@ def count_images(cfg: Config) -> int:
     if file and osp.isfile(osp.join(dataset.get('data_root') or '', file)):
         init_default_scope(cfg.get('default_scope', 'mmengine'))
         return len(DATASETS.build(deepcopy(dataset)))
-    name = str(dataset.type).split('.')[-1]
-    if name not in TRAIN_IMAGES:
+    images = published_images(cfg)
+    if images is None:
         raise ValueError(
-            f'the training images of {name} are not here, and their number is '
-            f'known for {" and ".join(TRAIN_IMAGES)} only; give it '
+            f'the training images of {dataset.type} are not here, and their '
+            f'number is known for {" and ".join(TRAIN_IMAGES)} only; give it '
             '(--images).')
-    if (dataset.get('filter_cfg') or {}).get('filter_empty_gt'):
-        return TRAIN_IMAGES[name]
-    return ALL_TRAIN_IMAGES.get(name, TRAIN_IMAGES[name])
+    return images
 
 
 def plan_training(cfg: Config, gpus: int, images: int | None = None) -> Plan:

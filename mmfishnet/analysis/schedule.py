@@ -69,6 +69,22 @@ class Schedule:
         return phases
 
 
+def published_images(cfg: Config) -> int | None:
+    """Training images of COCO or ImageNet that a config trains on.
+
+    Args:
+        cfg (Config): Config of a training.
+
+    Returns:
+        int | None: Their number; None for another data set.
+    """
+    dataset = cfg.train_dataloader.dataset
+    name = str(dataset.type).split('.')[-1]
+    if (dataset.get('filter_cfg') or {}).get('filter_empty_gt'):
+        return TRAIN_IMAGES.get(name)
+    return ALL_TRAIN_IMAGES.get(name, TRAIN_IMAGES.get(name))
+
+
 def epoch_length(cfg: Config) -> int:
     """Iterations in an epoch of the whole data set.
 
@@ -83,18 +99,14 @@ def epoch_length(cfg: Config) -> int:
     Raises:
         ValueError: If the config does not tell.
     """
-    dataset = cfg.train_dataloader.dataset
-    name = str(dataset.type).split('.')[-1]
+    images = published_images(cfg)
     batch_size = cfg.get('auto_scale_lr', {}).get('base_batch_size')
-    if name not in TRAIN_IMAGES or batch_size is None:
+    if images is None or batch_size is None:
         raise ValueError(
             'the iterations in an epoch can be told for '
             f'{" and ".join(TRAIN_IMAGES)} with auto_scale_lr.base_batch_size,'
-            f' and not for {name} with {batch_size}; give them '
-            '(--epoch-length).')
-    images = TRAIN_IMAGES[name]
-    if not (dataset.get('filter_cfg') or {}).get('filter_empty_gt'):
-        images = ALL_TRAIN_IMAGES.get(name, images)
+            f' and not for {cfg.train_dataloader.dataset.type} with '
+            f'{batch_size}; give them (--epoch-length).')
     return math.ceil(images / batch_size)
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 from functools import partial
 from collections.abc import Sequence
 
-from mmengine.model import BaseModule, Sequential
-from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
+from mmengine.model import Sequential
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
 from ..registry import MODELS, register
-from .blocks import (INIT_CFG, Bottleneck, Bridge, ChannelReduction,
-                     Stage, build_norm, pre_act_conv)
+from .backbone import Backbone
+from .blocks import (Bottleneck, Bridge, ChannelReduction, Stage, build_norm,
+                     pre_act_conv)
 from .wiring import OUTPUTS, StagePlan, check_arch, plan_fish
 
 # Down-sampling of tail and head (Table 2). All of them give ceil(H / 2), as
@@ -40,7 +40,7 @@ def _conv_norm_relu(in_channels: int, out_channels: int, kernel: int,
 
 
 @register(MODELS)
-class FishNet(BaseModule):
+class FishNet(Backbone):
     """FishNet backbone (Sun et al., NeurIPS 2018).
 
     A tail that goes down to stride 32, a bridge, a body of UR-blocks that
@@ -153,18 +153,12 @@ class FishNet(BaseModule):
                  dcn: dict | None = None,
                  stage_with_dcn: Sequence[str] = (),
                  init_cfg: dict | list[dict] | None = None) -> None:
-        super().__init__(init_cfg or INIT_CFG)
-        name = type(self).__name__
+        super().__init__(frozen_stages, norm_eval, init_cfg)
         self._check_choice('stem', stem, STEMS)
         self._check_choice('down_sample', down_sample, DOWN_SAMPLES)
         for part in dilated_parts:
             self._check_choice('dilated_parts', part, ('body', 'head'))
-        for index in out_indices:
-            self._check_choice('out_indices', index, range(len(OUTPUTS)))
-        if len(out_indices) == 0 or list(out_indices) != sorted(
-                set(out_indices)):
-            raise ValueError(f'{name}: out_indices={out_indices} should be '
-                             'ascending, without repetition, and not empty.')
+        self._check_out_indices(out_indices, len(OUTPUTS))
         if isinstance(depth, dict):
             arch = depth
         else:
@@ -172,11 +166,9 @@ class FishNet(BaseModule):
                                'or a dict with a stage table')
             arch = self.arch_settings[depth]
 
-        self.arch = check_arch(arch, name)
+        self.arch = check_arch(arch, type(self).__name__)
         self.out_indices = tuple(out_indices)
-        self.frozen_stages = frozen_stages
         self.norm_cfg = norm_cfg
-        self.norm_eval = norm_eval
         self.with_cp = with_cp
         self.down_sample = down_sample
         self.dcn = dcn
@@ -188,15 +180,16 @@ class FishNet(BaseModule):
             last=last,
             join_last=feature == 'output',
             dilated_parts=tuple(dilated_parts))
+        self.stage_names = tuple(plan.name for plan in self.stages)
         self._check_choice('frozen_stages', frozen_stages,
                            range(-1,
                                  len(self.stages) + 1))
         for stage in stage_with_dcn:
-            self._check_choice('stage_with_dcn', stage,
-                               [plan.name for plan in self.stages])
+            self._check_choice('stage_with_dcn', stage, self.stage_names)
         if (dcn is None) != (len(stage_with_dcn) == 0):
-            raise ValueError(f'{name}: dcn={dcn!r} and stage_with_dcn='
-                             f'{stage_with_dcn!r} should be given together.')
+            raise ValueError(
+                f'{type(self).__name__}: dcn={dcn!r} and stage_with_dcn='
+                f'{stage_with_dcn!r} should be given together.')
         if dcn is not None:
             import mmcv.ops  # noqa: F401, registers them
 
@@ -211,12 +204,6 @@ class FishNet(BaseModule):
         self.out_channels = tuple(channels for channels, _ in features)
         self.out_strides = tuple(stride for _, stride in features)
         self._freeze_stages()
-
-    def _check_choice(self, argument, value, allowed, also='') -> None:
-        if value not in allowed:
-            raise ValueError(
-                f'{type(self).__name__}: {argument}={value!r} is not allowed; '
-                f'it should be one of {list(allowed)} {also}'.rstrip() + '.')
 
     def _feature_info(self, index: int) -> tuple[int, int]:
         name, feature = OUTPUTS[index]
@@ -372,34 +359,9 @@ class FishNet(BaseModule):
         chosen = (OUTPUTS[i] for i in self.out_indices)
         return tuple(features[feature][name] for name, feature in chosen)
 
-    def _freeze_stages(self) -> None:
-        frozen = ['stem', *(plan.name for plan in self.stages)]
-        for name in frozen[:self.frozen_stages + 1]:
-            module = getattr(self, name).eval()
-            for param in module.parameters():
-                param.requires_grad = False
-
     def _load_from_state_dict(self, state_dict, prefix, local_metadata,
                               *args) -> None:
         from ..checkpoints.load import fit_state_dict
         fit_state_dict(self, state_dict, prefix, local_metadata)
         super()._load_from_state_dict(state_dict, prefix, local_metadata,
                                       *args)
-
-    def train(self, mode: bool = True) -> FishNet:
-        """Set the mode; frozen stages and, with ``norm_eval``, all batch
-        norms stay in evaluation mode.
-
-        Args:
-            mode (bool): Training or evaluation. Defaults to True.
-
-        Returns:
-            FishNet: The model itself.
-        """
-        super().train(mode)
-        self._freeze_stages()
-        if mode and self.norm_eval:
-            for module in self.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
-        return self

@@ -3,16 +3,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mmengine.model import BaseModule, Sequential
-from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
+from mmengine.model import Sequential
 from torch import Tensor, nn
 
 from ..registry import MODELS, register
-from .blocks import INIT_CFG, Bottleneck, build_norm, pre_act_conv
+from .backbone import Backbone
+from .blocks import Bottleneck, build_norm, pre_act_conv
 
 
 @register(MODELS)
-class PreActResNet(BaseModule):
+class PreActResNet(Backbone):
     """ResNet with pre-activation (He et al., "Identity Mappings in Deep
     Residual Networks", 2016): what the paper compares FishNet with.
 
@@ -59,30 +59,24 @@ class PreActResNet(BaseModule):
                  norm_eval: bool = False,
                  with_cp: bool = False,
                  init_cfg: dict | list[dict] | None = None) -> None:
-        super().__init__(init_cfg or INIT_CFG)
+        super().__init__(frozen_stages, norm_eval, init_cfg)
         num_blocks = self._num_blocks(depth)
         num_stages = len(num_blocks)
-        if not out_indices or any(i not in range(num_stages)
-                                  for i in out_indices):
-            raise ValueError(
-                f'PreActResNet: out_indices={out_indices} should be some of '
-                f'{list(range(num_stages))}.')
-        if frozen_stages not in range(-1, num_stages + 1):
-            raise ValueError(
-                f'PreActResNet: frozen_stages={frozen_stages} should be '
-                f'between -1 and {num_stages}.')
+        self._check_out_indices(out_indices, num_stages)
+        self._check_choice('frozen_stages', frozen_stages,
+                           range(-1, num_stages + 1))
         self.out_indices = tuple(out_indices)
-        self.frozen_stages = frozen_stages
-        self.norm_eval = norm_eval
 
         self.stem = Sequential(
             nn.Conv2d(
                 in_channels, base_channels, 7, stride=2, padding=3,
                 bias=False), build_norm(norm_cfg, base_channels),
             nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2, padding=1))
-        self.stages = []
+        self.stage_names = [
+            f'stage{i + 1}' for i in range(max(out_indices) + 1)
+        ]
         channels, out_channels = base_channels, 4 * base_channels
-        for i in range(max(out_indices) + 1):
+        for i, name in enumerate(self.stage_names):
             blocks = []
             for j in range(num_blocks[i]):
                 stride = 2 if i > 0 and j == 0 else 1
@@ -99,8 +93,7 @@ class PreActResNet(BaseModule):
                         norm_cfg=norm_cfg,
                         with_cp=with_cp))
                 channels = out_channels
-            self.stages.append(f'stage{i + 1}')
-            self.add_module(self.stages[-1], Sequential(*blocks))
+            self.add_module(name, Sequential(*blocks))
             out_channels *= 2
         # Nothing normalises and rectifies the last sum but this.
         self.final = Sequential()
@@ -130,32 +123,8 @@ class PreActResNet(BaseModule):
         """
         x = self.stem(x)
         features = []
-        for name in self.stages:
+        for name in self.stage_names:
             x = getattr(self, name)(x)
             features.append(x)
         features[-1] = self.final(x)
         return tuple(features[i] for i in self.out_indices)
-
-    def _freeze_stages(self) -> None:
-        for name in ['stem', *self.stages][:self.frozen_stages + 1]:
-            module = getattr(self, name).eval()
-            for param in module.parameters():
-                param.requires_grad = False
-
-    def train(self, mode: bool = True) -> PreActResNet:
-        """Set the mode; frozen stages and, with ``norm_eval``, all batch
-        norms stay in evaluation mode.
-
-        Args:
-            mode (bool): Training or evaluation. Defaults to True.
-
-        Returns:
-            PreActResNet: The model itself.
-        """
-        super().train(mode)
-        self._freeze_stages()
-        if mode and self.norm_eval:
-            for module in self.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
-        return self

@@ -85,8 +85,9 @@ def test_openmmlab_arguments():
 
 @pytest.mark.parametrize('kwargs, message', [
     (dict(depth=18), r'depth=18 .* \[50, 101\]'),
-    (dict(out_indices=(4, )), r'out_indices=\(4,\) .* \[0, 1, 2, 3\]'),
-    (dict(frozen_stages=5), 'frozen_stages=5 .* between -1 and 4'),
+    (dict(out_indices=(4, )), r'out_indices=4 .* \[0, 1, 2, 3\]'),
+    (dict(out_indices=(3, 2)), r'out_indices=\(3, 2\) .* ascending'),
+    (dict(frozen_stages=5), r'frozen_stages=5 .* \[-1, 0, 1, 2, 3, 4\]'),
 ])
 def test_bad_arguments(kwargs, message):
     with pytest.raises(ValueError, match=message):

@@ -24,14 +24,30 @@ PRETRAIN = CONFIGS / 'fishnet_tiny_shapes.py'
 CONFIG = CONFIGS / 'mask_rcnn_fishnet_shapes.py'
 
 
-def run(title, *command):
-    """Print and run a command; stop with its exit status if it fails."""
-    command = [str(part) for part in command]
-    print(f'\n=== {title}\n$ {shlex.join(command)}', flush=True)
+def run(title, *commands):
+    """Print commands and run them side by side; stop if one fails.
+
+    The first one's messages are shown as they come, those of the others when
+    it has ended.
+    """
+    commands = [list(map(str, command)) for command in commands]
+    print(f'\n=== {title}')
+    print(*(f'$ {shlex.join(c)}' for c in commands), sep='\n', flush=True)
     env = dict(os.environ, PYTHON=sys.executable, MPLBACKEND='Agg')
-    status = subprocess.run(command, env=env).returncode
-    if status:
-        sys.exit(f'error: "{title}" failed with exit status {status}; its '
+    shown, *beside = [
+        subprocess.Popen(
+            command,
+            env=env,
+            stdout=subprocess.PIPE if i else None,
+            stderr=subprocess.STDOUT if i else None)
+        for i, command in enumerate(commands)
+    ]
+    shown.wait()
+    for process in beside:
+        print(process.communicate()[0].decode(), end='', flush=True)
+    failed = [p.returncode for p in (shown, *beside) if p.returncode]
+    if failed:
+        sys.exit(f'error: "{title}" failed with exit status {failed[0]}; its '
                  'messages are above.')
 
 
@@ -78,33 +94,38 @@ def main():
         shorter = ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1',
                    'default_hooks.logger.interval=1']
     draw = [sys.executable, TOOLS / 'dataset_tools/draw_shapes.py']
-    run('Draw images with one object each', *draw, data_cls, '--task', 'cls',
-        *amount)
-    run('Draw images with several objects', *draw, data, *amount)
+    run('Draw images with several objects, and with one object each',
+        [*draw, data, *amount], [*draw, data_cls, '--task', 'cls', *amount])
 
+    train = ['bash', TOOLS / 'dist_train.sh']
     pretrain_dir = args.work_dir / 'pretrain'
-    run('Pretrain FishNet as a classifier', 'bash', TOOLS / 'dist_train.sh',
-        PRETRAIN, args.gpus, '--data-root', data_cls, '--work-dir',
-        pretrain_dir, *(['--cfg-options', *shorter] if shorter else []))
+    run('Pretrain FishNet as a classifier', [
+        *train, PRETRAIN, args.gpus, '--data-root', data_cls, '--work-dir',
+        pretrain_dir, *(['--cfg-options', *shorter] if shorter else [])
+    ])
 
     options = ['--data-root', data, '--work-dir', args.work_dir]
-    run('Train Mask R-CNN', 'bash', TOOLS / 'dist_train.sh', CONFIG, args.gpus,
-        *options, '--cfg-options', 'model.backbone.init_cfg.checkpoint='
-        f'{pretrain_dir}/epoch_{epochs}.pth', *shorter)
+    run('Train Mask R-CNN', [
+        *train, CONFIG, args.gpus, *options, '--cfg-options',
+        'model.backbone.init_cfg.checkpoint='
+        f'{pretrain_dir}/epoch_{epochs}.pth', *shorter
+    ])
 
     scalars = newest(args.work_dir, '*/vis_data/scalars.json')
     checkpoint = (args.work_dir / 'last_checkpoint').read_text().strip()
     pictures = args.work_dir / 'pictures'
-    run('Evaluate on images not trained on, and draw predictions',
-        sys.executable, TOOLS / 'test.py', CONFIG, checkpoint, *options,
-        '--show-dir', pictures.resolve())
-
     logs = Path(get_installed_path('mmdet'), '.mim/tools/analysis_tools')
-    for name, *keys in (('loss', 'loss', 'loss_cls', 'loss_bbox', 'loss_mask'),
-                        ('ap', 'bbox_mAP', 'segm_mAP')):
-        run(f'Plot {name}', sys.executable, logs / 'analyze_logs.py',
-            'plot_curve', scalars, '--style', 'default', '--keys', *keys,
-            '--legend', *keys, '--out', args.work_dir / f'{name}.png')
+    plots = [[
+        sys.executable, logs / 'analyze_logs.py', 'plot_curve', scalars,
+        '--style', 'default', '--keys', *keys, '--legend', *keys, '--out',
+        args.work_dir / f'{name}.png'
+    ] for name, *keys in (('loss', 'loss', 'loss_cls', 'loss_bbox',
+                           'loss_mask'), ('ap', 'bbox_mAP', 'segm_mAP'))]
+    # Of several processes, the first draws what it predicts.
+    run('Evaluate on images not trained on, draw predictions, plot curves', [
+        'bash', TOOLS / 'dist_test.sh', CONFIG, checkpoint, args.gpus,
+        *options, '--show-dir', pictures.resolve()
+    ], *plots)
     contact_sheet(
         pictures.glob('**/*.jpg'), args.work_dir / 'predictions.png')
     print(f'\nDone in {(time.time() - start) / 60:.1f} minutes. Pictures '

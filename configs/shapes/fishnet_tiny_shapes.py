@@ -17,7 +17,8 @@ val_dataloader = dict(num_workers=0)
 test_dataloader = val_dataloader
 optim_wrapper = dict(
     optimizer=dict(
-        _delete_=True, type='AdamW', lr=4e-3, weight_decay=0.05))
+        _delete_=True, type='AdamW', lr=4e-3, weight_decay=0.05,
+        foreach=True))
 param_scheduler = dict(
     _delete_=True,
     type='OneCycleLR',

@@ -550,7 +550,7 @@ class Setup:
             env['CUDA_VISIBLE_DEVICES'] = ''
         kind = 'with CUDA' if self.cuda_home else 'for the CPU'
         self.say(f'compiling its ops {kind}, {jobs} files at a time (for the '
-                 'CPU, 2 cores take about 8 minutes)')
+                 'CPU, 2 cores take 8 to 13 minutes)')
         self.pip('wheel', '--verbose', '--no-deps', '--no-build-isolation',
                  f'--wheel-dir={CACHE / "wheels" / build}', source,
                  doing="compiling mmcv's ops", **env)

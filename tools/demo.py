@@ -54,6 +54,8 @@ def run(title, *commands):
 def contact_sheet(pictures, out, columns=4, rows=3):
     """Tile pictures of one size, ground truth beside prediction."""
     images = [cv2.imread(str(p)) for p in sorted(pictures)[:columns * rows]]
+    # A row that is not full ends in white.
+    images += [np.full_like(images[0], 255)] * (-len(images) % columns)
     tiles = [
         np.concatenate(images[i:i + columns], axis=1)
         for i in range(0, len(images), columns)

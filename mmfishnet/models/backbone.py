@@ -1,7 +1,7 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Sequence
 
 from mmengine.model import BaseModule
 from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
@@ -42,7 +42,7 @@ class Backbone(BaseModule):
     def _check_choice(self,
                       argument: str,
                       value,
-                      allowed: Container,
+                      allowed: Collection,
                       also: str = '') -> None:
         if value not in allowed:
             raise ValueError(

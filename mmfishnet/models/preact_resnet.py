@@ -28,9 +28,10 @@ class PreActResNet(Backbone):
         in_channels (int): Channels of the image. Defaults to 3.
         base_channels (int): Channels of the stem and of the 3x3 convolutions
             of the first stage. Defaults to 64.
-        out_indices (Sequence[int]): Which stages to return: 0, 1, 2, 3 are at
-            strides 4, 8, 16, 32. The last of them, once normalised and
-            rectified, is what a classifier reads. Defaults to (3, ).
+        out_indices (Sequence[int]): Which stages to return, in ascending
+            order: 0, 1, 2, 3 are at strides 4, 8, 16, 32. The last of them,
+            once normalised and rectified, is what a classifier reads.
+            Defaults to (3, ).
         frozen_stages (int): Parts that are neither trained nor update their
             statistics: 0 is the stem, n the stem and the first n stages; -1
             freezes nothing. Defaults to -1.

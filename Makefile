@@ -25,7 +25,7 @@ demo: env
 # One thread each: two jobs of two threads are slower on two cores.
 test: env
 	@PATH="$(BIN):$$PATH" OMP_NUM_THREADS=1 "$(PY)" -m pytest \
-	    -n $(JOBS) --dist loadfile $(ARGS)
+	    -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 env:
 	@$(PYTHON) tools/setup_env.py "$(VENV)"

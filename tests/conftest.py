@@ -1,6 +1,7 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
-"""mmfishnet as others get it: built, and installed in an environment."""
+"""Tools, and mmfishnet as others get it: built and installed."""
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -8,8 +9,65 @@ import venv
 from pathlib import Path
 
 import pytest
+from mmengine.runner import set_random_seed
 
 ROOT = Path(__file__).resolve().parents[1]
+WIDE = '200'  # columns, so that no table is cut
+
+
+def pytest_collection_modifyitems(items):
+    """Files with slow tests first: at the end, only one job would work."""
+    slow = {item.path for item in items if item.get_closest_marker('slow')}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    """A test that fails once fails again."""
+    set_random_seed(0)
+
+
+@pytest.fixture(scope='session')
+def run_tool():
+    """run_tool(name, *args, cwd=None): a tool in a process of its own."""
+
+    def run_tool(name, *args, cwd=None):
+        return subprocess.run(
+            [sys.executable, ROOT / f'tools/{name}.py', *map(str, args)],
+            cwd=cwd,
+            env={
+                **os.environ, 'PYTHONPATH': str(ROOT),
+                'COLUMNS': WIDE
+            },
+            capture_output=True,
+            text=True)
+
+    return run_tool
+
+
+@pytest.fixture
+def call_tool(monkeypatch, capsys):
+    """call_tool(name, *args): the same in this process, where it need not have
+    its own: starting one takes seconds."""
+
+    def call_tool(name, *args):
+        path = str(ROOT / f'tools/{name}.py')
+        capsys.readouterr()
+        code = 0
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, 'argv', [path, *map(str, args)])
+            patch.setenv('COLUMNS', WIDE)
+            try:
+                runpy.run_path(path, run_name='__main__')
+            except SystemExit as error:
+                code = error.code
+        if isinstance(code, str):
+            print(code, file=sys.stderr)
+            code = 1
+        return subprocess.CompletedProcess([path, *args], code,
+                                           *capsys.readouterr())
+
+    return call_tool
 
 
 @pytest.fixture(scope='session')

@@ -1,8 +1,5 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -82,33 +79,20 @@ def test_networks_are_alike():
     assert configs[0] == configs[1]
 
 
-def quick(work_dir, *arguments):
-    process = subprocess.run(
-        [
-            sys.executable, ROOT / 'tools/miniature.py', '--quick',
-            '--work-dir', work_dir, *arguments
-        ],
-        env=dict(os.environ, PYTHONPATH=str(ROOT)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=600)
-    assert process.returncode == 0, process.stdout[-3000:]
-    return process.stdout
-
-
 def weights(folder):
     path = (folder / 'last_checkpoint').read_text()
     return torch.load(path, weights_only=False)['state_dict']
 
 
 @pytest.mark.slow
-def test_study(tmp_path):
+def test_study(run_tool, call_tool, tmp_path):
     """From drawing to the report, for one seed."""
-    output = quick(tmp_path, '--seeds', '5')
-    assert 'cls_resnet_5: Epoch(train)' in output
+    command = ('miniature', '--quick', '--work-dir', tmp_path, '--seeds', '5')
+    done = run_tool(*command)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    assert 'cls_resnet_5: Epoch(train)' in done.stdout
     text = (tmp_path / 'report.md').read_text()
-    assert text in output
+    assert text in done.stdout
     for network, title in (('fishnet', 'FishNet'), ('resnet', 'ResNet')):
         runs = [tmp_path / f'{task}_{network}_5'
                 for task in ('cls', 'mask_rcnn')]
@@ -133,9 +117,10 @@ def test_study(tmp_path):
 
     # Nothing is done twice; what is missing goes on.
     (tmp_path / 'mask_rcnn_resnet_5' / 'result.json').unlink()
-    output = quick(tmp_path, '--seeds', '5')
-    assert 'Epoch(train)' not in output
-    assert 'mask_rcnn_resnet_5: Epoch(test)' in output
+    done = call_tool(*command)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    assert 'Epoch(train)' not in done.stdout
+    assert 'mask_rcnn_resnet_5: Epoch(test)' in done.stdout
     assert (tmp_path / 'report.md').read_text().splitlines()[:-2] == \
         text.splitlines()[:-2]
 

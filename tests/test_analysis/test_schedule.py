@@ -1,6 +1,4 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -80,12 +78,10 @@ def test_plot_of_a_run_without_a_beginning(tmp_path):
     assert cv2.imread(str(tmp_path / 'plain.png')) is not None
 
 
-def test_tool(tmp_path):
+def test_tool(call_tool, tmp_path):
     out = tmp_path / 'out' / 'schedule.png'
-    done = subprocess.run([
-        sys.executable, ROOT / 'tools' / 'analysis_tools' / 'schedule.py',
-        CONFIG, '--epoch-length', '20', '--out', out
-    ], cwd=ROOT, capture_output=True, text=True)  # yapf: disable
+    done = call_tool('analysis_tools/schedule', CONFIG, '--epoch-length',
+                     '20', '--out', out)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert 'epochs 0 to 1: learning rate 2e-05 to 0.02' in lines

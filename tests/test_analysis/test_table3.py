@@ -2,8 +2,6 @@
 import json
 import math
 import re
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -197,20 +195,11 @@ def test_narrow_terminal(mask_run):
             assert shown is (column in columns)
 
 
-def test_tool(mask_run, tmp_path):
+def test_tool(call_tool, mask_run, tmp_path):
     markdown, picture = tmp_path / 'out' / 'a.md', tmp_path / 'out' / 'a.png'
 
-    def run(*args):
-        return subprocess.run(
-            [
-                sys.executable, ROOT / 'tools' / 'analysis_tools' /
-                'table3.py', *args
-            ],
-            cwd=ROOT,
-            capture_output=True,
-            text=True)
-
-    done = run(mask_run, '--best', '--markdown', markdown, '--plot', picture)
+    done = call_tool('analysis_tools/table3', mask_run, '--best',
+                     '--markdown', markdown, '--plot', picture)
     assert done.returncode == 0, done.stderr
     assert '37.6/19.8/40.2/-' in done.stdout
     assert '+2.3/+1.3/+2.8/+2.6' in done.stdout  # the paper's own
@@ -219,7 +208,7 @@ def test_tool(mask_run, tmp_path):
     assert '37.6/19.8/40.2/-' in markdown.read_text()
     assert cv2.imread(str(picture)) is not None
 
-    failed = run(tmp_path)
+    failed = call_tool('analysis_tools/table3', tmp_path)
     assert failed.returncode == 1
     assert failed.stderr.startswith('error:')
     assert 'not the work folder of a run' in failed.stderr

@@ -3,7 +3,7 @@ import hashlib
 import json
 import os
 import os.path as osp
-import runpy
+import re
 import subprocess
 import sys
 import time
@@ -62,12 +62,6 @@ def start_tool(*args, code=None):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True)
-
-
-def call_tool(monkeypatch, *args):
-    """The tool in this process: starting one takes seconds."""
-    monkeypatch.setattr(sys, 'argv', [str(TOOL), *map(str, args)])
-    runpy.run_path(str(TOOL), run_name='__main__')
 
 
 def scene(index, num_objects=6, **kwargs):
@@ -408,7 +402,7 @@ def test_finished_set_is_left_alone(tmp_path):
     assert contents(out) == digests
 
 
-def test_other_parameters(tmp_path, monkeypatch, capsys):
+def test_other_parameters(tmp_path, call_tool):
     out = tmp_path / 'set'
     draw_coco(out, train=3, val=2)
     before = contents(out)
@@ -416,14 +410,15 @@ def test_other_parameters(tmp_path, monkeypatch, capsys):
         draw_coco(out, train=2, val=2)
     with pytest.raises(FileExistsError, match="task is 'coco' and not 'cls'"):
         draw_classification(out, train=12, val=12)
-    with pytest.raises(SystemExit, match='not 2.*--overwrite'):
-        call_tool(monkeypatch, out, '--train', 2, '--val', 2)
-    call_tool(monkeypatch, out, '--train', 3, '--val', 2)
-    assert 'already' in capsys.readouterr().out
+    tool = 'dataset_tools/draw_shapes'
+    done = call_tool(tool, out, '--train', 2, '--val', 2)
+    assert done.returncode == 1
+    assert re.search('not 2.*--overwrite', done.stderr)
+    assert 'already' in call_tool(tool, out, '--train', 3, '--val', 2).stdout
     assert contents(out) == before
 
     (out / 'train2017' / 'mine.txt').write_text('mine')
-    call_tool(monkeypatch, out, '--train', 2, '--val', 2, '--overwrite')
+    call_tool(tool, out, '--train', 2, '--val', 2, '--overwrite')
     assert (out / 'train2017' / 'mine.txt').read_text() == 'mine'
     (out / 'train2017' / 'mine.txt').unlink()
     draw_coco(tmp_path / 'fresh', train=2, val=2)

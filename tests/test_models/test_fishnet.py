@@ -116,6 +116,8 @@ def test_down_sampling_parameters(down_sample, more):
 ])
 def test_every_variant_trains_a_step(arguments):
     model = FishNet(SMALL, **arguments)
+    # Of the four units in so small a gate, none is dead.
+    nn.init.ones_(model.bridge.refine.gate[3].bias)
     before = {n: p.clone() for n, p in model.named_parameters()}
     features = step(model.train())
     assert [f.shape[-1] for f in features] == [16, 8, 4, 2]

@@ -1,26 +1,14 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 import csv
-import os
-import subprocess
-import sys
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
 PNG = b'\x89PNG\r\n'
 
 
-def run(tool, *args):
-    return subprocess.run(
-        [sys.executable, ROOT / f'tools/analysis_tools/{tool}.py', *args],
-        env={**os.environ, 'PYTHONPATH': str(ROOT), 'COLUMNS': '200'},
-        capture_output=True,
-        text=True)
-
-
-def test_complexity(tmp_path):
+def test_complexity(run_tool, tmp_path):
     table, figure = tmp_path / 'new/table.csv', tmp_path / 'figure4.png'
-    done = run('complexity', 'fishnet99', 'densenet121', '--device', 'meta',
-               '--batch', '2', '--csv', table, '--figure4', figure)
+    done = run_tool('analysis_tools/complexity', 'fishnet99', 'densenet121',
+                    '--device', 'meta', '--batch', '2', '--csv', table,
+                    '--figure4', figure)
     assert done.returncode == 0, done.stderr
     assert '16.63' in done.stdout and 'Step of 2' in done.stdout
     with open(table, newline='') as file:
@@ -30,19 +18,19 @@ def test_complexity(tmp_path):
     assert figure.read_bytes().startswith(PNG)
 
 
-def test_complexity_of_a_config_on_the_cpu(tmp_path):
+def test_complexity_of_a_config_on_the_cpu(call_tool, tmp_path):
     config = tmp_path / 'config.py'
     config.write_text("model = dict(backbone=dict(type='mmfishnet.FishNet', "
                       'depth=99, frozen_stages=0, norm_eval=True))')
-    done = run('complexity', config, '--size', '64', '96')
+    done = call_tool('analysis_tools/complexity', config, '--size', '64', '96')
     assert done.returncode == 0, done.stderr
     assert 'Complexity at 64x96' in done.stdout
     assert 'FishNet of config.py' in done.stdout
 
 
-def test_direct_bp(tmp_path):
-    done = run('direct_bp', 'fishnet99', '--svg', tmp_path / 'new/fish.svg',
-               '--png', tmp_path / 'fish.png')
+def test_direct_bp(call_tool, tmp_path):
+    done = call_tool('analysis_tools/direct_bp', 'fishnet99', '--svg',
+                     tmp_path / 'new/fish.svg', '--png', tmp_path / 'fish.png')
     assert done.returncode == 0, done.stderr
     assert '9 isolated convolutions' in done.stdout
     assert 'bridge.refine.expand' in done.stdout
@@ -53,9 +41,9 @@ def test_direct_bp(tmp_path):
     assert (tmp_path / 'fish.png').read_bytes().startswith(PNG)
 
 
-def test_wrong_arguments(tmp_path):
-    done = run('direct_bp', 'fishnet18')
+def test_wrong_arguments(call_tool):
+    done = call_tool('analysis_tools/direct_bp', 'fishnet18')
     assert done.returncode == 1
     assert done.stderr.startswith("error: there is no network 'fishnet18'")
-    done = run('complexity', '--size', '8')
+    done = call_tool('analysis_tools/complexity', '--size', '8')
     assert done.returncode == 2 and 'at least 32' in done.stderr

@@ -1,8 +1,5 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,22 +7,12 @@ import torch
 from mmfishnet.checkpoints import convert, convert_file
 from mmfishnet.models import FishNet
 
-ROOT = Path(__file__).parents[2]
-
-
-def run(*args):
-    return subprocess.run(
-        [sys.executable, ROOT / 'tools/convert_checkpoint.py', *args],
-        env={**os.environ, 'PYTHONPATH': str(ROOT)},
-        capture_output=True,
-        text=True)
-
 
 def load(path):
     return torch.load(path, weights_only=True)
 
 
-def test_there_and_back(tmp_path):
+def test_there_and_back(run_tool, call_tool, tmp_path):
     fishnet = pytest.importorskip('pytorchcv.models.fishnet')
     state = convert(fishnet.fishnet99().state_dict(), 'official')
     state['conv1.1.num_batches_tracked'] += 5
@@ -33,7 +20,8 @@ def test_there_and_back(tmp_path):
         dict(state_dict={f'module.{k}': v for k, v in state.items()}),
         tmp_path / 'official.tar')
 
-    done = run(tmp_path / 'official.tar', tmp_path / 'new/classifier.pth')
+    done = run_tool('convert_checkpoint', tmp_path / 'official.tar',
+                    tmp_path / 'new/classifier.pth')
     assert done.returncode == 0, done.stderr
     assert 'FishNet-99 for mmpretrain' in done.stdout
     classifier = load(tmp_path / 'new/classifier.pth')
@@ -41,8 +29,9 @@ def test_there_and_back(tmp_path):
     assert {k.split('.')[0]
             for k in classifier['state_dict']} == {'backbone', 'neck', 'head'}
 
-    assert run(tmp_path / 'new/classifier.pth', tmp_path / 'back.tar', '--to',
-               'official').returncode == 0
+    assert call_tool('convert_checkpoint', tmp_path / 'new/classifier.pth',
+                     tmp_path / 'back.tar', '--to',
+                     'official').returncode == 0
     back = load(tmp_path / 'back.tar')
     assert back['arch'] == 'fishnet99'
     assert list(back['state_dict']) == list(state)
@@ -59,9 +48,10 @@ def test_there_and_back(tmp_path):
     })
 
 
-def test_errors_leave_nothing(tmp_path):
+def test_errors_leave_nothing(call_tool, tmp_path):
     torch.save({'conv1.weight': torch.ones(2)}, tmp_path / 'other.pth')
-    done = run(tmp_path / 'other.pth', tmp_path / 'out.pth')
+    done = call_tool('convert_checkpoint', tmp_path / 'other.pth',
+                     tmp_path / 'out.pth')
     assert done.returncode == 1
     assert 'other.pth is not a FishNet checkpoint' in done.stderr
     assert 'Traceback' not in done.stderr

@@ -3,8 +3,6 @@
 import hashlib
 import os
 import re
-import subprocess
-import sys
 import threading
 import zipfile
 from functools import partial
@@ -17,8 +15,6 @@ import torch
 from mmfishnet.checkpoints import CheckpointError
 from mmfishnet.checkpoints.download import (DownloadError, download,
                                             fetch_weights)
-
-ROOT = Path(__file__).parents[2]
 
 
 class Handler(SimpleHTTPRequestHandler):
@@ -146,15 +142,6 @@ def test_dead_links(server, target):
     assert os.listdir(target.parent) == []
 
 
-def run(tmp_path, *args):
-    return subprocess.run(
-        [sys.executable, ROOT / 'tools/get_weights.py', *args],
-        cwd=tmp_path,
-        env={**os.environ, 'PYTHONPATH': str(ROOT)},
-        capture_output=True,
-        text=True)
-
-
 @pytest.fixture
 def published(server):
     """FishNet-99 as pytorchcv would publish it: alone in a ZIP archive."""
@@ -169,11 +156,12 @@ def published(server):
     return server
 
 
-def test_puts_weights_where_the_configs_look(published, tmp_path):
+def test_puts_weights_where_the_configs_look(published, tmp_path, run_tool,
+                                             call_tool, monkeypatch):
     published.options.update(breaks=1)
     args = ('fishnet99', '--url', f'{published.url}/net.pth.zip', '--sha1',
             published.sha1[:8])
-    done = run(tmp_path, *args)
+    done = run_tool('get_weights', *args, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert 'checkpoints/fishnet99_in1k.pth: fishnet99 from' in done.stdout
     path = tmp_path / 'checkpoints/fishnet99_in1k.pth'
@@ -183,7 +171,8 @@ def test_puts_weights_where_the_configs_look(published, tmp_path):
                        published.state['output.final_conv.bias'])
 
     published.asked.clear()
-    assert 'is there already' in run(tmp_path, *args).stdout
+    monkeypatch.chdir(tmp_path)
+    assert 'is there already' in call_tool('get_weights', *args).stdout
     assert published.asked == []
 
 
@@ -208,9 +197,11 @@ def test_failure_leaves_nothing_in_place(published, tmp_path, case, message):
     assert os.listdir(target.parent) == []
 
 
-def test_wrong_checksum(published, tmp_path):
-    done = run(tmp_path, 'fishnet99', '--url', f'{published.url}/net.pth',
-               '--dir', 'weights', '--sha1', '0123abcd')
+def test_wrong_checksum(published, tmp_path, call_tool, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = call_tool('get_weights', 'fishnet99', '--url',
+                     f'{published.url}/net.pth', '--dir', 'weights', '--sha1',
+                     '0123abcd')
     assert done.returncode == 1
     assert (f'SHA-1 checksum {published.sha1}, but 0123abcd is '
             'published') in done.stderr

@@ -4,7 +4,6 @@
 The processes are few because each costs seconds: what one run leaves is what
 the next one goes on from and what several tests look at.
 """
-import importlib.util
 import json
 import os
 import pickle
@@ -344,22 +343,23 @@ def test_classification(classifier):
 # What is refused, is so before anything is read.
 
 
-def call(tool, monkeypatch, *args):
-    """Call a tool in this process; gives its last words."""
+@pytest.fixture
+def refusal(call_tool, monkeypatch):
+    """refusal(tool, *args): what it says when it refuses to begin."""
     for variable in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MMDET_DATASETS'):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(sys, 'argv', [tool, *map(str, args)])
-    spec = importlib.util.spec_from_file_location(tool, TOOLS / f'{tool}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    with pytest.raises(SystemExit) as error:
-        module.main()
-    return str(error.value)
+
+    def refusal(tool, *args):
+        done = call_tool(tool, *args)
+        assert done.returncode
+        return done.stderr
+
+    return refusal
 
 
-def test_missing_weights(folder, monkeypatch):
+def test_missing_weights(folder, refusal):
     # The data, 'data/coco/', are not there either.
-    message = call('train', monkeypatch, 'my config.py')
+    message = refusal('train', 'my config.py')
     assert 'no/fishnet150.pth are not there' in message
     assert 'get_weights.py fishnet150' in message
 
@@ -375,17 +375,18 @@ def test_missing_weights(folder, monkeypatch):
     (['my config.py', '--from-scratch', '--launcher', 'pytorch'],
      'RANK.*dist_train.sh'),
 ])
-def test_train_says_what_is_wrong(folder, monkeypatch, args, message):
-    assert re.search(message, call('train', monkeypatch, *args))
+def test_train_says_what_is_wrong(folder, refusal, args, message):
+    assert re.search(message, refusal('train', *args))
 
 
-def test_test_says_what_is_wrong(folder, monkeypatch, capsys):
-    message = call('test', monkeypatch, 'my config.py', 'no.pth')
-    assert 'no.pth does not exist' in message
-    call('test', monkeypatch, 'my config.py', 'no.pth', '--out', 'pred.json')
-    assert '.pkl' in capsys.readouterr().err
-    call('test', monkeypatch, 'my config.py', 'no.pth', '--out-item', 'pred')
-    assert 'needs --out' in capsys.readouterr().err
+@pytest.mark.parametrize('args, message', [
+    ([], r'no\.pth does not exist'),
+    (['--out', 'pred.json'], r'\.pkl'),
+    (['--out-item', 'pred'], 'needs --out'),
+])
+def test_test_says_what_is_wrong(folder, refusal, args, message):
+    assert re.search(message,
+                     refusal('test', 'my config.py', 'no.pth', *args))
 
 
 @pytest.mark.parametrize('script, args', [

@@ -8,7 +8,7 @@ from mmengine.registry import METRICS
 from torch.distributed.elastic.multiprocessing.errors import record
 
 import mmfishnet  # noqa: F401 (registers FishNet)
-from mmfishnet.engine.launch import explain_lost_peers
+from mmfishnet.engine.launch import explain_lost_peers, leave_job
 from mmfishnet.engine.runner import (add_common_arguments, build_runner,
                                      check_checkpoint, enable_tta,
                                      enable_visualization, load_config,
@@ -91,6 +91,8 @@ def main():
         metrics = runner.test()
     if args.out and args.out_item == 'metrics' and is_main_process():
         mmengine.dump(metrics, args.out)
+    del runner
+    leave_job()
 
 
 if __name__ == '__main__':

@@ -7,7 +7,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 import mmfishnet  # noqa: F401 (registers FishNet)
 from mmfishnet.checkpoints.pretrained import (drop_pretrained,
                                               require_pretrained)
-from mmfishnet.engine.launch import explain_lost_peers
+from mmfishnet.engine.launch import explain_lost_peers, leave_job
 from mmfishnet.engine.runner import (add_common_arguments, build_runner,
                                      check_checkpoint, disable_validation,
                                      enable_amp, enable_auto_scale_lr,
@@ -72,6 +72,8 @@ def main():
     runner = build_runner(cfg, notes, checkpoint)
     with explain_lost_peers():
         runner.train()
+    del runner
+    leave_job()
 
 
 if __name__ == '__main__':

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import os
 import re
 import socket
@@ -199,3 +200,16 @@ def explain_lost_peers() -> Iterator[None]:
             'of this job: one has died, or its host cannot be reached. Its '
             'own output says why. Training goes on from its last checkpoint '
             'when it is started again with --resume.') from error
+
+
+def leave_job() -> None:
+    """End the process group of this process, once its work is done.
+
+    A thread of gloo that still holds the last tensors when Python ends aborts
+    a process that has done all it should; NCCL warns. The group ends with its
+    last reference, so drop the runner before. Not for a process that failed:
+    the others would not come here, and it would wait for them.
+    """
+    if dist.is_initialized():
+        gc.collect()
+        dist.destroy_process_group()

@@ -1,10 +1,14 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 import sys
+from pathlib import Path
 
 import pytest
+import torch
+from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 from mmfishnet.engine.launch import (_interface_to, explain_lost_peers,
-                                     init_launcher)
+                                     init_launcher, leave_job)
 
 VARIABLES = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR',
              'SLURM_PROCID', 'SLURM_NTASKS', 'OMPI_COMM_WORLD_RANK',
@@ -48,7 +52,30 @@ def test_other_errors_are_not_explained_away():
             raise RuntimeError('out of memory')
 
 
-@pytest.mark.skipif(sys.platform != 'linux', reason='asks the Linux kernel')
+on_linux = pytest.mark.skipif(
+    sys.platform != 'linux', reason='asks the Linux kernel')
+
+
+@on_linux
+def test_leaving_ends_all_threads_of_gloo():
+    def threads():
+        names = (path.read_text() for path in
+                 Path('/proc/self/task').glob('*/comm'))
+        return [name for name in names if 'gloo' in name]
+
+    dist.init_process_group(
+        'gloo', store=dist.HashStore(), rank=0, world_size=1)
+    model = DistributedDataParallel(torch.nn.Linear(2, 1))
+    model.hooks = [model]  # a cycle, as a runner and its hooks are one
+    model(torch.ones(1, 2)).sum().backward()
+    assert threads()
+    del model
+    leave_job()
+    assert not threads() and not dist.is_initialized()
+    leave_job()  # as a process that is alone does
+
+
+@on_linux
 def test_interface():
     """More of it in tests/two_hosts.py, between hosts."""
     assert _interface_to('localhost') == _interface_to('127.0.0.1') == 'lo'

@@ -325,11 +325,10 @@ def classifier(folder):
                '--data-root', 'my shapes')
 
 
-def test_classification(classifier):
+def test_classification(classifier, call_tool):
     assert 'accuracy/top1:' in classifier
-    run(sys.executable, TOOLS / 'test.py', 'classifier.py',
-                 'work_dirs/classifier/epoch_1.pth', '--data-root',
-                 'my shapes', '--show-dir', 'my pictures')
+    call_tool('test', 'classifier.py', 'work_dirs/classifier/epoch_1.pth',
+              '--data-root', 'my shapes', '--show-dir', 'my pictures')
     output = run(sys.executable, TOOLS / 'test.py', 'classifier.py',
                  'work_dirs/classifier/epoch_1.pth', '--data-root',
                  'my shapes', '--tta', '--out', 'metrics.json', '--out-item',

@@ -179,3 +179,26 @@ def test_testing(runs, package):
     labels = torch.cat(
         [image['pred_instances']['labels'] for image in predictions])
     assert len(labels) and labels.max() < len(CLASSES)
+
+
+def test_inferencer(runs, project, monkeypatch):
+    """MMDetection's, from the checkpoint alone, predicts what test.py did."""
+    from mmdet.apis import DetInferencer
+    monkeypatch.chdir(project)
+    work_dir = runs['mmfishnet']['work_dir']
+    expected = pickle.loads((work_dir / 'predictions.pkl').read_bytes())
+    inferencer = DetInferencer(
+        weights=str(work_dir / 'epoch_2.pth'),
+        device='cpu',
+        show_progress=False)
+    assert inferencer.model.dataset_meta['classes'] == CLASSES
+    found = inferencer([image['img_path'] for image in expected],
+                       out_dir='pictures')['predictions']
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected):
+        other = other['pred_instances']
+        assert [mask['counts'].encode() for mask in one['masks']
+                ] == [mask['counts'] for mask in other['masks']]
+        for key in ('labels', 'scores', 'bboxes'):
+            torch.testing.assert_close(torch.tensor(one[key]), other[key])
+    assert len(list(Path('pictures/vis').iterdir())) == len(expected)

@@ -20,7 +20,8 @@ from mmfishnet.engine.runner import set_data_root
 
 pytest.importorskip('mmpretrain')
 
-CONFIGS = Path(__file__).parents[2] / 'configs' / 'classification'
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / 'configs' / 'classification'
 
 # The parameters are the authors' for FishNet; DESIGN.md's rule gives those of
 # FishNeXt; torchvision's ResNeXt-50 32x4d and DenseNet-161 have those below;
@@ -160,9 +161,11 @@ def test_same_data_for_all(built, runner):
 
 def test_model(built):
     name, _, model = built
-    parameters = PARAMETERS[name]
-    if parameters is not None:
-        assert sum(p.numel() for p in model.parameters()) == parameters
+    count = sum(p.numel() for p in model.parameters())
+    if PARAMETERS[name] is not None:
+        assert count == PARAMETERS[name]
+    documented = (ROOT / 'docs/classification.md').read_text()
+    assert f'| `{name}.py` | {count / 1e6:.2f} M |' in documented
     logits = model.train()(torch.rand(2, 3, 64, 64), mode='tensor')
     assert logits.shape == (2, 1000)
     logits.sum().backward()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -16,7 +17,7 @@ from mmengine.runner import Runner
 
 import mmfishnet  # noqa: F401
 from mmfishnet.checkpoints import convert
-from mmfishnet.datasets import draw_classification
+from mmfishnet.datasets import CLASSES, draw_classification
 
 pytest.importorskip('mmpretrain')
 
@@ -150,6 +151,30 @@ def test_resume(folder, uninterrupted):
     group, = rest['optimizer']['param_groups']
     # Half of a cosine of two epochs.
     assert group['lr'] == pytest.approx(0.5 * group['initial_lr'])
+
+
+def test_inferencer(folder, uninterrupted):
+    """MMPretrain's gives what the formulas do."""
+    from mmpretrain import ImageClassificationInferencer
+    path = sorted((folder / 'data/val').glob('*/*'))[5]
+    inferencer = ImageClassificationInferencer(
+        str(folder / 'shapes.py'),
+        pretrained=str(folder / 'whole/epoch_2.pth'),
+        device='cpu')
+    result, = inferencer(str(path))
+
+    rgb = torch.tensor(cv2.imread(str(path))[..., ::-1].copy())
+    mean = torch.tensor([123.675, 116.28, 103.53])
+    std = torch.tensor([58.395, 57.12, 57.375])
+    image = ((rgb - mean) / std).permute(2, 0, 1)[None]
+    model = inferencer.model
+    with torch.no_grad():
+        features = model.neck(model.backbone(image))
+        scores = model.head(features).softmax(1)[0]
+    torch.testing.assert_close(
+        torch.tensor(result['pred_scores']), scores, check_dtype=False)
+    assert result['pred_label'] == scores.argmax()
+    assert result['pred_class'] == CLASSES[result['pred_label']]
 
 
 @pytest.mark.slow

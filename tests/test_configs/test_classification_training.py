@@ -167,10 +167,8 @@ def test_inferencer(folder, uninterrupted):
     mean = torch.tensor([123.675, 116.28, 103.53])
     std = torch.tensor([58.395, 57.12, 57.375])
     image = ((rgb - mean) / std).permute(2, 0, 1)[None]
-    model = inferencer.model
     with torch.no_grad():
-        features = model.neck(model.backbone(image))
-        scores = model.head(features).softmax(1)[0]
+        scores = inferencer.model(image, mode='tensor').softmax(1)[0]
     torch.testing.assert_close(
         torch.tensor(result['pred_scores']), scores, check_dtype=False)
     assert result['pred_label'] == scores.argmax()

@@ -152,8 +152,8 @@ def find_stages(backbone: nn.Module, size: int = 64) -> dict[str, str]:
     if isinstance(backbone, FishNet):
         return dict(
             stem='stem',
-            **{plan.name: f'{plan.name}.refine'
-               for plan in backbone.stages})
+            **{spec.name: f'{spec.name}.refine'
+               for spec in backbone.specs})
 
     stages, running = {}, []
     names = {module: name for name, module in backbone.named_modules()}

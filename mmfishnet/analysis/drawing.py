@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..models import FishNet
-from ..models.wiring import STEM_STRIDE, StagePlan
+from ..wiring import STEM_STRIDE, StageSpec
 from .direct_bp import DirectBP
 
 INK, GREY, DIRECT, ICONV = '#22303c', '#9aa5b1', '#e4572e', '#ffc83d'
@@ -44,7 +44,7 @@ class Edge:
 
 
 def find_edges(fish: FishNet) -> tuple[Edge, ...]:
-    """List who is connected to whom, from the plan of the stages.
+    """List who is connected to whom, from the specs of the stages.
 
     Args:
         fish (FishNet): The backbone.
@@ -53,13 +53,13 @@ def find_edges(fish: FishNet) -> tuple[Edge, ...]:
         tuple[Edge]: Features are named after the stage that gives them.
     """
     edges = [Edge('image', 'stem', ('stem.', ))]
-    for plan in fish.stages:
+    for spec in fish.specs:
         edges.append(
-            Edge(plan.reads, plan.name,
-                 (f'{plan.name}.refine.', f'{plan.name}.down.')))
-        if plan.joins:
+            Edge(spec.reads, spec.name,
+                 (f'{spec.name}.refine.', f'{spec.name}.down.')))
+        if spec.joins:
             edges.append(
-                Edge(plan.joins, plan.name, (f'{plan.name}.transfer.', )))
+                Edge(spec.joins, spec.name, (f'{spec.name}.transfer.', )))
     return tuple(edges)
 
 
@@ -93,7 +93,7 @@ def find_direct_edges(fish: FishNet,
         passes as a whole.
     """
     edges = find_edges(fish)
-    reached, direct = [fish.stages[-1].name], set()
+    reached, direct = [fish.specs[-1].name], set()
     for name in reached:
         for edge in edges:
             if edge.target == name and not find_isolated(edge, report):
@@ -111,7 +111,7 @@ def draw_fish(fish: FishNet,
     """Draw the fish with its direct paths and isolated convolutions.
 
     Args:
-        fish (FishNet): The backbone; everything shown is read from its plan.
+        fish (FishNet): The backbone; everything shown is read from its specs.
         report (DirectBP): What :func:`~.direct_bp.examine` found about it.
         path (str | Path): An SVG, PNG or PDF file.
         title (str): Defaults to '', for the name of the class.
@@ -152,28 +152,28 @@ class _Picture:
         self.edges = {(edge.source, edge.target): edge
                       for edge in find_edges(fish)}
         stem = fish.arch['stem_channels']
-        self.plans = {plan.name: plan for plan in fish.stages}
+        self.specs = {spec.name: spec for spec in fish.specs}
         # Where each output stands, and the channels that it is joined of.
         self.places = dict(stem=(COLUMNS['tail'], _height(STEM_STRIDE)))
         self.channels = dict(stem=(stem, ))
-        for plan in fish.stages:
-            column = 'body' if plan.part == 'bridge' else plan.part
-            height = _height(plan.out_stride)
-            if plan.part == 'head' and plan.out_stride == plan.in_stride:
+        for spec in fish.specs:
+            column = 'body' if spec.part == 'bridge' else spec.part
+            height = _height(spec.out_stride)
+            if spec.part == 'head' and spec.out_stride == spec.in_stride:
                 # The last stage, of which the refined feature is the output.
                 height -= LEVEL_HEIGHT - 0.6
-            self.places[plan.name] = (COLUMNS[column], height)
-            self.channels[plan.name] = (plan.channels, )
-            if plan.joins:
-                self.channels[plan.name] += (plan.joined_channels, )
+            self.places[spec.name] = (COLUMNS[column], height)
+            self.channels[spec.name] = (spec.channels, )
+            if spec.joins:
+                self.channels[spec.name] += (spec.joined_channels, )
 
     def draw(self, title: str) -> None:
         self._background(title)
         self._stem()
-        for plan in self.fish.stages:
-            self._stage(plan)
-            if plan.joins:
-                self._transfer(plan)
+        for spec in self.fish.specs:
+            self._stage(spec)
+            if spec.joins:
+                self._transfer(spec)
         for name in self.places:
             self._feature(name)
         self._output()
@@ -298,16 +298,16 @@ class _Picture:
         self._text(
             x, top + 0.78, f'image {self.size}×{self.size}', 10, ha='center')
 
-    def _stage(self, plan: StagePlan) -> None:
-        edge = self.edges[plan.reads, plan.name]
-        start, end = self.places[plan.reads], self.places[plan.name]
+    def _stage(self, spec: StageSpec) -> None:
+        edge = self.edges[spec.reads, spec.name]
+        start, end = self.places[spec.reads], self.places[spec.name]
         isolated = find_isolated(edge, self.report)
         inside = [m for m in isolated if m.startswith(edge.modules[0])]
         outside = len(isolated) - len(inside)
-        if plan.part == 'bridge':
-            self._bridge(plan, edge, start, end, len(inside))
+        if spec.part == 'bridge':
+            self._bridge(spec, edge, start, end, len(inside))
             return
-        color = PARTS[plan.part][0]
+        color = PARTS[spec.part][0]
         (x0, y0), (x, y1) = start, end
         down = 1 if y1 > y0 else -1
         middle, sampling = y0 + down * 0.8, y0 + down * (LEVEL_HEIGHT - 0.55)
@@ -319,30 +319,30 @@ class _Picture:
         self._box(x - 0.3, middle - 0.37, BLOCK_WIDTH, 0.74, color)
         self._isolated(x, middle, len(inside))
         self._text(
-            x + 0.26, middle + 0.14, plan.name, 11, color, weight='bold')
-        details = f'{plan.blocks} block' + 's' * (plan.blocks > 1)
-        if plan.dilation > 1:
-            details += f', dilation {plan.dilation}'
-        if plan.reduction > 1:
+            x + 0.26, middle + 0.14, spec.name, 11, color, weight='bold')
+        details = f'{spec.blocks} block' + 's' * (spec.blocks > 1)
+        if spec.dilation > 1:
+            details += f', dilation {spec.dilation}'
+        if spec.reduction > 1:
             self._text(
                 x + 1.54,
                 middle + 0.14,
-                f'r  k={plan.reduction}',
+                f'r  k={spec.reduction}',
                 9,
                 ha='right',
                 style='italic')
         self._text(x + 0.26, middle - 0.15, details, 9)
         label = 'nearest ×2' if down > 0 else DOWN_LABELS[
             self.fish.down_sample]
-        if plan.out_stride != plan.in_stride:
+        if spec.out_stride != spec.in_stride:
             self._isolated(x, sampling, outside)
             self._text(
                 x + 0.22, sampling, label, 8.5, '#5b6875', style='italic')
 
-    def _bridge(self, plan, edge, start, end, isolated: int) -> None:
+    def _bridge(self, spec, edge, start, end, isolated: int) -> None:
         (x0, y), (x1, _) = start, end
         middle = (x0 + x1) / 2
-        self._line([(x0, y), (x1 - self._width(plan.name) / 2 - 0.06, y)],
+        self._line([(x0, y), (x1 - self._width(spec.name) / 2 - 0.06, y)],
                    edge, (middle + (isolated - 1) * 0.18, y))
         self._box(middle - 0.92, y - 0.8, 1.84, 1.04, GREY)
         self._isolated(middle, y, isolated, horizontal=True)
@@ -351,23 +351,23 @@ class _Picture:
         self._text(
             middle,
             y - 0.6,
-            f'{plan.blocks} blocks, SE gate',
+            f'{spec.blocks} blocks, SE gate',
             9,
             ha='center')
 
-    def _transfer(self, plan: StagePlan) -> None:
-        edge = self.edges[plan.joins, plan.name]
-        (x0, y), (x1, _) = self.places[plan.joins], self.places[plan.name]
+    def _transfer(self, spec: StageSpec) -> None:
+        edge = self.edges[spec.joins, spec.name]
+        (x0, y), (x1, _) = self.places[spec.joins], self.places[spec.name]
         middle = (x0 + x1) / 2
-        width = self._width(plan.name)
+        width = self._width(spec.name)
         self._line([(x0, y), (x1 - width / 2 - 0.06, y)], edge)
         self._box(middle - 0.55, y - 0.48, 1.1, 0.66, GREY)
         self._isolated(middle, y, len(find_isolated(edge, self.report)))
         self._text(
             middle,
             y - 0.28,
-            f'T: {plan.transfer_blocks} block' + 's' *
-            (plan.transfer_blocks > 1),
+            f'T: {spec.transfer_blocks} block' + 's' *
+            (spec.transfer_blocks > 1),
             9,
             ha='center')
 
@@ -380,10 +380,10 @@ class _Picture:
         x, y = self.places[name]
         channels = self.channels[name]
         width = self._width(name)
-        plan = self.plans.get(name)
-        parts = ['tail' if plan is None else plan.part]
+        spec = self.specs.get(name)
+        parts = ['tail' if spec is None else spec.part]
         if len(channels) > 1:
-            joined = self.plans.get(plan.joins)
+            joined = self.specs.get(spec.joins)
             parts.append('tail' if joined is None else joined.part)
         left = x - width / 2
         for part, number in zip(parts, channels):
@@ -404,7 +404,7 @@ class _Picture:
         self._text(x + 0.14, y + 0.24, label, 9.5, weight='bold')
 
     def _output(self) -> None:
-        x, y = self.places[self.fish.stages[-1].name]
+        x, y = self.places[self.fish.specs[-1].name]
         self._text(x, y - 0.32, 'output', 11.5, DIRECT, ha='center',
                    weight='bold')
 

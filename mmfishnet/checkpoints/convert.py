@@ -10,11 +10,10 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from ..models.wiring import WIRING, check_arch, plan_fish
+from ..wiring import STAGES, check_arch, lay_out
 from .names import SIGNS, rename
 
 TARGETS = ('mmpretrain', 'mmdet', 'official')
-STAGES = tuple(wire.name for wire in WIRING)
 
 # Parts of a classifier as MMPretrain names them, by what they are here.
 BACKBONE, SCORE, CLASSIFIER = 'backbone.', 'neck.layers.', 'head.fc.'
@@ -319,8 +318,8 @@ def _count_blocks(state: Iterable[str]) -> dict[str, tuple[int, int]]:
 
 def _plan_blocks(arch: dict) -> dict[str, tuple[int, int]]:
     return {
-        plan.name: (plan.blocks, plan.transfer_blocks)
-        for plan in plan_fish(check_arch(arch))
+        spec.name: (spec.blocks, spec.transfer_blocks)
+        for spec in lay_out(check_arch(arch))
     }
 
 

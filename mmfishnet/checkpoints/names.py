@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ..models.wiring import WIRING
+from ..wiring import JOINS, STAGES, split_name
 
 FORMATS = ('mmpretrain', 'official', 'pytorchcv')
 
@@ -60,7 +60,8 @@ def _sequences() -> Iterator[Names]:
     """The sequences of residual blocks."""
     hourglass = dict(tail='down1', body='up', head='down2')
     skips = dict(body='skip1', head='skip2')
-    for i, (name, part, index, _, joins) in enumerate(WIRING):
+    for i, name in enumerate(STAGES):
+        part, index = split_name(name)
         if part == 'bridge':
             yield Names(f'backbone.{name}.refine.blocks.', f'fish.fish.{i}.2.',
                         'features.hg.skip1_seq.unit4.blocks.block')
@@ -68,7 +69,7 @@ def _sequences() -> Iterator[Names]:
         yield Names(
             f'backbone.{name}.refine.', f'fish.fish.{i}.0.',
             f'features.hg.{hourglass[part]}_seq.unit{index + 1}.blocks.block')
-        if joins:
+        if name in JOINS:
             # pytorchcv counts them by what they read, which mirrors who joins.
             yield Names(
                 f'backbone.{name}.transfer.', f'fish.fish.{i}.1.',

@@ -8,11 +8,12 @@ from mmengine.model import Sequential
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
+from ..archs import FISHNET
 from ..registry import MODELS, register
+from ..wiring import OUTPUTS, StageSpec, check_arch, lay_out
 from .backbone import Backbone
 from .blocks import (Bottleneck, Bridge, ChannelReduction, Stage, build_norm,
                      pre_act_conv)
-from .wiring import OUTPUTS, StagePlan, check_arch, plan_fish
 
 # Down-sampling of tail and head (Table 2). All of them give ceil(H / 2), as
 # the strided convolutions of other backbones do.
@@ -54,7 +55,7 @@ class FishNet(Backbone):
     Args:
         depth (int | dict): 99, 150 or 201, the authors' released models, or
             a stage table of one's own, see
-            :func:`~mmfishnet.models.wiring.check_arch`. Defaults to 150.
+            :func:`~mmfishnet.wiring.check_arch`. Defaults to 150.
         in_channels (int): Channels of the image. Defaults to 3.
         out_indices (Sequence[int]): Which features of the head to return: 0,
             1, 2 are the refined features at strides 4, 8, 16, and 3 is the
@@ -91,7 +92,7 @@ class FishNet(Backbone):
     Attributes:
         out_channels (tuple[int]): Channels of the returned features.
         out_strides (tuple[int]): Their strides.
-        stages (tuple[StagePlan]): The plan of every stage that was built.
+        specs (tuple[StageSpec]): The numbers of every stage that was built.
 
     Raises:
         KeyError, TypeError, ValueError: If an argument or an entry of the
@@ -112,32 +113,7 @@ class FishNet(Backbone):
     # Output channels of a residual block over those of its 3x3 convolution.
     expansion = 4
 
-    arch_settings = {
-        99:
-        dict(
-            tail=(2, 2, 6),
-            bridge=2,
-            body=(1, 1, 1),
-            head=(1, 2, 2),
-            body_transfer=(1, 1, 1),
-            head_transfer=(1, 1, 4)),
-        150:
-        dict(
-            tail=(2, 4, 8),
-            bridge=4,
-            body=(2, 2, 2),
-            head=(2, 2, 4),
-            body_transfer=(2, 2, 2),
-            head_transfer=(2, 2, 4)),
-        201:
-        dict(
-            tail=(3, 4, 12),
-            bridge=4,
-            body=(2, 2, 2),
-            head=(2, 3, 10),
-            body_transfer=(2, 2, 2),
-            head_transfer=(2, 2, 9)),
-    }
+    arch_settings = FISHNET
 
     def __init__(self,
                  depth: int | dict = 150,
@@ -175,15 +151,15 @@ class FishNet(Backbone):
         self.stage_with_dcn = tuple(stage_with_dcn)
 
         last, feature = OUTPUTS[max(out_indices)]
-        self.stages = plan_fish(
+        self.specs = lay_out(
             self.arch,
             last=last,
             join_last=feature == 'output',
             dilated_parts=tuple(dilated_parts))
-        self.stage_names = tuple(plan.name for plan in self.stages)
+        self.stage_names = tuple(spec.name for spec in self.specs)
         self._check_choice('frozen_stages', frozen_stages,
                            range(-1,
-                                 len(self.stages) + 1))
+                                 len(self.specs) + 1))
         for stage in stage_with_dcn:
             self._check_choice('stage_with_dcn', stage, self.stage_names)
         if (dcn is None) != (len(stage_with_dcn) == 0):
@@ -194,11 +170,11 @@ class FishNet(Backbone):
             import mmcv.ops  # noqa: F401, registers them
 
         self.stem = self._make_stem(stem, in_channels)
-        for plan in self.stages:
+        for spec in self.specs:
             make = (
                 self._make_bridge
-                if plan.part == 'bridge' else self._make_stage)
-            self.add_module(plan.name, make(plan))
+                if spec.part == 'bridge' else self._make_stage)
+            self.add_module(spec.name, make(spec))
 
         features = [self._feature_info(i) for i in self.out_indices]
         self.out_channels = tuple(channels for channels, _ in features)
@@ -207,10 +183,10 @@ class FishNet(Backbone):
 
     def _feature_info(self, index: int) -> tuple[int, int]:
         name, feature = OUTPUTS[index]
-        plan = next(plan for plan in self.stages if plan.name == name)
+        spec = next(spec for spec in self.specs if spec.name == name)
         if feature == 'output':
-            return plan.out_channels, plan.out_stride
-        return plan.channels, plan.in_stride
+            return spec.out_channels, spec.out_stride
+        return spec.channels, spec.in_stride
 
     def _make_stem(self, stem: str, in_channels: int) -> Sequential:
         out = self.arch['stem_channels']
@@ -289,47 +265,47 @@ class FishNet(Backbone):
                 f'multiple of {self.expansion}.')
         return None
 
-    def _conv_cfg(self, plan: StagePlan) -> dict | None:
+    def _conv_cfg(self, spec: StageSpec) -> dict | None:
         """Config of a stage's 3x3 convolutions, None for plain ones."""
-        return self.dcn if plan.name in self.stage_with_dcn else None
+        return self.dcn if spec.name in self.stage_with_dcn else None
 
-    def _make_stage(self, plan: StagePlan) -> Stage:
-        strided = self.down_sample == 'conv' and plan.part != 'body'
-        conv_cfg = self._conv_cfg(plan)
-        blocks = self._make_blocks(plan.blocks, plan.in_channels,
-                                   plan.channels, plan.in_stride,
-                                   plan.reduction, plan.dilation, strided,
+    def _make_stage(self, spec: StageSpec) -> Stage:
+        strided = self.down_sample == 'conv' and spec.part != 'body'
+        conv_cfg = self._conv_cfg(spec)
+        blocks = self._make_blocks(spec.blocks, spec.in_channels,
+                                   spec.channels, spec.in_stride,
+                                   spec.reduction, spec.dilation, strided,
                                    conv_cfg)
         down = transfer = None
         if strided:
             *blocks, down = blocks
-        elif plan.part != 'body':
+        elif spec.part != 'body':
             down = POOLINGS[self.down_sample]()
-        if plan.out_stride == plan.in_stride:
+        if spec.out_stride == spec.in_stride:
             # The last stage, of which the refined feature alone is needed.
             down = None
-        if plan.joins:
+        if spec.joins:
             transfer = Sequential(
                 *self._make_blocks(
-                    plan.transfer_blocks,
-                    plan.joined_channels,
-                    plan.joined_channels,
-                    plan.joined_stride,
+                    spec.transfer_blocks,
+                    spec.joined_channels,
+                    spec.joined_channels,
+                    spec.joined_stride,
                     conv_cfg=conv_cfg))
         return Stage(Sequential(*blocks), down=down, transfer=transfer)
 
-    def _make_bridge(self, plan: StagePlan) -> Stage:
-        if plan.channels % 16:
+    def _make_bridge(self, spec: StageSpec) -> Stage:
+        if spec.channels % 16:
             raise ValueError(
-                f'{type(self).__name__}: tail_channels[2]={plan.channels} '
+                f'{type(self).__name__}: tail_channels[2]={spec.channels} '
                 'should be a multiple of 16, for the gate of the bridge.')
         blocks = self._make_blocks(
-            plan.blocks,
-            2 * plan.channels,
-            plan.channels,
-            plan.in_stride,
-            conv_cfg=self._conv_cfg(plan))
-        return Stage(Bridge(plan.channels, Sequential(*blocks), self.norm_cfg))
+            spec.blocks,
+            2 * spec.channels,
+            spec.channels,
+            spec.in_stride,
+            conv_cfg=self._conv_cfg(spec))
+        return Stage(Bridge(spec.channels, Sequential(*blocks), self.norm_cfg))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Compute the chosen features of the head.
@@ -350,11 +326,11 @@ class FishNet(Backbone):
                 'least 32, the stride of the last stage.')
         outputs = {'stem': self.stem(x)}
         refined = {}
-        for plan in self.stages:
-            stage = getattr(self, plan.name)
-            refined[plan.name] = stage.refine(outputs[plan.reads])
-            outputs[plan.name] = stage.join(refined[plan.name],
-                                            outputs.get(plan.joins))
+        for spec in self.specs:
+            stage = getattr(self, spec.name)
+            refined[spec.name] = stage.refine(outputs[spec.reads])
+            outputs[spec.name] = stage.join(refined[spec.name],
+                                            outputs.get(spec.joins))
         features = dict(refined=refined, output=outputs)
         chosen = (OUTPUTS[i] for i in self.out_indices)
         return tuple(features[feature][name] for name, feature in chosen)

@@ -1,9 +1,10 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 from __future__ import annotations
 
+from ..archs import FISHNEXT
 from ..registry import MODELS, register
+from ..wiring import STEM_STRIDE
 from .fishnet import FishNet
-from .wiring import STEM_STRIDE
 
 
 @register(MODELS)
@@ -33,18 +34,7 @@ class FishNeXt(FishNet):
 
     expansion = 2
 
-    arch_settings = {
-        150:
-        FishNet.arch_settings[150],
-        229:
-        dict(
-            tail=(3, 4, 18),
-            bridge=4,
-            body=(2, 2, 2),
-            head=(2, 3, 11),
-            body_transfer=(2, 2, 2),
-            head_transfer=(2, 2, 11)),
-    }
+    arch_settings = FISHNEXT
 
     def __init__(self,
                  depth: int | dict = 150,

@@ -9,7 +9,7 @@ from mmfishnet.analysis import NETWORKS, examine, measure_gradients
 from mmfishnet.analysis.direct_bp import (find_stages, isolated_table,
                                           paths_table)
 from mmfishnet.models import FishNet
-from mmfishnet.models.wiring import WIRING
+from mmfishnet.wiring import JOINS, STAGES
 
 FISH_TAIL = [
     'stem.0', 'stem.3', 'stem.6', 'tail1.refine.0.shortcut.2',
@@ -17,7 +17,6 @@ FISH_TAIL = [
     'bridge.refine.squeeze.2', 'bridge.refine.expand',
     'bridge.refine.blocks.0.shortcut.2'
 ]
-STAGES = [wire.name for wire in WIRING]
 
 
 def isolated(report):
@@ -43,14 +42,13 @@ def test_links_are_the_wiring():
     report = examine(FishNet(99, out_indices=(3, )))
     # A stage's output is what its readers read and its joiners join: a
     # feature is linked to what it reads, and to what was joined to that.
-    joined = {wire.name: wire.joins for wire in WIRING}
-    reads = {wire.name: wire.reads for wire in WIRING}
+    reads = dict(zip(STAGES, ('stem', *STAGES)))
 
     def features_in(output):
         """Refined features that an output is made of without a third."""
         yield output
-        while joined.get(output):
-            output = joined[output]
+        while output in JOINS:
+            output = JOINS[output]
             yield output
 
     expected = {(name, feature)

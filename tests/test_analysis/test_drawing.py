@@ -8,7 +8,7 @@ from torch import nn
 from mmfishnet.analysis import draw_fish, examine
 from mmfishnet.analysis.drawing import DIRECT, ICONV, find_direct_edges
 from mmfishnet.models import FishNet
-from mmfishnet.models.wiring import WIRING
+from mmfishnet.wiring import JOINS, STAGES
 
 
 @pytest.fixture(scope='module')
@@ -29,14 +29,14 @@ def draw(fish, report, path):
 def test_direct_edges(fish):
     reached, direct = find_direct_edges(fish, examine(fish))
     assert {(edge.source, edge.target) for edge in direct} == {
-        (source, wire.name)
-        for wire in WIRING if wire.part in ('body', 'head')
-        for source in (wire.reads, wire.joins)
+        (source, name)
+        for name, reads in zip(STAGES[1:], STAGES) if name in JOINS
+        for source in (reads, JOINS[name])
     }
     # tail3, which only the bridge reads, is not among them.
     assert reached == {'stem', 'tail1', 'tail2'} | {
-        wire.name
-        for wire in WIRING if wire.part != 'tail'
+        name
+        for name in STAGES if not name.startswith('tail')
     }
 
 
@@ -49,7 +49,7 @@ def test_svg_names_everything_and_is_the_same_each_time(fish, tmp_path):
     # matplotlib draws letters as outlines and writes the text beside them.
     for text in ('FishNet-99', '2112  =  1600 + 512', '320  =  256 + 64',
                  '56×56', 'T: 4 blocks', '1 block, dilation 4', 'bridge',
-                 *(wire.name for wire in WIRING)):
+                 *STAGES):
         assert f'<!-- {text} -->' in svg
     assert DIRECT in svg and ICONV in svg
 

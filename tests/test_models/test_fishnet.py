@@ -82,10 +82,10 @@ def test_fishnext_229_is_named_after_its_convolutions():
 def test_fishnext_group_width_doubles_with_each_stride():
     model = FishNeXt(150)
     widths = dict(zip((4, 8, 16, 32), (4, 8, 16, 32)))
-    for plan in model.stages:
-        stage = getattr(model, plan.name)
-        for part, stride in ((stage.refine, plan.in_stride),
-                             (stage.transfer, plan.joined_stride)):
+    for spec in model.specs:
+        stage = getattr(model, spec.name)
+        for part, stride in ((stage.refine, spec.in_stride),
+                             (stage.transfer, spec.joined_stride)):
             blocks = [
                 m for m in (part.modules() if part else ())
                 if isinstance(m, Bottleneck)
@@ -132,7 +132,7 @@ def test_every_variant_trains_a_step(arguments):
 def test_variants_change_what_they_name():
     dilations = {
         parts: [(p.name, p.dilation)
-                for p in FishNet(SMALL, dilated_parts=parts).stages
+                for p in FishNet(SMALL, dilated_parts=parts).specs
                 if p.dilation > 1]
         for parts in ((), ('body', ), ('body', 'head'))
     }
@@ -212,7 +212,7 @@ def test_frozen_stem_keeps_its_statistics_only():
         n.split('.')[0]
         for n, b in model.named_buffers() if not torch.equal(b, before[n])
     }
-    assert updated == {plan.name for plan in model.stages}
+    assert updated == {spec.name for spec in model.specs}
 
 
 def test_recipe_norms_are_fixed():

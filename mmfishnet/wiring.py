@@ -1,39 +1,28 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 """The wiring of the fish (Figure 2): who reads whom, at which stride.
 
-Written once, as a table. The modules, the forward pass, the channel counts,
-the analysis and the drawing are all derived from it.
+Written once, as data. The modules, the forward pass, the channel counts, the
+names in checkpoints, the analysis and the drawing are all derived from it.
 """
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 STEM_STRIDE = 4
 
+# In the order in which they run: each reads the output of the one before it,
+# the first one that of the stem.
+STAGES = ('tail1', 'tail2', 'tail3', 'bridge', 'body1', 'body2', 'body3',
+          'head1', 'head2', 'head3')
 
-class Wire(NamedTuple):
-    """A stage, what it reads, and what its output is concatenated with."""
-
-    name: str
-    part: str
-    index: int
-    reads: str
-    joins: str | None = None
-
-
-WIRING = (
-    Wire('tail1', 'tail', 0, reads='stem'),
-    Wire('tail2', 'tail', 1, reads='tail1'),
-    Wire('tail3', 'tail', 2, reads='tail2'),
-    Wire('bridge', 'bridge', 0, reads='tail3'),
-    Wire('body1', 'body', 0, reads='bridge', joins='tail2'),
-    Wire('body2', 'body', 1, reads='body1', joins='tail1'),
-    Wire('body3', 'body', 2, reads='body2', joins='stem'),
-    Wire('head1', 'head', 0, reads='body3', joins='body2'),
-    Wire('head2', 'head', 1, reads='head1', joins='body1'),
-    Wire('head3', 'head', 2, reads='head2', joins='bridge'),
-)
+# What the output of a stage is concatenated with, through a transfer.
+JOINS = dict(
+    body1='tail2',
+    body2='tail1',
+    body3='stem',
+    head1='body2',
+    head2='body1',
+    head3='bridge')
 
 # The chosen outputs: the head's refined features at strides 4, 8 and 16, and
 # at stride 32 its last concatenation.
@@ -61,7 +50,7 @@ ENTRIES = dict(
 
 
 @dataclass(frozen=True)
-class StagePlan:
+class StageSpec:
     """All numbers of a stage, derived from the wiring and a stage table.
 
     Attributes:
@@ -101,6 +90,19 @@ class StagePlan:
     def out_channels(self) -> int:
         """Channels of the output, after the concatenation."""
         return self.channels + self.joined_channels
+
+
+def split_name(name: str) -> tuple[str, int]:
+    """Tell the part of a stage and its place there, counted from 0.
+
+    Args:
+        name (str): One of ``STAGES``.
+
+    Returns:
+        tuple[str, int]: Such as ('body', 1) for 'body2'.
+    """
+    part = name.rstrip('123')
+    return part, int(name[len(part):] or 1) - 1
 
 
 def check_arch(arch: dict, owner: str = 'FishNet') -> dict:
@@ -152,10 +154,10 @@ def check_arch(arch: dict, owner: str = 'FishNet') -> dict:
     return {key: arch[key] for key in ENTRIES}
 
 
-def plan_fish(arch: dict,
+def lay_out(arch: dict,
               last: str = 'head3',
               join_last: bool = True,
-              dilated_parts: tuple = ('body', )) -> tuple[StagePlan, ...]:
+              dilated_parts: tuple = ('body', )) -> tuple[StageSpec, ...]:
     """Derive every stage's numbers from a complete stage table.
 
     Args:
@@ -168,7 +170,7 @@ def plan_fish(arch: dict,
             Defaults to ('body', ).
 
     Returns:
-        tuple[StagePlan]: The stages in the order in which they run.
+        tuple[StageSpec]: The stages in the order in which they run.
 
     Raises:
         ValueError: If the widths do not fit together.
@@ -177,27 +179,28 @@ def plan_fish(arch: dict,
         body=arch['body_dilation'], head=arch['body_dilation'][::-1])
     outputs = {'stem': (arch['stem_channels'], STEM_STRIDE)}
     stages = []
-    for wire in WIRING:
-        name, part, i = wire.name, wire.part, wire.index
-        in_channels, in_stride = outputs[wire.reads]
+    reads = 'stem'
+    for name in STAGES:
+        part, i = split_name(name)
+        in_channels, in_stride = outputs[reads]
         reduction = arch['body_reduction'][i] if part == 'body' else 1
         if in_channels % reduction:
             raise ValueError(
                 f'stage table: body_reduction[{i}]={reduction} does not '
                 f'divide the {in_channels} channels that {name} reads.')
-        joined_channels, joined_stride = outputs.get(wire.joins, (0, 0))
-        stage = StagePlan(
+        joined_channels, joined_stride = outputs.get(JOINS.get(name), (0, 0))
+        stage = StageSpec(
             name,
             part,
-            wire.reads,
-            wire.joins,
+            reads,
+            JOINS.get(name),
             blocks=arch[part] if part == 'bridge' else arch[part][i],
             in_channels=in_channels,
             channels=arch['tail_channels'][i]
             if part == 'tail' else in_channels // reduction,
             reduction=reduction,
             dilation=dilations[part][i] if part in dilated_parts else 1,
-            transfer_blocks=arch[f'{part}_transfer'][i] if wire.joins else 0,
+            transfer_blocks=arch[f'{part}_transfer'][i] if name in JOINS else 0,
             joined_channels=joined_channels,
             joined_stride=joined_stride,
             in_stride=in_stride,
@@ -215,6 +218,7 @@ def plan_fish(arch: dict,
                 out_stride=in_stride)
         outputs[name] = (stage.out_channels, stage.out_stride)
         stages.append(stage)
+        reads = name
         if name == last:
             break
     return tuple(stages)

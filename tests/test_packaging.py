@@ -5,6 +5,7 @@ import subprocess
 import zipfile
 
 import pytest
+
 from mmfishnet.version import installed_version
 
 MIM = 'mmfishnet/.mim/'

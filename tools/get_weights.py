@@ -10,8 +10,11 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmfishnet.checkpoints import CheckpointError
-from mmfishnet.checkpoints.download import (SOURCES, DownloadError,
-                                            fetch_weights)
+from mmfishnet.checkpoints.download import (
+    SOURCES,
+    DownloadError,
+    fetch_weights,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 

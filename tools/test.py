@@ -9,10 +9,15 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 import mmfishnet  # noqa: F401 (registers FishNet)
 from mmfishnet.engine.launch import explain_lost_peers, leave_job
-from mmfishnet.engine.runner import (add_common_arguments, build_runner,
-                                     check_checkpoint, enable_tta,
-                                     enable_visualization, load_config,
-                                     short_errors)
+from mmfishnet.engine.runner import (
+    add_common_arguments,
+    build_runner,
+    check_checkpoint,
+    enable_tta,
+    enable_visualization,
+    load_config,
+    short_errors,
+)
 
 
 def parse_args():

@@ -5,13 +5,22 @@ import argparse
 from torch.distributed.elastic.multiprocessing.errors import record
 
 import mmfishnet  # noqa: F401 (registers FishNet)
-from mmfishnet.checkpoints.pretrained import (drop_pretrained,
-                                              require_pretrained)
+from mmfishnet.checkpoints.pretrained import (
+    drop_pretrained,
+    require_pretrained,
+)
 from mmfishnet.engine.launch import explain_lost_peers, leave_job
-from mmfishnet.engine.runner import (add_common_arguments, build_runner,
-                                     check_checkpoint, disable_validation,
-                                     enable_amp, enable_auto_scale_lr,
-                                     load_config, set_resume, short_errors)
+from mmfishnet.engine.runner import (
+    add_common_arguments,
+    build_runner,
+    check_checkpoint,
+    disable_validation,
+    enable_amp,
+    enable_auto_scale_lr,
+    load_config,
+    set_resume,
+    short_errors,
+)
 
 
 def parse_args():

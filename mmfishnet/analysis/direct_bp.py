@@ -25,9 +25,9 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from collections.abc import Iterator
 
 import torch
 from rich import box

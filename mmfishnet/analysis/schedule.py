@@ -15,8 +15,7 @@ from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.hooks import ParamSchedulerHook
 from mmengine.optim import OptimWrapper
-from mmengine.registry import (HOOKS, OPTIMIZERS, PARAM_SCHEDULERS,
-                               DefaultScope)
+from mmengine.registry import HOOKS, OPTIMIZERS, PARAM_SCHEDULERS, DefaultScope
 
 # Training images: of COCO train2017 those with annotations, unless the config
 # keeps the others.

@@ -20,9 +20,20 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
 from ..version import __version__
-from .convert import (BACKBONE, CLASSIFIER, SCORE, CheckpointError, check,
-                      check_released, convert, describe, find_state_dict,
-                      identify, list_contents, normalize)
+from .convert import (
+    BACKBONE,
+    CLASSIFIER,
+    SCORE,
+    CheckpointError,
+    check,
+    check_released,
+    convert,
+    describe,
+    find_state_dict,
+    identify,
+    list_contents,
+    normalize,
+)
 from .read import read_checkpoint
 
 NECK = 'neck.'

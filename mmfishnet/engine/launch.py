@@ -10,8 +10,8 @@ import socket
 import struct
 import subprocess
 import sys
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from mmengine.device import get_device

@@ -10,10 +10,10 @@ import os
 import os.path as osp
 import zipfile
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from glob import escape, glob
-from collections.abc import Iterator, Sequence
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction

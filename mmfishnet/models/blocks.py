@@ -6,7 +6,6 @@ Modules are registered in the order in which they run: MMCV's
 """
 from __future__ import annotations
 
-
 import torch
 import torch.nn.functional as F
 import torch.utils.checkpoint as cp

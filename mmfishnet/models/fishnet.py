@@ -1,8 +1,8 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 from __future__ import annotations
 
-from functools import partial
 from collections.abc import Sequence
+from functools import partial
 
 from mmengine.model import Sequential
 from torch import Tensor, nn
@@ -12,8 +12,14 @@ from ..archs import FISHNET
 from ..registry import MODELS, register
 from ..wiring import OUTPUTS, StageSpec, check_arch, lay_out
 from .backbone import Backbone
-from .blocks import (Bottleneck, Bridge, ChannelReduction, Stage, build_norm,
-                     pre_act_conv)
+from .blocks import (
+    Bottleneck,
+    Bridge,
+    ChannelReduction,
+    Stage,
+    build_norm,
+    pre_act_conv,
+)
 
 # Down-sampling of tail and head (Table 2). All of them give ceil(H / 2), as
 # the strided convolutions of other backbones do.

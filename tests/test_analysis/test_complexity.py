@@ -9,9 +9,14 @@ from mmengine.analysis import FlopAnalyzer
 from torch import nn
 
 from mmfishnet.analysis import NETWORKS, find_network, measure
-from mmfishnet.analysis.complexity import (COLORS, complexity_table,
-                                           count_multiply_adds, draw_figure4,
-                                           measure_kept_bytes, write_csv)
+from mmfishnet.analysis.complexity import (
+    COLORS,
+    complexity_table,
+    count_multiply_adds,
+    draw_figure4,
+    measure_kept_bytes,
+    write_csv,
+)
 from mmfishnet.models import FishNet, PreActResNet
 
 

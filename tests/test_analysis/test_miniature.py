@@ -10,8 +10,14 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 import mmfishnet  # noqa: F401
-from mmfishnet.analysis.miniature import (FULL, METRICS, Study, compare,
-                                          format_spread, write_report)
+from mmfishnet.analysis.miniature import (
+    FULL,
+    METRICS,
+    Study,
+    compare,
+    format_spread,
+    write_report,
+)
 
 pytest.importorskip('mmdet')
 pytest.importorskip('mmpretrain')

@@ -16,9 +16,14 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmfishnet.analysis import measure_kept_bytes
-from mmfishnet.analysis.plan import (Plan, count_images, image_size,
-                                     measure_heads, measure_memory,
-                                     plan_training)
+from mmfishnet.analysis.plan import (
+    Plan,
+    count_images,
+    image_size,
+    measure_heads,
+    measure_memory,
+    plan_training,
+)
 from mmfishnet.checkpoints import drop_pretrained
 from mmfishnet.datasets import draw_coco
 from mmfishnet.engine.runner import enable_auto_scale_lr, set_data_root

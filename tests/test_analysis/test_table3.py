@@ -12,9 +12,18 @@ from mmengine.visualization import Visualizer
 from rich.console import Console
 
 import mmfishnet  # noqa: F401
-from mmfishnet.analysis.table3 import (COLUMNS, PAPER, Run, backbone_name,
-                                       missing_configs, plot, read_run,
-                                       tabulate, to_markdown, to_rich)
+from mmfishnet.analysis.table3 import (
+    COLUMNS,
+    PAPER,
+    Run,
+    backbone_name,
+    missing_configs,
+    plot,
+    read_run,
+    tabulate,
+    to_markdown,
+    to_rich,
+)
 
 ROOT = Path(__file__).parents[2]
 PAPER_TEXT = ROOT.parent / 'shared' / 'paper.md'

@@ -7,8 +7,12 @@ import torch
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from mmfishnet.engine.launch import (_interface_to, explain_lost_peers,
-                                     init_launcher, leave_job)
+from mmfishnet.engine.launch import (
+    _interface_to,
+    explain_lost_peers,
+    init_launcher,
+    leave_job,
+)
 
 VARIABLES = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR',
              'SLURM_PROCID', 'SLURM_NTASKS', 'OMPI_COMM_WORLD_RANK',

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 from mmcv.cnn.utils import fuse_conv_bn
-from mmengine.registry import DefaultScope, MODELS
+from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from mmfishnet.models import FishNet, FishNetScore, FishNeXt

@@ -13,8 +13,11 @@ import pytest
 import torch
 
 from mmfishnet.checkpoints import CheckpointError
-from mmfishnet.checkpoints.download import (DownloadError, download,
-                                            fetch_weights)
+from mmfishnet.checkpoints.download import (
+    DownloadError,
+    download,
+    fetch_weights,
+)
 
 
 class Handler(SimpleHTTPRequestHandler):

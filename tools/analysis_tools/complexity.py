@@ -8,8 +8,12 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from mmfishnet.analysis.complexity import (complexity_table, draw_figure4,
-                                           measure, write_csv)
+from mmfishnet.analysis.complexity import (
+    complexity_table,
+    draw_figure4,
+    measure,
+    write_csv,
+)
 from mmfishnet.analysis.peers import NETWORKS, find_network
 
 

@@ -11,8 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 import mmfishnet  # noqa: F401 (configs may inherit from 'mmfishnet::')
-from mmfishnet.analysis.plan import (image_size, measure_heads,
-                                     measure_memory, plan_training)
+from mmfishnet.analysis.plan import (
+    image_size,
+    measure_heads,
+    measure_memory,
+    plan_training,
+)
 
 STEP_TIMES = tuple(n / 10 for n in range(2, 11))
 MIB = 2**20

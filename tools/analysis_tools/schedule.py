@@ -7,8 +7,12 @@ import numpy as np
 from mmengine.config import Config, DictAction
 
 import mmfishnet  # noqa: F401 (configs may inherit from 'mmfishnet::')
-from mmfishnet.analysis.schedule import (MANY_PHASES, epoch_length, plot,
-                                         simulate)
+from mmfishnet.analysis.schedule import (
+    MANY_PHASES,
+    epoch_length,
+    plot,
+    simulate,
+)
 
 
 def parse_args():

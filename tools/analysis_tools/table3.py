@@ -5,9 +5,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mmfishnet.analysis.table3 import (COLUMNS, missing_configs, plot,
-                                       read_run, tabulate, to_markdown,
-                                       to_rich)
+from mmfishnet.analysis.table3 import (
+    COLUMNS,
+    missing_configs,
+    plot,
+    read_run,
+    tabulate,
+    to_markdown,
+    to_rich,
+)
 
 
 def parse_args():

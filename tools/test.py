@@ -8,16 +8,12 @@ from mmengine.registry import METRICS
 from torch.distributed.elastic.multiprocessing.errors import record
 
 import mmfishnet  # noqa: F401 (registers FishNet)
+from mmfishnet.engine.arguments import add_common_arguments, load_config
+from mmfishnet.engine.build import build_runner
+from mmfishnet.engine.errors import short_errors
 from mmfishnet.engine.launch import explain_lost_peers, leave_job
-from mmfishnet.engine.runner import (
-    add_common_arguments,
-    build_runner,
-    check_checkpoint,
-    enable_tta,
-    enable_visualization,
-    load_config,
-    short_errors,
-)
+from mmfishnet.engine.resume import check_checkpoint
+from mmfishnet.engine.testing import enable_tta, enable_visualization
 
 
 def parse_args():

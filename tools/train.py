@@ -9,17 +9,15 @@ from mmfishnet.checkpoints.pretrained import (
     drop_pretrained,
     require_pretrained,
 )
+from mmfishnet.engine.arguments import add_common_arguments, load_config
+from mmfishnet.engine.build import build_runner
+from mmfishnet.engine.errors import short_errors
 from mmfishnet.engine.launch import explain_lost_peers, leave_job
-from mmfishnet.engine.runner import (
-    add_common_arguments,
-    build_runner,
-    check_checkpoint,
+from mmfishnet.engine.resume import check_checkpoint, set_resume
+from mmfishnet.engine.training import (
     disable_validation,
     enable_amp,
     enable_auto_scale_lr,
-    load_config,
-    set_resume,
-    short_errors,
 )
 
 

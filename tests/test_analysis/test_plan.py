@@ -26,7 +26,8 @@ from mmfishnet.analysis.plan import (
 )
 from mmfishnet.checkpoints import drop_pretrained
 from mmfishnet.datasets import draw_coco
-from mmfishnet.engine.runner import enable_auto_scale_lr, set_data_root
+from mmfishnet.engine.data_root import set_data_root
+from mmfishnet.engine.training import enable_auto_scale_lr
 
 pytest.importorskip('mmdet')
 

@@ -16,7 +16,7 @@ from torch import nn
 
 import mmfishnet  # noqa: F401
 from mmfishnet.datasets.drawing import draw_scene
-from mmfishnet.engine.runner import set_data_root
+from mmfishnet.engine.data_root import set_data_root
 
 pytest.importorskip('mmpretrain')
 

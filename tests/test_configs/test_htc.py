@@ -17,7 +17,8 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 import mmfishnet  # noqa: F401
-from mmfishnet.engine.runner import set_data_root, train_from_scratch
+from mmfishnet.engine.data_root import set_data_root
+from mmfishnet.engine.from_scratch import train_from_scratch
 from mmfishnet.models import FishNet, FishNeXt
 
 ROOT = Path(__file__).parents[2]

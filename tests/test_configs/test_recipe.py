@@ -18,7 +18,7 @@ import mmfishnet  # noqa: F401
 from mmfishnet.analysis.schedule import simulate
 from mmfishnet.analysis.table3 import read_run
 from mmfishnet.checkpoints import drop_pretrained
-from mmfishnet.engine.runner import set_data_root
+from mmfishnet.engine.data_root import set_data_root
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 BACKBONES = ('r50', 'x50_32x4d', 'fishnet150')

@@ -1,4 +1,6 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mmengine.hooks import Hook
@@ -6,7 +8,7 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
 
-from mmfishnet.engine import ClipGradUntilHook
+from mmfishnet.engine.hooks import ClipGradUntilHook, NormCheckHook
 
 STEPS = 3  # in an epoch
 
@@ -81,3 +83,29 @@ def test_needs_something_to_end(tmp_path):
         train(tmp_path, 1, dict(type='ClipGradUntilHook', end=2), clip=None)
     with pytest.raises(ValueError, match='end=-1'):
         ClipGradUntilHook(end=-1)
+
+
+def test_norms_of_another_kind_are_not_loaded():
+    class Model(BaseModel):
+
+        def __init__(self, norm):
+            super().__init__()
+            self.norm = norm
+
+        def forward(self, *args):
+            raise NotImplementedError
+
+    batch, group = Model(nn.BatchNorm2d(4)), Model(nn.GroupNorm(2, 4))
+    check = NormCheckHook().after_load_checkpoint
+    # As DataParallel saved it, and as a plain state dict.
+    check(
+        SimpleNamespace(model=batch),
+        dict(state_dict={
+            f'module.{k}': v
+            for k, v in batch.state_dict().items()
+        }))
+    check(SimpleNamespace(model=group), group.state_dict())
+    with pytest.raises(ValueError, match='batch norm norm:.*--from-scratch'):
+        check(
+            SimpleNamespace(model=batch),
+            dict(state_dict=group.state_dict()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapperDict
 
-from ..registry import HOOKS, register
+from ...registry import HOOKS, register
 
 
 @register(HOOKS)

@@ -1,0 +1,99 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+"""The command line that train.py and test.py share, and its config."""
+from __future__ import annotations
+
+import os
+import os.path as osp
+from argparse import ArgumentParser, Namespace
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.device import get_device
+
+from .cpu import adapt_to_cpu
+from .data_root import LOADERS, choose_data_root
+from .from_scratch import train_from_scratch
+from .launch import LAUNCHERS
+
+
+def add_common_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments that train.py and test.py share.
+
+    Args:
+        parser (ArgumentParser): Parser of the tool.
+    """
+    parser.add_argument('--work-dir', help='where logs and results go')
+    parser.add_argument(
+        '--data-root',
+        metavar='DIR',
+        help='read every data set and annotation file of the config from '
+        'this folder instead; it has the same layout. For MMDetection '
+        'configs the environment variable MMDET_DATASETS does the same')
+    parser.add_argument(
+        '--from-scratch',
+        action='store_true',
+        help='train without pretrained weights: nothing is frozen, and '
+        "trainable group norms take the place of the backbone's fixed batch "
+        'norms. What was trained so has to be resumed and tested so')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override settings of the config, for example '
+        'train_cfg.max_epochs=2 or model.backbone.out_indices="(0,1,2,3)"; '
+        'quotation marks are needed around lists and tuples, and no white '
+        'space is allowed in them')
+    parser.add_argument(
+        '--launcher',
+        choices=LAUNCHERS,
+        default='none',
+        help='what started this process, of several of one job')
+    parser.add_argument(
+        '--local_rank',
+        '--local-rank',
+        type=int,
+        default=0,
+        help='set by launchers that do not set LOCAL_RANK')
+
+
+def load_config(args: Namespace) -> tuple[Config, list[str]]:
+    """Read the config that the common arguments describe.
+
+    Args:
+        args (Namespace): Values of :func:`add_common_arguments`, and
+            ``config``.
+
+    Returns:
+        tuple[Config, list[str]]: The config, and lines for the log.
+
+    Raises:
+        FileNotFoundError: If the config or the new data root is not there.
+        ValueError: If the data root cannot be replaced.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = Config.fromfile(args.config)
+    cfg.launcher = args.launcher
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        name = osp.splitext(osp.basename(args.config))[0]
+        cfg.work_dir = osp.join('./work_dirs', name)
+
+    for loader in filter(None, map(cfg.get, LOADERS)):
+        if cfg.get('default_scope') == 'mmpretrain':
+            # What MMPretrain's own tools assume.
+            loader.setdefault('collate_fn', dict(type='default_collate'))
+            loader.setdefault('pin_memory', torch.cuda.is_available())
+            loader.setdefault('persistent_workers', True)
+        if loader.get('num_workers', 0) == 0:
+            loader.persistent_workers = False
+
+    notes = [choose_data_root(cfg, args.data_root)]
+    if args.from_scratch:
+        notes.append(train_from_scratch(cfg))
+    if cfg.launcher != 'none' and get_device() == 'cpu':
+        notes.append(adapt_to_cpu(cfg))
+    return cfg, list(filter(None, notes))

@@ -1,0 +1,57 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+"""From a config to a runner."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmengine.config import Config
+from mmengine.dist import all_gather_object
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from .errors import short_errors
+from .hooks import NormCheckHook
+from .launch import explain_lost_peers, init_launcher
+
+
+def build_runner(cfg: Config,
+                 notes: Sequence[str] = (),
+                 checkpoint: str | None = None) -> Runner:
+    """Build the runner of a config, in one process or one of several.
+
+    Args:
+        cfg (Config): Config.
+        notes (Sequence[str]): Lines for the log.
+        checkpoint (str, optional): What this process goes on from; all have
+            to agree. Defaults to None.
+
+    Returns:
+        Runner: MMEngine's runner, or the one that ``runner_type`` of the
+        config names.
+
+    Raises:
+        RuntimeError: If the processes of a job found different checkpoints.
+        ValueError: If the launcher and the environment do not fit.
+    """
+    with short_errors():
+        dist_cfg = cfg.get('env_cfg', {}).get('dist_cfg', {})
+        init_launcher(cfg.launcher, dist_cfg.get('timeout'))
+    with explain_lost_peers():
+        if cfg.get('default_scope') == 'mmdet':
+            from mmdet.utils import setup_cache_size_limit_of_dynamo
+            setup_cache_size_limit_of_dynamo()
+        if 'runner_type' in cfg:
+            runner = RUNNERS.build(cfg)
+        else:
+            runner = Runner.from_cfg(cfg)
+        runner.register_hook(NormCheckHook())
+        for note in notes:
+            runner.logger.info(note)
+        found = all_gather_object(checkpoint)
+    if len(set(found)) > 1:
+        raise RuntimeError(
+            'the processes of this job would go on from different '
+            'checkpoints: ' + ', '.join(
+                f'rank {rank} from {path}' for rank, path in enumerate(found))
+            + '. The work directory should be one that all hosts share.')
+    return runner

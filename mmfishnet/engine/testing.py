@@ -1,0 +1,95 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+"""What the options of test.py do to a config, in place."""
+from __future__ import annotations
+
+from copy import deepcopy
+
+from mmengine.config import Config, ConfigDict
+
+from .nested import dicts_in
+
+
+def enable_visualization(cfg: Config, show: bool, show_dir: str | None,
+                         wait_time: float) -> None:
+    """Draw the predictions on every test image.
+
+    Args:
+        cfg (Config): Config, changed in place.
+        show (bool): Whether to open a window.
+        show_dir (str, optional): Where to save the pictures. As in the
+            scopes' own tools, MMDetection takes a relative path from the
+            run's folder in the work directory and MMPretrain from the current
+            one.
+        wait_time (float): Seconds that each window stays.
+
+    Raises:
+        ValueError: If the config has no visualization hook or is of another
+            scope than mmdet and mmpretrain.
+    """
+    hook = cfg.get('default_hooks', {}).get('visualization')
+    if hook is None:
+        raise ValueError('--show and --show-dir need default_hooks.'
+                         'visualization, which the config does not have.')
+    hook.update(show=show, wait_time=wait_time)
+    if cfg.get('default_scope') == 'mmdet':
+        hook.update(draw=True, test_out_dir=show_dir)
+    elif cfg.get('default_scope') == 'mmpretrain':
+        hook.update(enable=True, out_dir=show_dir)
+        hook.setdefault('interval', 1)
+    else:
+        raise ValueError('--show and --show-dir work with configs of '
+                         'MMDetection and MMPretrain, not of default_scope='
+                         f'{cfg.get("default_scope")!r}.')
+
+
+def enable_tta(cfg: Config) -> str | None:
+    """Switch to test-time augmentation.
+
+    Args:
+        cfg (Config): Config, changed in place. Where it has no ``tta_model``
+            or no ``tta_pipeline``, the image and its mirror image are merged.
+
+    Returns:
+        str: A line for the log, or None.
+
+    Raises:
+        ValueError: If there is no default for this config.
+    """
+    defaults = []
+    if 'tta_model' not in cfg:
+        if cfg.get('default_scope') == 'mmdet':
+            from . import tta  # noqa: F401 (registers MaskTTAModel)
+            cfg.tta_model = dict(
+                type='mmfishnet.MaskTTAModel',
+                tta_cfg=dict(
+                    nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
+        elif cfg.get('default_scope') == 'mmpretrain':
+            cfg.tta_model = dict(type='AverageClsScoreTTA')
+        else:
+            raise ValueError('--tta: the config has no tta_model, and there '
+                             'is no default for default_scope='
+                             f'{cfg.get("default_scope")!r}.')
+        defaults.append(f'tta_model={cfg.tta_model.type}')
+    datasets = [
+        node for node in dicts_in(cfg.test_dataloader.dataset)
+        if 'pipeline' in node
+    ]
+    if 'tta_pipeline' not in cfg:
+        if not datasets:
+            raise ValueError('--tta: test_dataloader.dataset has no pipeline; '
+                             'set tta_pipeline.')
+        *pipeline, pack = deepcopy(datasets[0].pipeline)
+        if 'meta_keys' in pack:
+            flip_keys = ('flip', 'flip_direction')
+            pack.meta_keys = tuple(
+                dict.fromkeys((*pack.meta_keys, *flip_keys)))
+        flips = [dict(type='RandomFlip', prob=prob) for prob in (0., 1.)]
+        views = dict(type='TestTimeAug', transforms=[flips, [pack]])
+        cfg.tta_pipeline = [*pipeline, views]
+        defaults.append('tta_pipeline=the image and its mirror image')
+    for dataset in datasets:
+        dataset.pipeline = cfg.tta_pipeline
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    if defaults:
+        return '--tta: by default ' + ', '.join(defaults)
+    return None

@@ -1,0 +1,26 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+import pytest
+from mmengine.config import Config
+from mmengine.device import get_device
+
+from mmfishnet.engine.cpu import adapt_to_cpu
+
+no_gpu = pytest.mark.skipif(get_device() != 'cpu', reason='there is a GPU')
+
+
+@no_gpu
+def test_sync_bn_without_gpu():
+    cfg = Config(
+        dict(
+            sync_bn='torch',
+            find_unused_parameters=True,
+            model=dict(
+                backbone=dict(norm_cfg=dict(type='SyncBN')),
+                heads=[dict(norm_cfg=dict(type='SyncBN'))])))
+    assert 'SyncBN' in adapt_to_cpu(cfg)
+    assert cfg.model.backbone.norm_cfg.type == 'BN'
+    assert cfg.model.heads[0].norm_cfg.type == 'BN'
+    assert 'sync_bn' not in cfg
+    assert cfg.model_wrapper_cfg.device_ids is None
+    assert cfg.model_wrapper_cfg.find_unused_parameters
+    assert adapt_to_cpu(cfg) is None

@@ -13,10 +13,10 @@ import sys
 import time
 from pathlib import Path
 
-import cv2
-import numpy as np
 import torch
 from mmengine.utils import get_installed_path
+from torchvision.io import read_image, write_png
+from torchvision.utils import make_grid
 
 TOOLS = Path(__file__).resolve().parent
 CONFIGS = TOOLS.parent / 'configs/shapes'
@@ -53,14 +53,12 @@ def run(title, *commands):
 
 def contact_sheet(pictures, out, columns=4, rows=3):
     """Tile pictures of one size, ground truth beside prediction."""
-    images = [cv2.imread(str(p)) for p in sorted(pictures)[:columns * rows]]
-    # A row that is not full ends in white.
-    images += [np.full_like(images[0], 255)] * (-len(images) % columns)
-    tiles = [
-        np.concatenate(images[i:i + columns], axis=1)
-        for i in range(0, len(images), columns)
+    images = [
+        read_image(str(path)) for path in sorted(pictures)[:columns * rows]
     ]
-    cv2.imwrite(str(out), np.concatenate(tiles, axis=0))
+    # A row that is not full ends in white.
+    sheet = make_grid(images, nrow=columns, padding=0, pad_value=255)
+    write_png(sheet, str(out))
 
 
 def newest(folder, pattern):

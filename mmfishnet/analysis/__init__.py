@@ -1,7 +1,7 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 from .complexity import Complexity, measure, measure_kept_bytes
 from .direct_bp import DirectBP, examine, measure_gradients
-from .drawing import draw_fish
+from .fish_picture import draw_fish
 from .peers import NETWORKS, Network, find_network
 
 __all__ = [

@@ -38,6 +38,25 @@ def keep_modes(model: nn.Module, train: bool) -> Iterator[None]:
             module.training = mode
 
 
+def image_channels(model: nn.Module) -> int:
+    """Channels of the images that a model takes.
+
+    Args:
+        model (nn.Module): Begins with a convolution.
+
+    Returns:
+        int: What its first convolution reads.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            return module.in_channels
+    raise ValueError(f'{type(model).__name__} has no convolution that would '
+                     'tell the channels of its images.')
+
+
 @dataclass(frozen=True)
 class Complexity:
     """What a network costs.
@@ -79,11 +98,12 @@ def count_multiply_adds(model: nn.Module, size: tuple[int, int]) -> int:
     """Count the multiply-adds of one image.
 
     A convolution or matrix product counts one for each multiply-add, a norm
-    layer two for each element, as in MMEngine's counter; all else counts
-    nothing.
+    layer two for each element; all else counts nothing. That is what
+    MMEngine's ``get_model_complexity_info`` counts, too, which traces the
+    model and therefore does not work on 'meta'.
 
     Args:
-        model (nn.Module): Takes images (N, 3, H, W). On the device 'meta',
+        model (nn.Module): Takes images (N, C, H, W). On the device 'meta',
             nothing is computed.
         size (tuple[int, int]): H and W.
 
@@ -104,7 +124,8 @@ def count_multiply_adds(model: nn.Module, size: tuple[int, int]) -> int:
     try:
         with keep_modes(model, train=False), torch.no_grad(), \
                 FlopCounterMode(display=False) as counter:
-            model(torch.zeros(1, 3, *size, device=device))
+            model(
+                torch.zeros(1, image_channels(model), *size, device=device))
     finally:
         for hook in hooks:
             hook.remove()
@@ -130,7 +151,7 @@ def measure_kept_bytes(model: nn.Module, images: Tensor) -> int:
     Args:
         model (nn.Module): Is run once in training mode, which updates the
             statistics of its norm layers.
-        images (Tensor): (N, 3, H, W), on the model's device. On 'meta' the
+        images (Tensor): (N, C, H, W), on the model's device. On 'meta' the
             same graph is recorded, with the same sizes, and nothing computed.
 
     Returns:
@@ -164,7 +185,7 @@ def measure(model: nn.Module,
     """Measure all that a network costs.
 
     Args:
-        model (nn.Module): Takes images (N, 3, H, W). It is run, in training
+        model (nn.Module): Takes images (N, C, H, W). It is run, in training
             mode, on one image and on two: what autograd keeps is linear in
             their number.
         size (tuple[int, int]): H and W. Defaults to (224, 224).
@@ -176,7 +197,9 @@ def measure(model: nn.Module,
     multiply_adds = count_multiply_adds(model, size)
     # Two and three: no norm layer takes a single value for statistics.
     two, three = (
-        measure_kept_bytes(model, torch.randn(n, 3, *size, device=device))
+        measure_kept_bytes(
+            model,
+            torch.randn(n, image_channels(model), *size, device=device))
         for n in (2, 3))
     bytes_of = {
         param: param.numel() * param.element_size()
@@ -274,6 +297,7 @@ def draw_figure4(rows: Rows, path: str | Path) -> None:
     Raises:
         ValueError: If no row has a family and an error.
     """
+    # Here: the tools that draw nothing start faster.
     from matplotlib.figure import Figure
     from matplotlib.patheffects import withStroke
 

@@ -23,19 +23,16 @@ the network.
 """
 from __future__ import annotations
 
-import re
-from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from rich import box
-from rich.table import Table
 from torch import Tensor, nn
 
 from ..models import FishNet
-from .complexity import keep_modes
+from .autograd_graph import AutogradGraph
+from .complexity import image_channels, keep_modes
 
 POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 
@@ -142,7 +139,7 @@ def find_stages(backbone: nn.Module, size: int = 64) -> dict[str, str]:
     and ``layer1`` to ``layer4`` of a ResNet.
 
     Args:
-        backbone (nn.Module): Takes images (N, 3, H, W).
+        backbone (nn.Module): Takes images (N, C, H, W).
         size (int): Height and width of the image to run it on.
             Defaults to 64.
 
@@ -175,7 +172,7 @@ def find_stages(backbone: nn.Module, size: int = 64) -> dict[str, str]:
             hooks.enter_context(_removing(
                 module.register_forward_pre_hook(before)))
             hooks.enter_context(_removing(module.register_forward_hook(after)))
-        backbone(_image(backbone, size))
+        backbone(make_image(backbone, size))
     return stages
 
 
@@ -187,10 +184,20 @@ def _removing(handle) -> Iterator[None]:
         handle.remove()
 
 
-def _image(backbone: nn.Module, size: int) -> Tensor:
+def make_image(backbone: nn.Module, size: int) -> Tensor:
+    """Draw an image from the normal distribution (seed 0).
+
+    Args:
+        backbone (nn.Module): Tells the channels, device and dtype.
+        size (int): Height and width.
+
+    Returns:
+        Tensor: (1, C, ``size``, ``size``).
+    """
     like = next(backbone.parameters())
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(1, 3, size, size, generator=generator).to(like)
+    return torch.randn(
+        1, image_channels(backbone), size, size, generator=generator).to(like)
 
 
 @contextmanager
@@ -220,95 +227,13 @@ def _caught(backbone: nn.Module, stages: dict[str, str]
         yield caught
 
 
-class _Graph:
-    """The part of autograd's graph between the image and the outputs.
-
-    Args:
-        roots (list[Node]): Nodes of the outputs.
-        image (Tensor): The leaf at which paths end.
-        names (dict[Tensor, str]): Names of the parameters.
-    """
-
-    def __init__(self, roots: list, image: Tensor,
-                 names: dict[Tensor, str]) -> None:
-        children, order = {}, []
-        stack = [(root, False) for root in roots]
-        while stack:
-            node, done = stack.pop()
-            if done:
-                order.append(node)
-            elif node not in children:
-                if 'CheckpointFunction' in node.name():
-                    raise ValueError(
-                        'the graph is cut by reentrant checkpointing; build '
-                        'the backbone with with_cp=False.')
-                children[node] = [n for n, _ in node.next_functions if n]
-                stack.append((node, True))
-                stack.extend((child, False) for child in children[node])
-
-        # In post-order, so that what enters a node is known before it.
-        self.image = None
-        carries, params = {}, {}
-        for node in order:
-            leaf = getattr(node, 'variable', None)
-            if leaf is image:
-                self.image = node
-            carries[node] = leaf is image or any(
-                carries[child] for child in children[node])
-            params[node] = [] if leaf is None or leaf is image else [leaf]
-            if not carries[node]:
-                params[node] += [
-                    p for child in children[node] for p in params[child]
-                ]
-        self.weights, self.down, self.up = {}, {}, {}
-        for node in order:
-            if not carries[node]:
-                continue
-            weights = [
-                names[p] for child in children[node] if not carries[child]
-                for p in params[child] if p.dim() > 1
-            ]
-            if weights:
-                self.weights[node] = weights[0].rpartition('.')[0]
-            self.up.setdefault(node, [])
-            self.down[node] = [(child, len(weights) > 0)
-                               for child in children[node] if carries[child]]
-            for child, weighted in self.down[node]:
-                self.up[child].append((node, weighted))
-
-    @staticmethod
-    def fewest(edges: dict, start, stops=()) -> dict:
-        """Fewest weighted nodes to each node (0-1 breadth-first search).
-
-        Args:
-            edges (dict): ``down`` or ``up``; leaving a weighted node
-                downwards, or entering it upwards, counts one.
-            start (Node): Where to start.
-            stops (Container[Node]): Nodes not to go on from.
-
-        Returns:
-            dict: From node to number.
-        """
-        best, queue = {start: 0}, deque([start])
-        while queue:
-            node = queue.popleft()
-            if node in stops and node is not start:
-                continue
-            for other, weighted in edges[node]:
-                cost = best[node] + weighted
-                if cost < best.get(other, cost + 1):
-                    best[other] = cost
-                    (queue.append if weighted else queue.appendleft)(other)
-        return best
-
-
 def examine(backbone: nn.Module,
             size: int = 64,
             stages: dict[str, str] | None = None) -> DirectBP:
     """Find the direct paths and the isolated convolutions of a backbone.
 
     Args:
-        backbone (nn.Module): Takes images (N, 3, H, W) and returns a feature
+        backbone (nn.Module): Takes images (N, C, H, W) and returns a feature
             map or several. It is run once, in evaluation mode.
         size (int): Height and width of the image to run it on; the result
             does not depend on it. Defaults to 64.
@@ -325,7 +250,7 @@ def examine(backbone: nn.Module,
     """
     stages = find_stages(backbone, size) if stages is None else stages
     names = {param: name for name, param in backbone.named_parameters()}
-    image = _image(backbone, size).requires_grad_()
+    image = make_image(backbone, size).requires_grad_()
     with _all_trained(backbone), _caught(backbone, stages) as tensors:
         outputs = _outputs(backbone, image)
     nodes = {name: tensor.grad_fn for name, tensor in tensors.items()}
@@ -339,7 +264,7 @@ def examine(backbone: nn.Module,
             tensors[name], nodes[name] = output, output.grad_fn
         returned.append(name)
 
-    graph = _Graph([*nodes.values()], image, names)
+    graph = AutogradGraph([*nodes.values()], image, names)
     tensors = dict(image=image, **tensors)
     nodes = dict(image=graph.image, **nodes)
     named = {node: name for name, node in nodes.items()}
@@ -389,7 +314,7 @@ def measure_gradients(backbone: nn.Module,
     Args:
         backbone (nn.Module): What was examined. It runs in evaluation mode.
         report (DirectBP): What :func:`examine` found.
-        images (Tensor): (N, 3, H, W).
+        images (Tensor): (N, C, H, W).
         grad_outputs (list[Tensor], optional): Gradients of the outputs.
             Defaults to None, for normally distributed ones (seed 0).
         messages (bool): Whether convolutions that are not isolated keep
@@ -449,81 +374,3 @@ def _zeroed(params: list[Tensor]) -> Iterator[None]:
         with torch.no_grad():
             for param, value in zip(params, saved):
                 param.copy_(value)
-
-
-def paths_table(backbone: nn.Module,
-                report: DirectBP,
-                size: int = 64,
-                title: str = '') -> Table:
-    """Make a table of the features: who reaches them, how, and a measurement.
-
-    Args:
-        backbone (nn.Module): What was examined.
-        report (DirectBP): What :func:`examine` found.
-        size (int): Height and width of the image for the measurement.
-            Defaults to 64.
-        title (str): Name of the network. Defaults to ''.
-
-    Returns:
-        Table: For ``rich.print``.
-    """
-    images = _image(backbone, size)
-    every = measure_gradients(backbone, report, images)
-    direct = measure_gradients(backbone, report, images, isolated=False)
-    table = Table(
-        title=f'{title}: convolutions between features',
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        caption='Row: where the gradient comes from. Column: the earlier '
-        'feature that it reaches, and the fewest convolutions on a '
-        'path between them; ✓ is none, direct BP. Right: RMS of the gradient '
-        "of the row's feature when that of each output is 1 and all "
-        'message convolutions are zero: along all paths, and along direct '
-        'paths alone.')
-    table.add_column('From', no_wrap=True)
-    table.add_column('C', justify='right')
-    table.add_column('1/', justify='right')
-    for feature in report.features[:-1]:
-        # The number on a line of its own keeps the columns narrow.
-        table.add_column(
-            re.sub(r'\.?(\d+)$', r'\n\1', feature.name), justify='center')
-    table.add_column('RMS', justify='right')
-    table.add_column('direct', justify='right')
-    reached = set(report.direct())
-    for feature in report.features:
-        cells = []
-        for earlier in report.features[:-1]:
-            convs = report.convs.get((feature.name, earlier.name))
-            cells.append('' if convs is None else
-                         '[bold green]✓[/]' if convs == 0 else f'{convs}')
-        rms = (g[feature.name].square().mean().sqrt() for g in (every, direct))
-        table.add_row(
-            f'[bold green]{feature.name}[/]'
-            if feature.name in reached else feature.name,
-            f'{feature.channels}', f'{feature.stride}', *cells,
-            *(f'{value:.2g}' for value in rms))
-    return table
-
-
-def isolated_table(backbone: nn.Module, report: DirectBP) -> Table:
-    """Make a table of the isolated convolutions.
-
-    Args:
-        backbone (nn.Module): What was examined.
-        report (DirectBP): What :func:`examine` found.
-
-    Returns:
-        Table: For ``rich.print``.
-    """
-    modules = dict(backbone.named_modules())
-    table = Table(title=f'{len(report.isolated)} isolated convolutions '
-                  f'(of {len(report.weighted)})')
-    for column in ('From', 'to', 'Module', 'Convolution'):
-        table.add_column(column, overflow='fold')
-    for conv in report.isolated:
-        weight = modules[conv.module].weight
-        kernel = 'x'.join(map(str, weight.shape[2:])) or 'linear'
-        table.add_row(', '.join(conv.before), ', '.join(conv.after),
-                      conv.module,
-                      f'{kernel}, {weight.shape[1]} → {weight.shape[0]}')
-    return table

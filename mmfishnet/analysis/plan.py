@@ -17,7 +17,7 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch import Tensor, nn
 
 from ..checkpoints.pretrained import drop_pretrained
-from .complexity import measure_kept_bytes
+from .complexity import image_channels, measure_kept_bytes
 from .schedule import TRAIN_IMAGES, published_images
 
 
@@ -216,13 +216,15 @@ def _build(cfg: Config, device: str, with_cp: bool) -> nn.Module:
         return MODELS.build(model)
 
 
-def _image(cfg: Config, size: tuple[int, int], half: bool) -> Tensor:
+def _image(cfg: Config, model: nn.Module, size: tuple[int, int],
+           half: bool) -> Tensor:
     """An image on 'meta' of the size to which the config pads."""
     divisor = (cfg.model.get('data_preprocessor')
                or {}).get('pad_size_divisor', 1)
     padded = (math.ceil(n / divisor) * divisor for n in size)
     dtype = torch.half if half else torch.float
-    return torch.empty(1, 3, *padded, device='meta', dtype=dtype)
+    return torch.empty(
+        1, image_channels(model), *padded, device='meta', dtype=dtype)
 
 
 def measure_heads(cfg: Config, size: tuple[int, int]) -> int:
@@ -240,16 +242,20 @@ def measure_heads(cfg: Config, size: tuple[int, int]) -> int:
     Returns:
         int: Bytes beyond those of backbone and neck.
     """
+    # Here: MMDetection is optional, and this is for its detectors.
     from mmdet.testing import demo_mm_inputs
     model = _build(cfg, 'cpu', with_cp=False)
     data = demo_mm_inputs(
-        1, [(3, *size)], num_items=[128], with_mask=True, use_box_type=True)
+        1, [(image_channels(model), *size)],
+        num_items=[128],
+        with_mask=True,
+        use_box_type=True)
     for sample in data['data_samples']:
         sample.gt_instances.labels.zero_()
     data = model.data_preprocessor(data, True)
     whole = measure_kept_bytes(
         _Loss(model, data['data_samples']), data['inputs'])
-    image = _image(cfg, size, half=False)
+    image = _image(cfg, model, size, half=False)
     return whole - measure_kept_bytes(
         _features(_build(cfg, 'meta', with_cp=False)), image)
 
@@ -304,7 +310,7 @@ def measure_memory(cfg: Config,
     model = _build(cfg, 'meta', with_cp)
     count = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    image = _image(cfg, size, half)
+    image = _image(cfg, model, size, half)
     if half:
         model.half()
     backbone = measure_kept_bytes(model.backbone, image)

@@ -270,11 +270,12 @@ def missing_configs(runs: Sequence[Run]) -> list[str]:
         runs (Sequence[Run]): Those that are.
 
     Returns:
-        list[str]: The configs to be run.
+        list[str]: The configs of ours to be run, see
+        :func:`mmfishnet.config_path`.
     """
     there = {(run.backbone, run.detector) for run in runs}
     return [
-        f'configs/{prefix}_{suffix}_fpn.py'
+        f'{prefix}_{suffix}_fpn.py'
         for backbone, (_, suffix) in BACKBONES.items()
         for detector, prefix in DETECTORS.items()
         if (backbone, detector) not in there

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from pycocotools import mask as coco_mask
 from rich.progress import track
 
-from .drawing import CLASSES, Scene, draw_scene
+from .scenes import CLASSES, Scene, draw_scene
 
 # Part of what is compared when a folder holds a set already: to be raised
 # whenever the same parameters would no longer give the same bytes.
-VERSION = 1
+VERSION = 2
 META = 'shapes.json'
 UNFINISHED = META + '.partial'
 SPLITS = ('train', 'val')
@@ -43,7 +44,7 @@ def draw_coco(out_dir: str | os.PathLike,
 
     Every object in an image is annotated. Its mask is its visible part: masks
     do not overlap. Masks without holes are polygons, which run along the
-    edges of pixels and are exact; those with holes are uncompressed RLE (with
+    edges of pixels and are exact; those with holes are RLE (with
     ``iscrowd=0``). ``LoadAnnotations`` takes both with its default
     ``poly2mask=True``, and ignores RLE with ``poly2mask=False``.
 
@@ -205,11 +206,9 @@ def encode_mask(mask: np.ndarray) -> dict:
     Returns:
         dict: ``segmentation`` is a list of polygons that run along the edges
         of the pixels, so that pycocotools gives back the same mask; or
-        uncompressed RLE if the mask has a hole. ``area`` is in pixels,
+        pycocotools' RLE if the mask has a hole. ``area`` is in pixels,
         ``bbox`` is (x, y, w, h).
     """
-    from pycocotools import mask as coco_mask
-
     rle = coco_mask.encode(np.asfortranarray(mask, np.uint8))
     # cv2's contours join the centres of the outermost pixels. With each pixel
     # split in 2 x 2, these centres round to the corners of the pixels.
@@ -217,10 +216,7 @@ def encode_mask(mask: np.ndarray) -> dict:
     contours, hierarchy = cv2.findContours(doubled, cv2.RETR_CCOMP,
                                            cv2.CHAIN_APPROX_SIMPLE)
     if (hierarchy[0, :, 3] >= 0).any():  # a contour within another is a hole
-        flat = np.concatenate([[0], mask.ravel('F'), [2]])
-        starts = np.flatnonzero(flat[1:] != flat[:-1])
-        runs = np.diff(starts, prepend=0).tolist()
-        segmentation = dict(counts=runs, size=list(mask.shape))
+        segmentation = dict(rle, counts=rle['counts'].decode())
     else:
         segmentation = []
         for contour in contours:

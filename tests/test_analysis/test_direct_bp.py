@@ -6,11 +6,8 @@ import torch.utils.checkpoint
 from torch import nn
 
 from mmfishnet.analysis import NETWORKS, examine, measure_gradients
-from mmfishnet.analysis.direct_bp import (
-    find_stages,
-    isolated_table,
-    paths_table,
-)
+from mmfishnet.analysis.direct_bp import find_stages
+from mmfishnet.analysis.direct_bp_tables import isolated_table, paths_table
 from mmfishnet.models import FishNet
 from mmfishnet.wiring import JOINS, STAGES
 

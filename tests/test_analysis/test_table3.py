@@ -144,12 +144,11 @@ def test_table(mask_run, faster_run):
     ]
     assert difference[2:4] == ['-0.9/+0.0/+0.0/-', '+0.0/-0.1/+0.1/+0.0']
     assert missing_configs(runs) == [
-        'configs/mask_rcnn_r50_fpn.py', 'configs/mask_rcnn_x50_32x4d_fpn.py',
-        'configs/faster_rcnn_x50_32x4d_fpn.py',
-        'configs/faster_rcnn_fishnet150_fpn.py'
+        'mask_rcnn_r50_fpn.py', 'mask_rcnn_x50_32x4d_fpn.py',
+        'faster_rcnn_x50_32x4d_fpn.py', 'faster_rcnn_fishnet150_fpn.py'
     ]
     for config in missing_configs([]):
-        assert (ROOT / config).exists()
+        assert (ROOT / 'configs' / config).exists()
     with pytest.raises(ValueError, match='both .*any name.*give one'):
         tabulate([*runs, read_run(mask_run)])
 

@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 import mmfishnet  # noqa: F401
-from mmfishnet.datasets.drawing import draw_scene
+from mmfishnet.datasets.scenes import draw_scene
 from mmfishnet.engine.data_root import set_data_root
 
 pytest.importorskip('mmpretrain')

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 import pytest
 
-from mmfishnet.datasets import CLASSES, draw_classification, draw_coco, drawing
-from mmfishnet.datasets.drawing import draw_scene
+from mmfishnet.datasets import CLASSES, draw_classification, draw_coco, scenes
+from mmfishnet.datasets.scenes import draw_scene
 from mmfishnet.datasets.shapes import encode_mask
 
 ROOT = Path(__file__).parents[2]
@@ -124,7 +124,7 @@ def test_objects_in_front_own_their_pixels():
 def test_least_visible_fraction(monkeypatch, visible):
     """What squares lose to others and to the border stays within the bound;
     squares that would break it are not drawn."""
-    monkeypatch.setattr(drawing, 'MIN_VISIBLE', visible)
+    monkeypatch.setattr(scenes, 'MIN_VISIBLE', visible)
     square = CLASSES.index('square')
     fractions = []
     for index in range(20):
@@ -174,9 +174,10 @@ def test_encode_mask():
         encoded = encode_mask(mask)
         segmentation = encoded['segmentation']
         kinds[type(segmentation)] += 1
-        rle = coco_mask.frPyObjects(segmentation, 30, 50)
+        rle = segmentation
         if isinstance(segmentation, list):
-            rle = coco_mask.merge(rle)
+            rle = coco_mask.merge(
+                coco_mask.frPyObjects(segmentation, 30, 50))
         assert (coco_mask.decode(rle) == mask).all()
         assert encoded['area'] == mask.sum()
     assert kinds[list] > 30 and kinds[dict] > 30
@@ -289,16 +290,15 @@ def test_coco_classes_and_clutter(tmp_path):
 
 def test_perfect_predictions_score_one(coco_dir):
     """COCO's evaluation agrees with the set: AP 1 in all area ranges."""
+    from pycocotools import mask as coco_mask
     from pycocotools.cocoeval import COCOeval
     truth = load_coco(coco_dir)
     found = truth.loadRes([
         dict(
             image_id=a['image_id'],
             category_id=a['category_id'],
-            segmentation={
-                **truth.annToRLE(a), 'counts':
-                truth.annToRLE(a)['counts'].decode()
-            },
+            segmentation=coco_mask.encode(
+                np.asfortranarray(truth.annToMask(a))),
             score=0.9) for a in truth.anns.values()
     ])
     evaluation = COCOeval(truth, found, 'segm')

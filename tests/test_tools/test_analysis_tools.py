@@ -1,6 +1,8 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 import csv
+from pathlib import Path
 
+ROOT = Path(__file__).parents[2]
 PNG = b'\x89PNG\r\n'
 
 
@@ -39,6 +41,20 @@ def test_direct_bp(call_tool, tmp_path):
         'head3, output')
     assert (tmp_path / 'new/fish.svg').read_text().startswith('<?xml')
     assert (tmp_path / 'fish.png').read_bytes().startswith(PNG)
+
+
+def test_images_of_another_kind(call_tool, tmp_path):
+    """A model's images have the channels that it reads."""
+    config = tmp_path / 'grey.py'
+    config.write_text(
+        "_base_ = '%s'\n"
+        'model = dict(data_preprocessor=dict(mean=[127.], std=[58.], '
+        'bgr_to_rgb=False), backbone=dict(depth=99, in_channels=1))' %
+        (ROOT / 'configs/mask_rcnn_fishnet150_fpn.py'))
+    for command in (('complexity', '--device', 'meta'), ('direct_bp', ),
+                    ('plan', '--memory', '--size', '64', '96')):
+        done = call_tool(f'analysis_tools/{command[0]}', config, *command[1:])
+        assert done.returncode == 0, done.stderr
 
 
 def test_wrong_arguments(call_tool):

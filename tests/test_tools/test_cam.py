@@ -14,7 +14,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.utils import get_installed_path
 
 import mmfishnet  # noqa: F401
-from mmfishnet.datasets.drawing import draw_scene
+from mmfishnet.datasets.scenes import draw_scene
 
 pytest.importorskip('mmpretrain')
 pytest.importorskip('pytorch_grad_cam')

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mmfishnet.analysis.direct_bp import examine, isolated_table, paths_table
-from mmfishnet.analysis.drawing import draw_fish
+from mmfishnet.analysis.direct_bp import examine
+from mmfishnet.analysis.direct_bp_tables import isolated_table, paths_table
+from mmfishnet.analysis.fish_picture import draw_fish
 from mmfishnet.analysis.peers import NETWORKS, find_network
 
 

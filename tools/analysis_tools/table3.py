@@ -56,7 +56,8 @@ def main():
     for run in runs:
         console.print(str(run), soft_wrap=True, highlight=False)
     for config in missing_configs(runs):
-        console.print(f'missing: {config}', soft_wrap=True, highlight=False)
+        console.print(
+            f'missing: configs/{config}', soft_wrap=True, highlight=False)
     if args.markdown:
         args.markdown.parent.mkdir(parents=True, exist_ok=True)
         args.markdown.write_text(to_markdown(rows), encoding='utf-8')

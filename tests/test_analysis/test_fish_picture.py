@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from mmfishnet.analysis import draw_fish, examine
-from mmfishnet.analysis.drawing import DIRECT, ICONV, find_direct_edges
+from mmfishnet.analysis.fish_picture import DIRECT, ICONV, find_direct_edges
 from mmfishnet.models import FishNet
 from mmfishnet.wiring import JOINS, STAGES
 

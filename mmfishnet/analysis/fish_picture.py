@@ -121,6 +121,7 @@ def draw_fish(fish: FishNet,
     Raises:
         ValueError: If the backbone is no FishNet.
     """
+    # Here: the tools that draw nothing start faster.
     import matplotlib
     from matplotlib.figure import Figure
 

@@ -7,7 +7,9 @@ so ``type='mmfishnet.FishNet'`` works in any OpenMMLab config without
 registered in MMEngine's root as well, see :func:`register`.
 """
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import LOG_PROCESSORS as MMENGINE_LOG_PROCESSORS
 from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import VISUALIZERS as MMENGINE_VISUALIZERS
 from mmengine.registry import Registry
 
 MODELS = Registry(
@@ -20,6 +22,16 @@ HOOKS = Registry(
     parent=MMENGINE_HOOKS,
     scope='mmfishnet',
     locations=['mmfishnet.engine'])
+LOG_PROCESSORS = Registry(
+    'log processor',
+    parent=MMENGINE_LOG_PROCESSORS,
+    scope='mmfishnet',
+    locations=['mmfishnet.engine'])
+VISUALIZERS = Registry(
+    'visualizer',
+    parent=MMENGINE_VISUALIZERS,
+    scope='mmfishnet',
+    locations=['mmfishnet.visualization.visualizer'])
 
 
 def register(registry: Registry):

@@ -1,0 +1,228 @@
+import csv
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import set_random_seed
+from pycocotools.coco import COCO
+
+from mmfishnet.apis import Predictor, predict
+from mmfishnet.datasets.shapes import draw_coco
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def save(config, path, classes, **changes):
+    """A checkpoint as training writes it, of a model that learned nothing."""
+    from mmengine.registry import MODELS, init_default_scope
+    cfg = Config.fromfile(ROOT / 'configs' / config)
+    cfg.merge_from_dict(changes)
+    init_default_scope(cfg.default_scope)
+    set_random_seed(0)
+    model = MODELS.build(cfg.model)
+    torch.save(
+        dict(
+            meta=dict(cfg=cfg.pretty_text, dataset_meta=dict(classes=classes)),
+            state_dict=model.state_dict()), path)
+    return path
+
+
+SHAPES = ('ring', 'square', 'triangle', 'star', 'cross', 'heart')
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """Pictures in two folders, two of them of one name, and a broken one."""
+    folder = tmp_path_factory.mktemp('pictures')
+    draw_coco(folder / 'drawn', train=1, val=3, classes=SHAPES, size=96)
+    val = folder / 'drawn/val2017'
+    (folder / 'a').mkdir()
+    (folder / 'b').mkdir()
+    names = sorted(val.iterdir())
+    names[0].rename(folder / 'a/one.jpg')
+    names[1].rename(folder / 'b/one.jpg')
+    names[2].rename(folder / 'two.jpg')
+    (folder / 'b/empty.png').write_bytes(b'')
+    return folder
+
+
+@pytest.fixture(scope='module')
+def detector(tmp_path_factory):
+    path = tmp_path_factory.mktemp('detector') / 'epoch_1.pth'
+    # All that it finds counts: what it has not learned has low scores.
+    return save(
+        'shapes/mask_rcnn_fishnet_shapes.py',
+        str(path),
+        SHAPES,
+        **{
+            'model.backbone.init_cfg': None,
+            'model.test_cfg.rcnn.score_thr': 0.0,
+            'model.test_cfg.rcnn.max_per_img': 7
+        })
+
+
+def table(path):
+    with open(path, newline='') as file:
+        return list(csv.DictReader(file))
+
+
+def test_files(detector, folder, tmp_path, capsys):
+    pictures = [folder / 'a', folder / 'b', folder / 'two.jpg']
+    rows = predict(
+        pictures,
+        detector,
+        tmp_path,
+        device='cpu',
+        batch_size=2,
+        score_thr=0.0,
+        progress=False)
+    assert 'skipped b/empty.png: is empty' in capsys.readouterr().out
+    assert {row['picture']
+            for row in rows} == {'a/one.jpg', 'b/one.jpg', 'two.jpg'}
+    assert sum(row['count'] for row in rows) == 3 * 7
+    drawn = sorted(
+        str(path.relative_to(tmp_path / 'pictures'))
+        for path in (tmp_path / 'pictures').rglob('*.jpg'))
+    assert drawn == ['a/one.jpg', 'b/one.jpg', 'two.jpg']
+
+    # What others read: pycocotools, and MMDetection's own way to predict.
+    from mmdet.apis import inference_detector, init_detector
+    coco = COCO(str(tmp_path / 'images.json'))
+    results = coco.loadRes(str(tmp_path / 'predictions.json'))
+    ids = {image['file_name']: i for i, image in coco.imgs.items()}
+    cfg = Config.fromstring(torch.load(detector)['meta']['cfg'], '.py')
+    model = init_detector(cfg, detector, device='cpu')
+    objects = table(tmp_path / 'objects.csv')
+    for name in drawn:
+        theirs = inference_detector(model, str(folder / name)).pred_instances
+        ours = sorted(
+            results.loadAnns(results.getAnnIds(ids[name])),
+            key=lambda ann: -ann['score'])
+        np.testing.assert_allclose([ann['score'] for ann in ours],
+                                   theirs.scores, atol=1e-5)
+        boxes = np.array([ann['bbox'] for ann in ours])
+        boxes[:, 2:] += boxes[:, :2]
+        np.testing.assert_allclose(boxes, theirs.bboxes, atol=1e-2)
+        masks = [results.annToMask(ann) for ann in ours]
+        assert (np.array(masks) == theirs.masks.numpy()).mean() > 0.999
+        listed = [o for o in objects if o['picture'] == name]
+        assert [int(o['area']) for o in listed] == [m.sum() for m in masks]
+        assert [SHAPES.index(o['class'])
+                for o in listed] == theirs.labels.tolist()
+    assert table(tmp_path / 'counts.csv') == [{
+        key: str(value)
+        for key, value in row.items()
+    } for row in rows]
+
+
+def test_threshold_and_ids_of_a_coco_file(detector, folder, tmp_path):
+    ann_file = tmp_path / 'truth.json'
+    ann_file.write_text(
+        json.dumps(
+            dict(
+                images=[dict(id=77, file_name='two.jpg')],
+                categories=[
+                    dict(id=10 + i, name=name)
+                    for i, name in enumerate(reversed(SHAPES))
+                ],
+                annotations=[])))
+    model = Predictor(detector, device='cpu')
+    prediction, = model(folder / 'two.jpg')
+    scores = prediction.instances.scores
+    rows = predict(
+        folder / 'two.jpg',
+        detector,
+        tmp_path / 'out',
+        score_thr=float(scores[2]),
+        ann_file=ann_file,
+        device='cpu',
+        pictures=False,
+        progress=False)
+    assert sum(row['count'] for row in rows) == 3
+    assert not (tmp_path / 'out/pictures').exists()
+    results = json.loads((tmp_path / 'out/predictions.json').read_text())
+    assert {entry['image_id'] for entry in results} == {77}
+    assert [entry['category_id'] for entry in results
+            ] == [15 - label for label in prediction.instances.labels]
+
+    ann_file.write_text(
+        json.dumps(
+            dict(images=[], categories=[dict(id=1, name='ring')])))
+    with pytest.raises(ValueError, match='no category named square'):
+        predict(
+            folder / 'two.jpg',
+            detector,
+            tmp_path / 'out',
+            ann_file=ann_file,
+            device='cpu')
+
+
+def test_video(detector, tmp_path):
+    path = tmp_path / 'clip.avi'
+    video = cv2.VideoWriter(
+        str(path), cv2.VideoWriter_fourcc(*'MJPG'), 10, (128, 96))
+    for i in range(3):
+        video.write(np.full((96, 128, 3), 60 * i, np.uint8))
+    video.release()
+    rows = predict(
+        path, detector, tmp_path / 'out', score_thr=0, device='cpu')
+    assert {row['picture'] for row in rows
+            } == {f'clip.avi#{i:06d}' for i in range(3)}
+    drawn = cv2.VideoCapture(str(tmp_path / 'out/pictures/clip.mp4'))
+    frames = 0
+    while drawn.read()[0]:
+        frames += 1
+    assert frames == 3
+
+
+def test_classifier(tmp_path, folder, call_tool):
+    classes = [f'class_{i}' for i in range(12)]
+    path = save('classification/fishnet_shapes.py',
+                str(tmp_path / 'epoch_1.pth'), classes)
+    result = call_tool('predict', folder / 'a', folder / 'two.jpg',
+                       '--checkpoint', path, '--out-dir', tmp_path / 'out',
+                       '--device', 'cpu', '--batch-size', 2)
+    assert result.returncode == 0, result.stderr
+    assert '2 pictures' in result.stdout
+    rows = table(tmp_path / 'out/predictions.csv')
+    assert [row['picture'] for row in rows] == ['a/one.jpg', 'two.jpg']
+    results = json.loads((tmp_path / 'out/predictions.json').read_text())
+    from mmpretrain.apis import get_model
+    cfg = Config.fromstring(torch.load(path)['meta']['cfg'], '.py')
+    model = get_model(cfg, pretrained=path, device='cpu')
+    for row, entry in zip(rows, results):
+        image = cv2.imread(str(folder / row['picture']))
+        batch = model.data_preprocessor(
+            dict(inputs=[torch.from_numpy(image).permute(2, 0, 1)]))
+        with torch.no_grad():
+            scores = model(batch['inputs'], mode='tensor').softmax(-1)[0]
+        np.testing.assert_allclose(entry['scores'], scores, atol=1e-5)
+        assert row['class'] == classes[int(scores.argmax())]
+
+
+def test_refusals(detector, folder, tmp_path, call_tool):
+    out = ('--out-dir', tmp_path / 'out', '--device', 'cpu')
+    result = call_tool('predict', tmp_path / 'nowhere', '--checkpoint',
+                       detector, *out)
+    assert result.returncode == 1
+    assert 'there is no file or folder' in result.stderr
+
+    (tmp_path / 'empty').mkdir()
+    result = call_tool('predict', tmp_path / 'empty', '--checkpoint', detector,
+                       *out)
+    assert 'no picture or video in the folder' in result.stderr
+
+    result = call_tool('predict', folder / 'b/empty.png', '--checkpoint',
+                       detector, *out)
+    assert result.returncode == 1
+    assert 'none of the pictures could be read' in result.stderr
+
+    bare = tmp_path / 'bare.pth'
+    torch.save(dict(state_dict={}), bare)
+    result = call_tool('predict', folder / 'two.jpg', '--checkpoint', bare,
+                       *out)
+    assert 'carries no config' in result.stderr

@@ -1,0 +1,119 @@
+import cv2
+import numpy as np
+import pytest
+from mmengine.structures import InstanceData
+
+from mmfishnet.visualization import beside, draw_instances, draw_scores
+from mmfishnet.visualization.instances import _place_labels, instance_colors
+
+
+def discs(centers, radius, size=128):
+    """Discs as masks with their boxes."""
+    masks = []
+    for x, y in centers:
+        mask = np.zeros((size, size), np.uint8)
+        masks.append(cv2.circle(mask, (x, y), radius, 1, -1).astype(bool))
+    boxes = [(x - radius, y - radius, x + radius + 1, y + radius + 1)
+             for x, y in centers]
+    return InstanceData(
+        masks=np.array(masks),
+        bboxes=np.array(boxes, float),
+        labels=np.zeros(len(centers), int),
+        scores=np.full(len(centers), 0.5))
+
+
+def grey(size=128):
+    return np.full((size, size, 3), 120, np.uint8)
+
+
+def test_small_objects_stay_visible():
+    """Not one pixel inside a small object is painted over, labels and all."""
+    objects = discs([(20, 20), (40, 64), (100, 90)], 2)
+    drawn = draw_instances(grey(), objects, ['dot'], legend=False)
+    scale = len(drawn) // 128
+    for mask in objects.masks:
+        inside = cv2.erode(mask.astype(np.uint8), np.ones((3, 3)))
+        inside = np.kron(inside, np.ones((scale, scale))).astype(bool)
+        assert (drawn[inside] == 120).all()
+        # The outline is there: the object can be told from the picture.
+        ring = np.kron(
+            cv2.dilate(mask.astype(np.uint8), np.ones((5, 5))) - mask,
+            np.ones((scale, scale))).astype(bool)
+        assert (drawn[ring] != 120).any()
+
+
+def test_large_objects_are_tinted_and_small_ones_lie_on_them():
+    objects = InstanceData.cat([discs([(64, 64)], 3), discs([(64, 64)], 50)])
+    drawn = draw_instances(grey(), objects, ['disc'], legend=False)
+    scale = len(drawn) // 128
+    assert not np.array_equal(drawn[64 * scale, 30 * scale], [120] * 3)
+    outline = (drawn == instance_colors([0, 0])[0]).all(-1)
+    assert outline[56 * scale:72 * scale, 56 * scale:72 * scale].any()
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_labels_cover_neither_each_other_nor_small_objects(seed):
+    rng = np.random.default_rng(seed)
+    corners = rng.uniform(0, 700, (18, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(8, 200, (18, 2))],
+                           1)
+    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    places = _place_labels(['nucleus 98%'] * 18, boxes, np.argsort(-areas),
+                           (768, 768), 14)
+    places = [place for place in places if place is not None]
+    assert len(places) >= 12
+    canvas = np.zeros((768, 768), int)
+    for x1, y1, x2, y2 in places:
+        assert 0 <= x1 < x2 <= 768 and 0 <= y1 < y2 <= 768
+        canvas[int(y1) + 1:int(y2) - 1, int(x1) + 1:int(x2) - 1] += 1
+    assert canvas.max() == 1
+    for x1, y1, x2, y2 in boxes[(boxes[:, 2:] - boxes[:, :2]).min(1) < 72]:
+        assert canvas[int(y1) + 1:int(y2) - 1,
+                      int(x1) + 1:int(x2) - 1].sum() == 0
+
+
+def test_a_legend_where_there_are_many():
+    centers = [(x, y) for x in range(8, 128, 16) for y in range(8, 128, 16)]
+    drawn = draw_instances(grey(), discs(centers, 1), ['dot'])
+    few = draw_instances(grey(), discs(centers[:4], 1), ['dot'])
+    assert few.shape[0] == few.shape[1] < drawn.shape[0]
+    assert drawn.shape[1] == few.shape[1]
+    # The picture itself holds no label: outlines are its only colours.
+    colors = {tuple(c) for c in instance_colors([0] * len(centers))}
+    picture = drawn[:few.shape[0]].reshape(-1, 3)
+    assert {tuple(c)
+            for c in np.unique(picture, axis=0)} <= {*colors, (120, ) * 3}
+
+
+def test_colours():
+    """One an instance; with many classes, hues of their own."""
+    assert len(np.unique(instance_colors([0] * 30), axis=0)) == 30
+    labels = [0, 1, 2, 0, 1, 2]
+    colors = instance_colors(labels, by_class=True)[:, None]
+    hues = cv2.cvtColor(colors, cv2.COLOR_RGB2HSV)[:, 0, 0].astype(int)
+    for label in range(3):
+        a, b = hues[np.array(labels) == label]
+        assert abs(a - b) <= 2
+    assert min(abs(hues[0] - hues[1]), abs(hues[1] - hues[2])) > 20
+
+
+def test_boxes_alone_and_nothing():
+    boxes = InstanceData(
+        bboxes=np.array([[10., 10, 60, 70]]), labels=np.array([1]))
+    drawn = draw_instances(grey(), boxes, ['a', 'b'], title='truth')
+    assert drawn.shape[0] > drawn.shape[1]
+    nothing = InstanceData(bboxes=np.zeros((0, 4)), labels=np.zeros(0, int))
+    plain = draw_instances(grey(), nothing, ['a'])
+    assert (plain == 120).all()
+    pair = beside(drawn, plain)
+    assert pair.shape == (drawn.shape[0],
+                          drawn.shape[1] + plain.shape[1] + 8, 3)
+
+
+def test_scores():
+    scores = np.array([0.1, 0.7, 0.2])
+    drawn = draw_scores(grey(), scores, ['a', 'b', 'c'])
+    assert (drawn[:drawn.shape[1]] == 120).all()
+    # The bar of the best is as long as its score says.
+    bar = (drawn[drawn.shape[1]:] == (255, 214, 165)).all(-1).any(0)
+    assert bar.mean() == pytest.approx(0.7, abs=0.02)

@@ -38,9 +38,14 @@ def draw_coco(out_dir: str | os.PathLike,
     """Draw an instance segmentation set in the layout of COCO 2017.
 
     It writes ``annotations/instances_{train,val}2017.json``,
-    ``{train,val}2017/*.jpg`` and, last, ``shapes.json``, which holds the
-    parameters. ``CocoDataset`` reads it with
+    ``{train,val}2017/*.jpg``, ``semantic/{train,val}2017/*.png`` and, last,
+    ``shapes.json``, which holds the parameters. ``CocoDataset`` reads it with
     ``metainfo=dict(classes=classes)``.
+
+    The PNG files are semantic maps, uint8 (size, size): 0 is the background,
+    i the i-th of ``classes``, counted from 1. MMSegmentation's
+    ``BaseSegDataset`` reads them with
+    ``metainfo=dict(classes=('background', *classes))``.
 
     Every object in an image is annotated. Its mask is its visible part: masks
     do not overlap. Masks without holes are polygons, which run along the
@@ -121,6 +126,8 @@ def draw_coco(out_dir: str | os.PathLike,
                         category_id=wanted.index(CLASSES[label]) + 1,
                         iscrowd=0,
                         **encode_mask(mask)))
+            _write_image(out_dir / _map_file(split, index),
+                         semantic_map(scene, wanted))
         _write_json(
             out_dir / _annotation_file(split),
             dict(
@@ -229,6 +236,21 @@ def encode_mask(mask: np.ndarray) -> dict:
         bbox=coco_mask.toBbox(rle).tolist())
 
 
+def semantic_map(scene: Scene, classes: Sequence[str]) -> np.ndarray:
+    """The class that each pixel shows.
+
+    Args:
+        scene (Scene): A picture and what is in it.
+        classes (Sequence[str]): The classes in the order of their numbers.
+
+    Returns:
+        np.ndarray: uint8 (H, W): 0 is the background, i the i-th of
+        ``classes``, counted from 1.
+    """
+    numbers = [0, *(classes.index(CLASSES[i]) + 1 for i in scene.labels)]
+    return np.array(numbers, np.uint8)[scene.owner]
+
+
 def _integer(name: str,
              value: int,
              low: int,
@@ -288,6 +310,10 @@ def _image_file(params: dict, split: str, index: int) -> str:
     return f'{split}/{CLASSES[index % len(CLASSES)]}/{index:06d}.png'
 
 
+def _map_file(split: str, index: int) -> str:
+    return f'semantic/{split}2017/{index + 1:012d}.png'
+
+
 def _files(params: dict) -> Iterator[str]:
     """All files of a set, relative to its folder."""
     for split in SPLITS:
@@ -295,6 +321,8 @@ def _files(params: dict) -> Iterator[str]:
             yield _annotation_file(split)
         for index in range(params[split]):
             yield _image_file(params, split, index)
+            if params['task'] == 'coco':
+                yield _map_file(split, index)
 
 
 def _read_params(path: Path) -> dict | None:

@@ -4,6 +4,7 @@ import json
 import os
 import os.path as osp
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -189,7 +190,7 @@ def test_encode_mask():
 
 def test_coco_layout(coco_dir):
     assert sorted(p.name for p in coco_dir.iterdir()) == [
-        'annotations', 'shapes.json', 'train2017', 'val2017'
+        'annotations', 'semantic', 'shapes.json', 'train2017', 'val2017'
     ]
     assert json.loads((coco_dir / 'shapes.json').read_text())['train'] == 60
     for split, number in (('train', 60), ('val', 8)):
@@ -228,6 +229,27 @@ def test_coco_annotations(coco_dir):
     assert set(ranges) == {0, 1, 2} and min(ranges.values()) > 5
     assert set(classes) == set(range(1, len(CLASSES) + 1))
     assert set(per_image.values()) == {1, 2, 3, 4, 5, 6}
+
+
+def test_semantic_maps(coco_dir, tmp_path):
+    """They say the same as the annotations, of which pycocotools reads the
+    masks; the classes are numbered in the order in which they are given."""
+    wanted = ('star', 'arrow', 'ring')
+    draw_coco(tmp_path, train=20, val=1, classes=wanted)
+    for folder, classes in ((coco_dir, CLASSES), (tmp_path, wanted)):
+        coco = load_coco(folder)
+        seen = set()
+        for info in coco.imgs.values():
+            path = folder / 'semantic/train2017' / info['file_name']
+            found = cv2.imread(
+                str(path.with_suffix('.png')), cv2.IMREAD_UNCHANGED)
+            expected = np.zeros((192, 192), np.uint8)
+            for ann in coco.loadAnns(coco.getAnnIds(info['id'])):
+                expected[coco.annToMask(ann) > 0] = ann['category_id']
+            assert found.dtype == np.uint8
+            assert (found == expected).all()
+            seen |= set(np.unique(found))
+        assert seen == set(range(len(classes) + 1))
 
 
 def test_coco_in_mmdet(coco_dir):
@@ -382,8 +404,8 @@ def test_other_seeds_and_numbers(coco_dir, tmp_path):
     draw_coco(tmp_path / 'other', **less, seed=1)
     first, less = contents(coco_dir), contents(tmp_path / 'less')
     other = contents(tmp_path / 'other')
-    images = [name for name in less if name.endswith('.jpg')]
-    assert len({less[name] for name in images}) == 10  # train is not val
+    images = [name for name in less if name.endswith(('.jpg', '.png'))]
+    assert len({less[name] for name in images}) == 20  # train is not val
     for name in images:
         assert less[name] == first[name] != other[name]
 
@@ -398,6 +420,10 @@ def test_finished_set_is_left_alone(tmp_path):
     # A file that went missing is drawn again.
     digests = contents(out)
     (out / 'train2017' / '000000000002.jpg').unlink()
+    assert draw_coco(out, train=3, val=1)
+    assert contents(out) == digests
+    # As is all that a set of an earlier version did not have.
+    shutil.rmtree(out / 'semantic')
     assert draw_coco(out, train=3, val=1)
     assert contents(out) == digests
 

@@ -22,6 +22,7 @@ the text config comes to (:func:`config_variables`).
 """
 from __future__ import annotations
 
+import importlib.util
 import os
 from difflib import get_close_matches
 from pathlib import Path
@@ -33,18 +34,25 @@ CONFIGS = Path(__file__).parent / '.mim' / 'configs'
 
 
 def config_path(name: str) -> str:
-    """Tell where a config of ours lies.
+    """Tell where a config of ours lies, or one of MMSegmentation's.
+
+    MMEngine itself finds 'mmseg::...' only where a distribution of the name
+    mmsegmentation is installed, which the maintained one has not.
 
     Args:
         name (str): Path of the config below ``configs``, for example
-            'classification/fishnet150_8xb32_in1k.py'.
+            'classification/fishnet150_8xb32_in1k.py', or
+            'mmseg::upernet/upernet_r50_4xb4-80k_ade20k-512x512.py'.
 
     Returns:
         str: The file, for ``_base_`` or ``Config.fromfile``.
 
     Raises:
         FileNotFoundError: If there is no such config.
+        ModuleNotFoundError: If MMSegmentation is needed and not installed.
     """
+    if os.fspath(name).startswith('mmseg::'):
+        return _mmseg_config_path(os.fspath(name).partition('::')[2])
     names = [
         path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob('*.py')
     ]
@@ -59,6 +67,20 @@ def config_path(name: str) -> str:
             f'mmfishnet has no config {name!r}. Did you mean one of these? ' +
             ', '.join(near))
     return str(CONFIGS / name)
+
+
+def _mmseg_config_path(name: str) -> str:
+    spec = importlib.util.find_spec('mmseg')
+    if spec is None:
+        raise ModuleNotFoundError(
+            f'this config builds on {name} of MMSegmentation, which is not '
+            'installed. `python tools/setup_env.py` in mmfishnet\'s repository '
+            'installs it, as does `pip install onedl-mmsegmentation`.')
+    path = Path(spec.origin).parent / '.mim' / 'configs' / name
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'MMSegmentation has no config {name!r} (looked for {path}).')
+    return str(path)
 
 
 def config_variables(name: str) -> dict:

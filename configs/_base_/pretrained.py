@@ -8,4 +8,5 @@ pretrained = dict(
     fishnext150='checkpoints/fishnext150_in1k.pth',
     fishnext229='checkpoints/fishnext229_in1k.pth',
     r50='torchvision://resnet50',
+    r50_v1c='open-mmlab://resnet50_v1c',
     x50_32x4d='open-mmlab://resnext50_32x4d')

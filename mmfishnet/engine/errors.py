@@ -11,9 +11,10 @@ def short_errors() -> Iterator[None]:
     """Turn the errors that a user can put right into a message and an exit.
 
     Raises:
-        SystemExit: In place of FileNotFoundError and ValueError.
+        SystemExit: In place of FileNotFoundError, ModuleNotFoundError (of a
+            package that a config builds on) and ValueError.
     """
     try:
         yield
-    except (FileNotFoundError, ValueError) as error:
+    except (FileNotFoundError, ModuleNotFoundError, ValueError) as error:
         raise SystemExit(f'error: {error}') from None

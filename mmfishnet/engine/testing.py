@@ -18,13 +18,14 @@ def enable_visualization(cfg: Config, show: bool, show_dir: str | None,
         show (bool): Whether to open a window.
         show_dir (str, optional): Where to save the pictures. As in the
             scopes' own tools, MMDetection takes a relative path from the
-            run's folder in the work directory and MMPretrain from the current
+            run's folder in the work directory, MMPretrain and MMSegmentation
+            (which puts a folder vis_data/vis_image there) from the current
             one.
         wait_time (float): Seconds that each window stays.
 
     Raises:
         ValueError: If the config has no visualization hook or is of another
-            scope than mmdet and mmpretrain.
+            scope than mmdet, mmpretrain and mmseg.
     """
     hook = cfg.get('default_hooks', {}).get('visualization')
     if hook is None:
@@ -36,10 +37,14 @@ def enable_visualization(cfg: Config, show: bool, show_dir: str | None,
     elif cfg.get('default_scope') == 'mmpretrain':
         hook.update(enable=True, out_dir=show_dir)
         hook.setdefault('interval', 1)
+    elif cfg.get('default_scope') == 'mmseg':
+        hook.update(draw=True)
+        if show_dir:
+            cfg.visualizer.save_dir = show_dir
     else:
         raise ValueError('--show and --show-dir work with configs of '
-                         'MMDetection and MMPretrain, not of default_scope='
-                         f'{cfg.get("default_scope")!r}.')
+                         'MMDetection, MMPretrain and MMSegmentation, not of '
+                         f'default_scope={cfg.get("default_scope")!r}.')
 
 
 def enable_tta(cfg: Config) -> str | None:
@@ -65,6 +70,8 @@ def enable_tta(cfg: Config) -> str | None:
                     nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
         elif cfg.get('default_scope') == 'mmpretrain':
             cfg.tta_model = dict(type='AverageClsScoreTTA')
+        elif cfg.get('default_scope') == 'mmseg':
+            cfg.tta_model = dict(type='SegTTAModel')
         else:
             raise ValueError('--tta: the config has no tta_model, and there '
                              'is no default for default_scope='

@@ -1,0 +1,110 @@
+# Pixels on the embedded data set: Semantic FPN with the small FishNet that
+# fishnet_tiny_shapes.py pretrains, in minutes on two CPU cores.
+# `make demo ARGS=--levels` draws the data sets and runs both.
+_base_ = [
+    __import__('mmfishnet').config_path('mmseg::_base_/models/fpn_r50.py'),
+    __import__('mmfishnet').config_path('mmseg::_base_/default_runtime.py'),
+    '../_base_/backbones/tiny.py'
+]
+
+classes = ('background', 'ring', 'square', 'triangle', 'star', 'cross',
+           'heart')
+palette = [[40, 40, 40], [230, 75, 53], [77, 187, 213], [0, 160, 135],
+           [243, 190, 60], [132, 110, 190], [240, 120, 170]]
+data_root = 'data/shapes/'
+size = (128, 128)
+width = 64
+norm_cfg = dict(type='BN', requires_grad=True)
+
+model = dict(
+    pretrained=None,
+    data_preprocessor=dict(size=size),
+    backbone=dict(
+        _delete_=True,
+        **_base_.tiny_fishnet,
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='work_dirs/fishnet_tiny_shapes/epoch_10.pth')),
+    neck=dict(
+        in_channels=_base_.tiny_fishnet_channels,
+        out_channels=width,
+        norm_cfg=norm_cfg),
+    decode_head=dict(
+        in_channels=[width] * 4,
+        channels=width,
+        num_classes=len(classes),
+        norm_cfg=norm_cfg,
+        loss_decode=dict(avg_non_ignore=True)))
+
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='Resize', scale=size, keep_ratio=True),
+    dict(
+        type='RandomFlip',
+        prob=[0.25, 0.25, 0.25],
+        direction=['horizontal', 'vertical', 'diagonal']),
+    dict(type='PackSegInputs')
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=size, keep_ratio=True),
+    # After Resize: what is scored is the map of the image as it was.
+    dict(type='LoadAnnotations'),
+    dict(type='PackSegInputs')
+]
+dataset = dict(
+    type='BaseSegDataset',
+    data_root=data_root,
+    metainfo=dict(classes=classes, palette=palette))
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=0,
+    persistent_workers=False,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(
+        data_prefix=dict(
+            img_path='train2017', seg_map_path='semantic/train2017'),
+        pipeline=train_pipeline,
+        **dataset))
+val_dataloader = dict(
+    batch_size=1,
+    num_workers=0,
+    persistent_workers=False,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        data_prefix=dict(img_path='val2017', seg_map_path='semantic/val2017'),
+        pipeline=test_pipeline,
+        **dataset))
+test_dataloader = val_dataloader
+val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+test_evaluator = val_evaluator
+
+max_epochs = 8
+train_cfg = dict(
+    type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=4)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=3e-3, weight_decay=0.05, foreach=True),
+    clip_grad=dict(max_norm=5.0))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=50),
+    dict(
+        type='CosineAnnealingLR',
+        T_max=max_epochs,
+        eta_min_ratio=0.01,
+        by_epoch=True,
+        convert_to_iter_based=True)
+]
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=10),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    visualization=dict(type='SegVisualizationHook'))
+log_processor = dict(by_epoch=True)
+auto_scale_lr = dict(enable=False, base_batch_size=16)
+randomness = dict(seed=0)

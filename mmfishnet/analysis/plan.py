@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os.path as osp
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch import Tensor, nn
 
 from ..checkpoints.pretrained import drop_pretrained
+from ..models.blocks import Stage
 from .complexity import image_channels, measure_kept_bytes
 from .schedule import TRAIN_IMAGES, published_images
 
@@ -266,19 +268,27 @@ def _features(model: nn.Module) -> nn.Module:
     return nn.Sequential(model.backbone, model.neck)
 
 
-def _measure_largest_block(backbone: nn.Module, image: Tensor) -> int:
-    """What autograd keeps of the largest block that ``with_cp`` recomputes,
+def _recomputed_parts(backbone: nn.Module) -> Iterator[nn.Module]:
+    """The modules that ``with_cp`` recomputes, each in one piece."""
+    for module in backbone.modules():
+        if isinstance(module, Stage):
+            yield from filter(None, (module.refine, module.transfer))
+        elif hasattr(module, 'with_cp') and module is not backbone:
+            yield module
+
+
+def _measure_largest_part(backbone: nn.Module, image: Tensor) -> int:
+    """What autograd keeps of the largest part that ``with_cp`` recomputes,
     beyond its input."""
     inputs = {}
-    for block in backbone.modules():
-        if hasattr(block, 'with_cp') and block is not backbone:
-            block.register_forward_pre_hook(
-                lambda block, args: inputs.setdefault(block, args[0]))
+    for part in _recomputed_parts(backbone):
+        part.register_forward_pre_hook(
+            lambda part, args: inputs.setdefault(part, args[0]))
     with torch.no_grad():
         backbone(image)
     return max(
-        measure_kept_bytes(block, x.requires_grad_()) -
-        x.untyped_storage().nbytes() for block, x in inputs.items())
+        measure_kept_bytes(part, x.requires_grad_()) -
+        x.untyped_storage().nbytes() for part, x in inputs.items())
 
 
 def measure_memory(cfg: Config,
@@ -320,7 +330,7 @@ def measure_memory(cfg: Config,
         for module in model.backbone.modules():
             if hasattr(module, 'with_cp'):
                 module.with_cp = False
-        recomputed = _measure_largest_block(model.backbone, image)
+        recomputed = _measure_largest_part(model.backbone, image)
     return Memory(
         backbone=backbone,
         neck=both - backbone,

@@ -1,10 +1,14 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
-"""The parts of Figure 3: residual unit, channel reduction, bridge, stages.
+"""The parts of Figure 3: residual unit M, channel reduction r, transfer T,
+UR-block and DR-block, and the bridge between tail and body.
 
 Modules are registered in the order in which they run: MMCV's
 ``fuse_conv_bn`` folds a norm into the convolution registered before it.
 """
 from __future__ import annotations
+
+from functools import reduce
+from operator import add
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +16,8 @@ import torch.utils.checkpoint as cp
 from mmcv.cnn import build_conv_layer, build_norm_layer
 from mmengine.model import BaseModule, Sequential, constant_init
 from torch import Tensor, nn
+
+from .lean import layout_of, norm_relu
 
 # How all of our modules start unless their ``init_cfg`` says otherwise.
 INIT_CFG = [
@@ -37,18 +43,40 @@ def build_norm(norm_cfg: dict, channels: int) -> nn.Module:
 
     Returns:
         nn.Module: The norm layer.
+
+    Raises:
+        ValueError: If ``num_groups`` of GN is missing.
     """
     if norm_cfg['type'] == 'GN':
+        if 'num_groups' not in norm_cfg:
+            raise ValueError(
+                f'norm_cfg={norm_cfg!r} lacks num_groups, a positive number '
+                "such as 32: norm_cfg=dict(type='GN', num_groups=32).")
         most = min(norm_cfg['num_groups'], channels // MIN_GN_GROUP)
         groups = next((g for g in range(most, 0, -1) if channels % g == 0), 1)
         norm_cfg = dict(norm_cfg, num_groups=groups)
     return build_norm_layer(norm_cfg, channels)[1]
 
 
+class Layers(Sequential):
+    """Layers in a row; a norm goes with the ReLU behind it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute one after the other."""
+        layers = list(self)
+        while layers:
+            layer = layers.pop(0)
+            if layers and isinstance(layers[0], nn.ReLU):
+                x = norm_relu(layer, layers.pop(0), x)
+            else:
+                x = layer(x)
+        return x
+
+
 def pre_act_conv(in_channels: int,
                  out_channels: int,
                  norm_cfg: dict,
-                 stride: int = 1) -> Sequential:
+                 stride: int = 1) -> Layers:
     """Norm, ReLU and an isolated 1x1 convolution (section 2).
 
     Args:
@@ -58,9 +86,9 @@ def pre_act_conv(in_channels: int,
         stride (int): Stride of the convolution. Defaults to 1.
 
     Returns:
-        Sequential: The three layers.
+        Layers: The three layers.
     """
-    return Sequential(
+    return Layers(
         build_norm(norm_cfg, in_channels), nn.ReLU(inplace=True),
         nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False))
 
@@ -80,9 +108,14 @@ class ChannelReduction(nn.Module):
         self.k = k
 
     def forward(self, x: Tensor) -> Tensor:
-        """Reduce (N, C, H, W) to (N, C / k, H, W)."""
-        n, c, h, w = x.shape
-        return x.view(n, c // self.k, self.k, h, w).sum(2)
+        """Reduce (N, C, H, W) to (N, C / k, H, W), in the layout of x."""
+        # A sum over a dimension of (N, C / k, k, H, W) would return, and its
+        # gradient have, the layout of those who keep channels first.
+        if isinstance(x, Tensor) and layout_of(x) == torch.channels_last:
+            parts = x.permute(0, 2, 3, 1).unflatten(3, (-1, self.k)).unbind(4)
+            return reduce(add, parts).permute(0, 3, 1, 2)
+        parts = x.unflatten(1, (-1, self.k)).unbind(2)
+        return reduce(add, (parts[i] for i in range(self.k)))
 
     def extra_repr(self) -> str:
         return f'k={self.k}'
@@ -108,8 +141,6 @@ class Bottleneck(BaseModule):
             Defaults to ``dict(type='BN')``.
         conv_cfg (dict, optional): Config of the 3x3 convolution, such as
             ``dict(type='DCNv2')``. Defaults to None, a plain one.
-        with_cp (bool): Whether to recompute the block in the backward pass
-            instead of storing its inside. Defaults to False.
     """
 
     def __init__(self,
@@ -121,8 +152,7 @@ class Bottleneck(BaseModule):
                  dilation: int = 1,
                  shortcut: nn.Module | None = None,
                  norm_cfg: dict = dict(type='BN'),
-                 conv_cfg: dict | None = None,
-                 with_cp: bool = False) -> None:
+                 conv_cfg: dict | None = None) -> None:
         super().__init__()
         mid = out_channels // expansion
         groups = mid // group_width if group_width else 1
@@ -143,7 +173,7 @@ class Bottleneck(BaseModule):
         self.conv3 = nn.Conv2d(mid, out_channels, 1, bias=False)
         self.relu = nn.ReLU(inplace=True)
         self.shortcut = shortcut or nn.Identity()
-        self.with_cp = with_cp
+        self.deformable = conv_cfg is not None
 
     def init_weights(self) -> None:
         """Let a deformable convolution start as a plain one."""
@@ -151,68 +181,29 @@ class Bottleneck(BaseModule):
         if hasattr(self.conv2, 'conv_offset'):
             constant_init(self.conv2.conv_offset, 0)
 
+    def _apply(self, fn, *args, **kwargs) -> Bottleneck:
+        super()._apply(fn, *args, **kwargs)
+        if self.deformable:
+            # MMCV's operators take every tensor for a contiguous one, so
+            # their weights do not follow a model into channels-last.
+            for param in self.conv2.parameters():
+                param.data = param.data.contiguous()
+        return self
+
     def message(self, x: Tensor) -> Tensor:
         """M(x): (N, C_in, H, W) to (N, C_out, H / stride, W / stride)."""
-        x = self.conv1(self.relu(self.norm1(x)))
-        x = self.conv2(self.relu(self.norm2(x)))
-        return self.conv3(self.relu(self.norm3(x)))
-
-    def _forward(self, x: Tensor) -> Tensor:
-        return self.shortcut(x) + self.message(x)
+        x = self.conv1(norm_relu(self.norm1, self.relu, x))
+        x = norm_relu(self.norm2, self.relu, x)
+        if self.deformable:
+            layout = layout_of(x)
+            x = self.conv2(x.contiguous()).contiguous(memory_format=layout)
+        else:
+            x = self.conv2(x)
+        return self.conv3(norm_relu(self.norm3, self.relu, x))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) to (N, C_out, H / stride, W / stride)."""
-        if self.with_cp and x.requires_grad:
-            return cp.checkpoint(self._forward, x, use_reentrant=False)
-        return self._forward(x)
-
-
-class Stage(BaseModule):
-    """A stage of the fish: refine, resample, join by concatenation.
-
-    Args:
-        refine (nn.Module): What refines the input at its own resolution:
-            residual blocks, or the bridge.
-        down (nn.Module, optional): Down-sampling; None to up-sample to the
-            size of the feature that is joined, or (in a stage that joins
-            nothing) to keep the size. Defaults to None.
-        transfer (nn.Module, optional): Residual blocks T through which the
-            joined feature passes (eq. 4); None where nothing is joined.
-            Defaults to None.
-    """
-
-    def __init__(self,
-                 refine: nn.Module,
-                 down: nn.Module | None = None,
-                 transfer: nn.Module | None = None) -> None:
-        super().__init__()
-        self.refine = refine
-        self.down = down
-        self.transfer = transfer
-
-    def join(self, refined: Tensor, joined: Tensor | None = None) -> Tensor:
-        """Resample and concatenate: down(x) or up(x), then T(joined).
-
-        Up-sampling goes to the size of what is joined and not by a factor of
-        two, which is the same unless H or W is no multiple of 32.
-
-        Args:
-            refined (Tensor): What ``refine`` returned, (N, C, H, W).
-            joined (Tensor, optional): The output of another stage, at the
-                output resolution of this one. Defaults to None.
-
-        Returns:
-            Tensor: The output of the stage.
-        """
-        if self.down is not None:
-            x = self.down(refined)
-        elif joined is not None:
-            x = F.interpolate(refined, size=joined.shape[-2:], mode='nearest')
-        else:
-            x = refined
-        if self.transfer is None:
-            return x
-        return torch.cat([x, self.transfer(joined)], dim=1)
+        return self.shortcut(x) + self.message(x)
 
 
 class Bridge(BaseModule):
@@ -233,11 +224,11 @@ class Bridge(BaseModule):
         super().__init__()
         squeezed, expanded = channels // 2, channels * 2
         hidden = channels // 16
-        self.squeeze = Sequential(
+        self.squeeze = Layers(
             *pre_act_conv(channels, squeezed, norm_cfg),
             build_norm(norm_cfg, squeezed), nn.ReLU(inplace=True))
         self.expand = nn.Conv2d(squeezed, expanded, 1)
-        self.gate = Sequential(
+        self.gate = Layers(
             build_norm(norm_cfg, expanded), nn.ReLU(inplace=True),
             nn.AdaptiveAvgPool2d(1), nn.Conv2d(expanded, hidden, 1),
             nn.ReLU(inplace=True), nn.Conv2d(hidden, channels, 1),
@@ -249,3 +240,103 @@ class Bridge(BaseModule):
         x = self.expand(self.squeeze(x))
         gate = self.gate(x)
         return self.blocks(x) * gate + gate
+
+
+def recompute(module: nn.Module, x: Tensor, with_cp: bool) -> Tensor:
+    """Apply a module; with ``with_cp``, keep its input alone.
+
+    Args:
+        module (nn.Module): One without randomness. The running statistics of
+            live batch norms in it are updated in both passes.
+        x (Tensor): Its input.
+        with_cp (bool): Whether to compute it once more in the backward pass
+            instead of keeping what is inside.
+
+    Returns:
+        Tensor: Its output.
+    """
+    if with_cp and torch.is_grad_enabled():
+        return cp.checkpoint(
+            module, x, use_reentrant=False, preserve_rng_state=False)
+    return module(x)
+
+
+class Stage(BaseModule):
+    """A stage of the fish: refine, resample, concatenate.
+
+    The paper's blocks begin with the concatenation (eq. 7); here, as in the
+    authors' code, it ends the stage before, so that the output of a stage is
+    all that the next one reads.
+
+    Args:
+        refine (nn.Module): What refines the input at its own resolution:
+            residual blocks, or the bridge.
+        down (nn.Module, optional): Down-sampling. Defaults to None.
+        transfer (nn.Module, optional): Residual blocks T through which the
+            joined feature passes (eq. 4); None where nothing is joined.
+            Defaults to None.
+        with_cp (bool): Whether to recompute ``refine`` and ``transfer`` in
+            the backward pass instead of keeping their inside. Defaults to
+            False.
+    """
+
+    def __init__(self,
+                 refine: nn.Module,
+                 down: nn.Module | None = None,
+                 transfer: nn.Module | None = None,
+                 with_cp: bool = False) -> None:
+        super().__init__()
+        self.refine = refine
+        self.down = down
+        self.transfer = transfer
+        self.with_cp = with_cp
+
+    def resample(self, refined: Tensor, joined: Tensor | None) -> Tensor:
+        """Bring what was refined to the resolution of the output."""
+        if self.down is None:
+            return refined
+        # Of a pooling there is nothing to recompute.
+        strided = isinstance(self.down, Bottleneck)
+        return recompute(self.down, refined, self.with_cp and strided)
+
+    def forward(self,
+                x: Tensor,
+                joined: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Compute the refined feature and the output.
+
+        Args:
+            x (Tensor): What the stage reads, (N, C_in, H, W).
+            joined (Tensor, optional): What it joins, at the resolution of its
+                output. Defaults to None.
+
+        Returns:
+            tuple[Tensor, Tensor]: The refined feature (N, C, H, W), and the
+            output: that, resampled, and the transferred ``joined``.
+        """
+        refined = recompute(self.refine, x, self.with_cp)
+        output = self.resample(refined, joined)
+        if self.transfer is not None:
+            transferred = recompute(self.transfer, joined, self.with_cp)
+            output = torch.cat([output, transferred], dim=1)
+        return refined, output
+
+
+class DRBlock(Stage):
+    """Down-sampling and refinement block of the head (Figure 3c, eq. 9).
+
+    Refines by residual blocks, M(x) + x, down-samples, and concatenates the
+    transferred feature of the body.
+    """
+
+
+class URBlock(Stage):
+    """Up-sampling and refinement block of the body (Figure 3b, eq. 5 to 8).
+
+    Refines by M(x) + r(x), with the channel reduction r in its first residual
+    block, up-samples, and concatenates the transferred feature of the tail.
+    """
+
+    def resample(self, refined: Tensor, joined: Tensor | None) -> Tensor:
+        """Up-sample to the size of what is joined: twice its own, unless H or
+        W of the image is no multiple of 32."""
+        return F.interpolate(refined, size=joined.shape[-2:], mode='nearest')

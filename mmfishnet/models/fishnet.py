@@ -6,7 +6,6 @@ from functools import partial
 
 from mmengine.model import Sequential
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock
 
 from ..archs import FISHNET
 from ..registry import MODELS, register
@@ -16,15 +15,19 @@ from .blocks import (
     Bottleneck,
     Bridge,
     ChannelReduction,
+    DRBlock,
+    Layers,
     Stage,
+    URBlock,
     build_norm,
     pre_act_conv,
 )
+from .lean import MaxPool2x2
 
 # Down-sampling of tail and head (Table 2). All of them give ceil(H / 2), as
 # the strided convolutions of other backbones do.
 POOLINGS = dict(
-    max2=partial(nn.MaxPool2d, 2, stride=2, ceil_mode=True),
+    max2=MaxPool2x2,
     max3=partial(nn.MaxPool2d, 3, stride=2, padding=1),
     avg2=partial(nn.AvgPool2d, 2, stride=2, ceil_mode=True))
 DOWN_SAMPLES = (*POOLINGS, 'conv')
@@ -75,8 +78,9 @@ class FishNet(Backbone):
             Defaults to ``dict(type='BN', requires_grad=True)``.
         norm_eval (bool): Whether batch norm layers stay in evaluation mode,
             that is, keep their statistics. Defaults to False.
-        with_cp (bool): Whether to recompute residual blocks in the backward
-            pass to save memory. Defaults to False.
+        with_cp (bool): Whether to recompute each stage's blocks, and those of
+            its transfer, in the backward pass to save memory. Defaults to
+            False.
         stem (str): What comes before the tail, from the image to stride 4:
             three 3x3 convolutions ('conv3x3', the released models), a 7x7
             one ('conv7x7') or two residual blocks ('residual', section 4.3),
@@ -84,11 +88,14 @@ class FishNet(Backbone):
         down_sample (str): Down-sampling of tail and head (Table 2): 'max2'
             and 'max3' are 2x2 and 3x3 max-pooling, 'avg2' is 2x2 average
             pooling, 'conv' gives the last residual block of each stage of
-            tail and head a stride of 2. Defaults to 'max2'.
+            tail and head a stride of 2; a head stage of one block gets
+            another for that. Defaults to 'max2'.
         dilated_parts (Sequence[str]): Which of 'body' and 'head' use
             dilated convolutions (section 4.3). Defaults to ('body', ).
         dcn (dict, optional): Config of deformable convolutions, such as
-            ``dict(type='DCNv2', deform_groups=1)``. Defaults to None.
+            ``dict(type='DCNv2', deform_groups=1)``; with
+            ``fallback_on_stride=True`` strided ones stay plain. Defaults to
+            None.
         stage_with_dcn (Sequence[str]): Stages, such as 'head3', in whose
             blocks, those of the transfer included, the 3x3 convolutions are
             deformable. Defaults to ().
@@ -173,14 +180,12 @@ class FishNet(Backbone):
                 f'{type(self).__name__}: dcn={dcn!r} and stage_with_dcn='
                 f'{stage_with_dcn!r} should be given together.')
         if dcn is not None:
-            import mmcv.ops  # noqa: F401, registers them
+            # Registers them; not there where MMCV was built without.
+            import mmcv.ops  # noqa: F401
 
         self.stem = self._make_stem(stem, in_channels)
         for spec in self.specs:
-            make = (
-                self._make_bridge
-                if spec.part == 'bridge' else self._make_stage)
-            self.add_module(spec.name, make(spec))
+            self.add_module(spec.name, self._make_stage(spec))
 
         features = [self._feature_info(i) for i in self.out_indices]
         self.out_channels = tuple(channels for channels, _ in features)
@@ -194,7 +199,7 @@ class FishNet(Backbone):
             return spec.out_channels, spec.out_stride
         return spec.channels, spec.in_stride
 
-    def _make_stem(self, stem: str, in_channels: int) -> Sequential:
+    def _make_stem(self, stem: str, in_channels: int) -> Layers:
         out = self.arch['stem_channels']
         mid = out // 2
         conv = partial(_conv_norm_relu, norm_cfg=self.norm_cfg)
@@ -208,12 +213,14 @@ class FishNet(Backbone):
         else:
             # Post-activation: pre-activation would normalise and rectify the
             # pixels themselves.
+            # Here, to save the time where no stem is of this kind.
+            from torchvision.models.resnet import BasicBlock
             norm = partial(build_norm, self.norm_cfg)
             layers = [
                 BasicBlock(i, o, s, self._project(i, o, s), norm_layer=norm)
                 for i, o, s in ((in_channels, mid, 2), (mid, out, 1))
             ]
-        return Sequential(*layers, nn.MaxPool2d(3, stride=2, padding=1))
+        return Layers(*layers, nn.MaxPool2d(3, stride=2, padding=1))
 
     def _project(self, in_channels: int, out_channels: int,
                  stride: int) -> Sequential:
@@ -229,7 +236,7 @@ class FishNet(Backbone):
                      reduction: int = 1,
                      dilation: int = 1,
                      strided: bool = False,
-                     conv_cfg: dict | None = None) -> list[Bottleneck]:
+                     deformable: bool = False) -> list[Bottleneck]:
         """Residual blocks that work at one stride.
 
         Where the number of channels changes, the first block's shortcut is
@@ -237,6 +244,8 @@ class FishNet(Backbone):
         bridge, section 4.3's footnote). ``strided`` down-samples in the last
         block, by a strided isolated convolution on its shortcut.
         """
+        conv_cfg = dict(self.dcn) if deformable else {}
+        fallback = conv_cfg.pop('fallback_on_stride', False)
         blocks = []
         for i in range(num_blocks):
             block_stride = 2 if strided and i == num_blocks - 1 else 1
@@ -247,6 +256,7 @@ class FishNet(Backbone):
                                         block_stride)
             else:
                 shortcut = None
+            plain = fallback and block_stride > 1
             blocks.append(
                 Bottleneck(
                     in_channels,
@@ -257,8 +267,7 @@ class FishNet(Backbone):
                     dilation=dilation,
                     shortcut=shortcut,
                     norm_cfg=self.norm_cfg,
-                    conv_cfg=conv_cfg,
-                    with_cp=self.with_cp))
+                    conv_cfg=None if plain else conv_cfg or None))
             in_channels = channels
         return blocks
 
@@ -271,17 +280,17 @@ class FishNet(Backbone):
                 f'multiple of {self.expansion}.')
         return None
 
-    def _conv_cfg(self, spec: StageSpec) -> dict | None:
-        """Config of a stage's 3x3 convolutions, None for plain ones."""
-        return self.dcn if spec.name in self.stage_with_dcn else None
-
     def _make_stage(self, spec: StageSpec) -> Stage:
+        deformable = spec.name in self.stage_with_dcn
+        if spec.part == 'bridge':
+            return Stage(self._make_bridge(spec, deformable),
+                         with_cp=self.with_cp)
         strided = self.down_sample == 'conv' and spec.part != 'body'
-        conv_cfg = self._conv_cfg(spec)
-        blocks = self._make_blocks(spec.blocks, spec.in_channels,
-                                   spec.channels, spec.in_stride,
-                                   spec.reduction, spec.dilation, strided,
-                                   conv_cfg)
+        # Who reads a stage of the head reads what its blocks refined.
+        least = 2 if strided and spec.part == 'head' else 1
+        blocks = self._make_blocks(
+            max(spec.blocks, least), spec.in_channels, spec.channels,
+            spec.in_stride, spec.reduction, spec.dilation, strided, deformable)
         down = transfer = None
         if strided:
             *blocks, down = blocks
@@ -297,10 +306,11 @@ class FishNet(Backbone):
                     spec.joined_channels,
                     spec.joined_channels,
                     spec.joined_stride,
-                    conv_cfg=conv_cfg))
-        return Stage(Sequential(*blocks), down=down, transfer=transfer)
+                    deformable=deformable))
+        stage = dict(tail=Stage, body=URBlock, head=DRBlock)[spec.part]
+        return stage(Sequential(*blocks), down, transfer, self.with_cp)
 
-    def _make_bridge(self, spec: StageSpec) -> Stage:
+    def _make_bridge(self, spec: StageSpec, deformable: bool) -> Bridge:
         if spec.channels % 16:
             raise ValueError(
                 f'{type(self).__name__}: tail_channels[2]={spec.channels} '
@@ -310,8 +320,8 @@ class FishNet(Backbone):
             2 * spec.channels,
             spec.channels,
             spec.in_stride,
-            conv_cfg=self._conv_cfg(spec))
-        return Stage(Bridge(spec.channels, Sequential(*blocks), self.norm_cfg))
+            deformable=deformable)
+        return Bridge(spec.channels, Sequential(*blocks), self.norm_cfg)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Compute the chosen features of the head.
@@ -325,19 +335,18 @@ class FishNet(Backbone):
         Raises:
             ValueError: If H or W is below 32.
         """
-        if min(x.shape[-2:]) < 32:
+        # A tracer's proxy has no size.
+        if isinstance(x, Tensor) and min(x.shape[-2:]) < 32:
             raise ValueError(
                 f'{type(self).__name__}: the image of {x.shape[-2]}x'
                 f'{x.shape[-1]} pixels is too small; H and W should be at '
                 'least 32, the stride of the last stage.')
-        outputs = {'stem': self.stem(x)}
-        refined = {}
+        refined, output = {}, {'stem': self.stem(x)}
         for spec in self.specs:
             stage = getattr(self, spec.name)
-            refined[spec.name] = stage.refine(outputs[spec.reads])
-            outputs[spec.name] = stage.join(refined[spec.name],
-                                            outputs.get(spec.joins))
-        features = dict(refined=refined, output=outputs)
+            refined[spec.name], output[spec.name] = stage(
+                output[spec.reads], output.get(spec.joins))
+        features = dict(refined=refined, output=output)
         chosen = (OUTPUTS[i] for i in self.out_indices)
         return tuple(features[feature][name] for name, feature in chosen)
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..registry import MODELS, register
 from .backbone import Backbone
-from .blocks import Bottleneck, build_norm, pre_act_conv
+from .blocks import Bottleneck, Layers, build_norm, pre_act_conv, recompute
 
 
 @register(MODELS)
@@ -39,8 +39,8 @@ class PreActResNet(Backbone):
             Defaults to ``dict(type='BN', requires_grad=True)``.
         norm_eval (bool): Whether batch norm layers stay in evaluation mode,
             that is, keep their statistics. Defaults to False.
-        with_cp (bool): Whether to recompute residual blocks in the backward
-            pass to save memory. Defaults to False.
+        with_cp (bool): Whether to recompute each stage in the backward pass
+            to save memory. Defaults to False.
         init_cfg (dict | list[dict], optional): Initialisation. Defaults to
             None: Kaiming for convolutions, ones for norms.
 
@@ -68,7 +68,8 @@ class PreActResNet(Backbone):
                            range(-1, num_stages + 1))
         self.out_indices = tuple(out_indices)
 
-        self.stem = Sequential(
+        self.with_cp = with_cp
+        self.stem = Layers(
             nn.Conv2d(
                 in_channels, base_channels, 7, stride=2, padding=3,
                 bias=False), build_norm(norm_cfg, base_channels),
@@ -91,15 +92,14 @@ class PreActResNet(Backbone):
                         out_channels,
                         stride=stride,
                         shortcut=shortcut,
-                        norm_cfg=norm_cfg,
-                        with_cp=with_cp))
+                        norm_cfg=norm_cfg))
                 channels = out_channels
             self.add_module(name, Sequential(*blocks))
             out_channels *= 2
         # Nothing normalises and rectifies the last sum but this.
-        self.final = Sequential()
+        self.final = Layers()
         if num_stages - 1 in self.out_indices:
-            self.final = Sequential(
+            self.final = Layers(
                 build_norm(norm_cfg, channels), nn.ReLU(inplace=True))
         self._freeze_stages()
 
@@ -125,7 +125,7 @@ class PreActResNet(Backbone):
         x = self.stem(x)
         features = []
         for name in self.stage_names:
-            x = getattr(self, name)(x)
+            x = recompute(getattr(self, name), x, self.with_cp)
             features.append(x)
         features[-1] = self.final(x)
         return tuple(features[i] for i in self.out_indices)

@@ -1,11 +1,11 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 from __future__ import annotations
 
-from mmengine.model import BaseModule, Sequential
+from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..registry import MODELS, register
-from .blocks import INIT_CFG, build_norm, pre_act_conv
+from .blocks import INIT_CFG, Layers, build_norm, pre_act_conv
 
 
 @register(MODELS)
@@ -35,7 +35,7 @@ class FishNetScore(BaseModule):
                  init_cfg: dict | list[dict] | None = None) -> None:
         super().__init__(init_cfg or INIT_CFG)
         self.out_channels = in_channels // 2
-        self.layers = Sequential(
+        self.layers = Layers(
             *pre_act_conv(in_channels, self.out_channels, norm_cfg),
             build_norm(norm_cfg, self.out_channels), nn.ReLU(inplace=True),
             nn.AdaptiveAvgPool2d(1), nn.Flatten())

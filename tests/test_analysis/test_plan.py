@@ -212,14 +212,14 @@ def test_recomputing_and_half_precision(cfg):
     assert cp.recomputed < full.backbone - cp.backbone
     assert (cp.neck, cp.heads) == (full.neck, full.heads)
 
-    # All but the indices of the poolings behind the stem, and a few
-    # statistics, takes half.
+    # All but the byte an output that a pooling keeps behind the stem, and a
+    # few statistics, takes half.
     backbone = MODELS.build(cfg.model.backbone)
     indices = 0
 
     def count(module, args, output):
         nonlocal indices
-        indices += 8 * output.numel()
+        indices += output.numel()
 
     for name, module in backbone.named_modules():
         if isinstance(module, nn.MaxPool2d) and not name.startswith('stem'):

@@ -42,14 +42,17 @@ ORIGINALS = dict(
     atss='atss/atss_r50_fpn_1x_coco.py',
     cascade_mask_rcnn='cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py',
     htc='htc/htc_r50_fpn_1x_coco.py',
+    htc_without_semantic='htc/htc-without-semantic_r50_fpn_1x_coco.py',
     panoptic_fpn='panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py',
     mask2former='mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic.py',
     dino='dino/dino-4scale_r50_8xb2-12e_coco.py')
 SHIPPED = dict(
     retinanet='retinanet_fishnet150_fpn_1x_coco',
+    htc_without_semantic='htc-without-semantic_fishnet150_fpn_1x_coco',
     panoptic_fpn='panoptic_fpn_fishnet150_fpn_1x_coco',
     dino='dino_4scale_fishnet150_12e_coco')
-WITH_MASKS = ('cascade_mask_rcnn', 'htc', 'mask2former')
+WITH_MASKS = ('cascade_mask_rcnn', 'htc', 'htc_without_semantic',
+              'mask2former')
 PANOPTIC = ('panoptic_fpn', 'mask2former')
 
 # Height and width. DINO chooses its queries from the places at strides 8 to
@@ -81,6 +84,10 @@ SMALL = dict(
         **CASCADE
     },
     htc={
+        **REGIONS,
+        **CASCADE
+    },
+    htc_without_semantic={
         **REGIONS,
         **CASCADE
     },
@@ -268,8 +275,8 @@ def test_built_as_shipped(name):
 
     features = model.extract_feat(torch.empty(1, 3, 800, 1344, device='meta'))
     heights = [feature.shape[2] for feature in features]
-    assert heights == ([200, 100, 50, 25, 13] if name == 'panoptic_fpn' else
-                       [100, 50, 25, 13, 7])[:len(heights)]
+    assert heights == ([100, 50, 25, 13, 7] if name in ('retinanet', 'dino')
+                       else [200, 100, 50, 25, 13])[:len(heights)]
 
     # The optimizer knows the backbone by its name.
     groups = build_optim_wrapper(model, cfg.optim_wrapper).param_groups

@@ -59,6 +59,33 @@ class Backbone(BaseModule):
                 f'{type(self).__name__}: out_indices={out_indices} should be '
                 'ascending, without repetition, and not empty.')
 
+    def get_layer_depth(self,
+                        param_name: str,
+                        prefix: str = '') -> tuple[int, int]:
+        """Tell how deep a parameter lies, for learning rates that decay from
+        layer to layer (``LearningRateDecayOptimWrapperConstructor`` of
+        MMPretrain).
+
+        The stem is layer 0; then every stage that was built is a layer, in
+        the order in which they run, with the transfer that it joins; what
+        comes after the stages, in the backbone or behind it, is the last
+        layer.
+
+        Args:
+            param_name (str): Name of the parameter in the whole model.
+            prefix (str): What the names of the backbone's own parameters
+                start with. Defaults to ''.
+
+        Returns:
+            tuple[int, int]: The layer, counted from 0, and how many there
+            are.
+        """
+        layers = ['stem', *self.stage_names]
+        name = param_name.removeprefix(prefix).split('.')[0]
+        if param_name.startswith(prefix) and name in layers:
+            return layers.index(name), len(layers) + 1
+        return len(layers), len(layers) + 1
+
     def _freeze_stages(self) -> None:
         for name in ['stem', *self.stage_names][:self.frozen_stages + 1]:
             module = getattr(self, name).eval()

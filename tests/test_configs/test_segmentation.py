@@ -1,6 +1,10 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 """FishNet in MMSegmentation, and the configs that we ship for it."""
 import copy
+import json
+import re
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +17,7 @@ from mmengine.structures import PixelData
 from torch import nn
 
 import mmfishnet
+from mmfishnet.datasets import draw_coco
 
 pytest.importorskip('mmseg')
 from mmseg.structures import SegDataSample  # noqa: E402
@@ -149,6 +154,68 @@ def test_steps(head):
         # On the original image's pixels.
         assert sample.pred_sem_seg.data.shape == (1, 32, 48)
         assert sample.pred_sem_seg.data.max() < 150
+
+
+def test_example_of_the_docs():
+    text = (CONFIGS.parent / 'docs' / 'pixel_level.md').read_text()
+    example, = re.findall('```python\n(.*?)```', text, re.DOTALL)
+    model = build(Config.fromstring(example, '.py'), 'meta')
+    assert tuple(model.decode_head.in_channels) == model.backbone.out_channels
+
+
+def test_tools(call_tool, tmp_path):
+    """train.py and test.py on drawn shapes, with the options they share."""
+    draw_coco(tmp_path / 'data', train=8, val=3, size=64)
+    config = CONFIGS / 'shapes/semantic_fpn_fishnet_shapes.py'
+    work = tmp_path / 'work'
+    common = ('--data-root', tmp_path / 'data', '--work-dir', work,
+              '--from-scratch')
+    done = call_tool('train', config, *common, '--cfg-options',
+                     'train_cfg.max_epochs=1', 'train_cfg.val_interval=1',
+                     'default_hooks.logger.interval=1')
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = []
+    for tta in ((), ('--tta', )):
+        metrics = tmp_path / 'metrics.json'
+        done = call_tool('test', config, work / 'epoch_1.pth', *common,
+                         *tta, '--show-dir', tmp_path / 'shown', '--out',
+                         metrics, '--out-item', 'metrics')
+        assert done.returncode == 0, done.stderr[-3000:]
+        results.append(json.loads(metrics.read_text()))
+        pictures = sorted(path.name for path in tmp_path.rglob('test_*.png'))
+        assert len({name.split('_')[1] for name in pictures}) == 3
+    plain, mirrored = results
+    assert 0 <= plain['mIoU'] <= 100 and 0 <= mirrored['mIoU'] <= 100
+    # Untrained, but seen from two sides it is not the same.
+    assert plain != mirrored
+
+
+def test_without_mmsegmentation(tmp_path):
+    """Everything else works, and what needs it says what to install."""
+    code = f"""
+import importlib.abc, sys
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] == 'mmseg':
+            raise ModuleNotFoundError("No module named 'mmseg'", name='mmseg')
+import importlib.util
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: (
+    None if name.split('.')[0] == 'mmseg' else find_spec(name, package))
+sys.meta_path.insert(0, Absent())
+import runpy
+sys.argv = [{str(CONFIGS.parent / 'tools/train.py')!r}, sys.argv[1],
+            '--work-dir', {str(tmp_path)!r}]
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
+    config = CONFIGS / 'segmentation' / f'fpn_fishnet150_{RECIPES[0]}.py'
+    done = subprocess.run([sys.executable, '-c', code, str(config)],
+                          capture_output=True,
+                          text=True)
+    assert done.returncode == 1
+    assert 'Traceback' not in done.stderr
+    assert done.stderr.startswith('error: ')
+    assert 'pip install onedl-mmsegmentation' in done.stderr
 
 
 def test_unknown_config():

@@ -5,8 +5,8 @@ from .version import __version__, check_versions
 check_versions()
 
 # Register everything, so that type='FishNet' works under any default scope,
-# checkpoints are read by our loaders, and _base_ = 'mmfishnet::...' is found.
-from . import checkpoints, engine, models  # noqa: E402, F401
+# and _base_ = 'mmfishnet::...' is found. Nothing of others is changed.
+from . import engine, models  # noqa: E402, F401
 from .config import config_path, config_variables  # noqa: E402
 
 __all__ = ['__version__', 'config_path', 'config_variables']

@@ -1,24 +1,25 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 """How configs of other projects inherit from ours.
 
-There are three forms, and one copy of each config. The first needs mmfishnet
-imported before (our tools do); the others need nothing, so they work under
-MMDetection's and MMPretrain's own tools too::
-
-    _base_ = 'mmfishnet::mask_rcnn_fishnet150_fpn.py'
+There are three forms, and one copy of each config. The first works in every
+tool, because MMEngine evaluates ``_base_`` as an expression::
 
     _base_ = __import__('mmfishnet').config_path(
         'mask_rcnn_fishnet150_fpn.py')
 
+The second needs mmfishnet imported before (our tools do), and is ours to
+understand, see :func:`_get_cfg_path`::
+
+    _base_ = 'mmfishnet::mask_rcnn_fishnet150_fpn.py'
+
+The third is for pure-Python configs. MMEngine does not import there, but
+reads ``<package>/configs/<name>.py`` and executes it, and knows no ``_base_``
+in there. So ``setup.py`` writes, for each file in ``configs``, a module there
+whose one statement takes over what the text config comes to
+(:func:`config_variables`)::
+
     with read_base():
         from mmfishnet.configs.mask_rcnn_fishnet150_fpn import *
-
-The first is ours to understand, see :func:`_get_cfg_path`. The second works
-because MMEngine evaluates ``_base_`` as an expression. For the third MMEngine
-does not import, but reads ``<package>/configs/<name>.py`` and executes it, and
-refuses the ``_base_`` of a text config in there. So ``setup.py`` writes, for
-each file in ``configs``, a module there whose one statement takes over what
-the text config comes to (:func:`config_variables`).
 """
 from __future__ import annotations
 
@@ -29,8 +30,12 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-# Put there by setup.py: links in an editable install, else copies.
-CONFIGS = Path(__file__).parent / '.mim' / 'configs'
+# Where setup.py puts them for MIM (a link in an editable install, else a
+# copy), or else where they are in a checkout.
+_PACKAGE = Path(__file__).resolve().parent
+CONFIGS = _PACKAGE / '.mim/configs'
+if not CONFIGS.is_dir():
+    CONFIGS = _PACKAGE.parent / 'configs'
 
 
 def config_path(name: str) -> str:
@@ -56,16 +61,12 @@ def config_path(name: str) -> str:
     names = [
         path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob('*.py')
     ]
-    if not names:
-        raise FileNotFoundError(
-            f'mmfishnet finds no configs in {CONFIGS}: its sources are on the '
-            'path, but it is not installed. Run `pip install -e .` in them.')
     if (name := os.fspath(name)) not in names:
         near = get_close_matches(name, names) or sorted(
             other for other in names if '_base_' not in other)
         raise FileNotFoundError(
-            f'mmfishnet has no config {name!r}. Did you mean one of these? ' +
-            ', '.join(near))
+            f'mmfishnet has no config {name!r} in {CONFIGS}. Did you mean one '
+            f'of these? {", ".join(near)}')
     return str(CONFIGS / name)
 
 

@@ -6,8 +6,8 @@ file may hold.
 """
 import argparse
 
-from mmfishnet.checkpoints import CheckpointError, convert_file
-from mmfishnet.checkpoints.convert import TARGETS
+from mmfishnet.checkpoints import CheckpointError
+from mmfishnet.models.released import TARGETS, convert_file
 
 
 def parse_args():
@@ -31,7 +31,7 @@ def main():
     args = parse_args()
     try:
         name = convert_file(args.src, args.dst, args.to)
-    except (CheckpointError, OSError) as error:
+    except (CheckpointError, ImportError, OSError) as error:
         raise SystemExit(f'convert_checkpoint.py: {error}') from None
     print(f'{args.dst}: {name} for {args.to}.')
 

@@ -15,6 +15,7 @@ from mmfishnet.checkpoints.download import (
     DownloadError,
     fetch_weights,
 )
+from mmfishnet.models.released import convert_file
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -81,7 +82,7 @@ def main():
     facts = SOURCES[args.name][args.source]
     url, sha1 = (args.url, args.sha1) if args.url else (facts.url, facts.sha1)
     try:
-        fetch_weights(args.name, url, sha1, target)
+        fetch_weights(args.name, url, sha1, target, convert_file)
     except (DownloadError, CheckpointError) as error:
         raise SystemExit(f'get_weights.py: {error}\n' + advise(
             args.name, args.source, target)) from None

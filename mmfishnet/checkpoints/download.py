@@ -10,6 +10,7 @@ import shutil
 import time
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlparse
@@ -23,8 +24,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from .convert import CheckpointError
-from .load import convert_file
+from .read import CheckpointError
 
 _CHUNK = 1 << 20
 _DROPBOX = 'https://www.dropbox.com/s'
@@ -81,7 +81,8 @@ SOURCES = dict(
             'top-1 79.71 %, 200 cosine epochs and label smoothing')))
 
 
-def fetch_weights(name: str, url: str, sha1: str | None, target: str) -> None:
+def fetch_weights(name: str, url: str, sha1: str | None, target: str,
+                  convert_file: Callable[[str, str], str]) -> None:
     """Download, verify and convert weights.
 
     What has come of a broken transfer stays beside the target, for the next
@@ -94,6 +95,9 @@ def fetch_weights(name: str, url: str, sha1: str | None, target: str) -> None:
         sha1 (str, optional): Checksum of the checkpoint, or its first digits;
             None if there is none.
         target (str): File to write, with a whole classifier.
+        convert_file (Callable[[str, str], str]): Converts the first file to
+            the second and tells what it holds, such as 'FishNet-150'; see
+            :func:`mmfishnet.models.released.convert_file`.
 
     Raises:
         CheckpointError: If the file is not a complete checkpoint of that

@@ -13,11 +13,14 @@ from ..wiring import JOINS, STAGES, split_name
 
 FORMATS = ('mmpretrain', 'official', 'pytorchcv')
 
-# What the keys of each format have, and no other network's.
+# What names of each format have, and no other network's, behind whatever a
+# larger model or a wrapper puts before them.
+_OUTER = r'((?:[^.]+\.)*?)'
 SIGNS = dict(
-    mmpretrain=re.compile(r'backbone\.(tail|body|head)\d\.refine\.'),
-    official=re.compile(r'fish\.fish\.\d+\.'),
-    pytorchcv=re.compile(r'features\.hg\.(down|skip|up)\d?_seq\.'))
+    mmpretrain=re.compile(_OUTER + r'(?:tail|body|head)\d\.refine\.'),
+    official=re.compile(_OUTER + r'fish\.fish\.\d+\.'),
+    pytorchcv=re.compile(
+        _OUTER + r'features\.hg\.(?:down|skip|up)\d?_seq\.'))
 
 
 class Names(NamedTuple):

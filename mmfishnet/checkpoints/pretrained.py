@@ -69,7 +69,7 @@ def require_pretrained(model_cfg: dict) -> None:
         name = known.group() if known else 'NAME'
         raise FileNotFoundError(
             f'the pretrained weights {checkpoint} are not there (looked for '
-            f'{osp.abspath(checkpoint)}). Either\n'
+            f'{osp.abspath(osp.expanduser(checkpoint))}). Either\n'
             f'  - run `python tools/get_weights.py {name}`, which puts the '
             'published weights there, or\n'
             "  - download the authors' file and name it by `--cfg-options "
@@ -89,7 +89,17 @@ def is_missing(checkpoint: str) -> bool:
     Returns:
         bool: False for a URL.
     """
-    return not _SCHEME.match(checkpoint) and not osp.isfile(checkpoint)
+    return not has_scheme(checkpoint) and not osp.isfile(
+        osp.expanduser(checkpoint))
+
+
+def has_scheme(checkpoint: str) -> bool:
+    """Whether a checkpoint is no path of a file, but something like a URL.
+
+    Args:
+        checkpoint (str): Path or URL.
+    """
+    return _SCHEME.match(checkpoint) is not None
 
 
 def _walk(cfg) -> Iterator[tuple[dict, str, dict]]:
@@ -99,7 +109,7 @@ def _walk(cfg) -> Iterator[tuple[dict, str, dict]]:
             if key == 'init_cfg':
                 items = value if isinstance(value, (list, tuple)) else [value]
                 for item in items:
-                    if _is_pretrained(item):
+                    if is_pretrained(item):
                         yield cfg, key, item
             else:
                 yield from _walk(value)
@@ -108,7 +118,12 @@ def _walk(cfg) -> Iterator[tuple[dict, str, dict]]:
             yield from _walk(item)
 
 
-def _is_pretrained(init_cfg) -> bool:
+def is_pretrained(init_cfg) -> bool:
+    """Whether a config of an initialiser is of type 'Pretrained'.
+
+    Args:
+        init_cfg (dict): One config, not a list of them.
+    """
     if not isinstance(init_cfg, dict) or 'checkpoint' not in init_cfg:
         return False
     kind = init_cfg.get('type')

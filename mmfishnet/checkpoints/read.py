@@ -2,99 +2,29 @@
 """Read checkpoint files without running any code that they may hold."""
 from __future__ import annotations
 
+import argparse
+import datetime
 import io
 import os.path as osp
+import pathlib
 import pickle
+import re
 import zipfile
 from types import SimpleNamespace
 
+import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.optim import _ParamScheduler
+from mmengine.utils import digit_version
 
-from .convert import CheckpointError
-
-# What training logs and numpy scalars in a checkpoint are made of. Besides
-# this, nothing that a file names is looked up.
-_SAFE = {
-    *(('collections', name)
-      for name in ('Counter', 'OrderedDict', 'defaultdict', 'deque')),
-    *(('builtins', name)
-      for name in ('bool', 'bytearray', 'complex', 'dict', 'float',
-                   'frozenset', 'int', 'list', 'range', 'set', 'slice', 'str',
-                   'tuple')),
-    *(('datetime', name) for name in ('date', 'datetime', 'timedelta')),
-    *(('pathlib', name) for name in ('PosixPath', 'PurePosixPath')),
-    ('_codecs', 'encode'),
-    ('torch', 'Size'),
-    ('torch', 'device'),
-    ('torch._utils', '_rebuild_parameter'),
-    ('torch._utils', '_rebuild_tensor_v2'),
-    ('numpy', 'dtype'),
-    ('numpy', 'ndarray'),
-    ('numpy.core.multiarray', '_reconstruct'),
-    ('numpy.core.multiarray', 'scalar'),
-    ('numpy._core.multiarray', '_reconstruct'),
-    ('numpy._core.multiarray', 'scalar'),
-}
+# Since then torch's own unpickler reads what others declare to be safe, also
+# under another name.
+_TORCH_IS_SAFE = digit_version(torch.__version__) >= digit_version('2.6.0')
 
 
-class _Refused(pickle.UnpicklingError):
-    """A file names something that could run code."""
-
-
-def _is_training_state(cls) -> bool:
-    """Whether this is a class of MMEngine's logs or schedulers."""
-    return isinstance(cls, type) and issubclass(
-        cls, (HistoryBuffer, _ParamScheduler))
-
-
-def _method(owner, name: str):
-    """``getattr`` for the methods that those refer to."""
-    cls = owner if isinstance(owner, type) else type(owner)
-    if _is_training_state(cls) and name.isidentifier(
-    ) and not name.startswith('__') and callable(getattr(cls, name, None)):
-        return getattr(owner, name)
-    raise _Refused(f'getattr({owner!r}, {name!r})')
-
-
-def _allowed_by_user() -> dict:
-    """What was given to ``torch.serialization.add_safe_globals``."""
-    allowed = {}
-    for entry in getattr(torch.serialization, 'get_safe_globals', list)():
-        if isinstance(entry, tuple):  # with the name that it has in files
-            allowed[entry[1]] = entry[0]
-        else:
-            allowed[f'{entry.__module__}.{entry.__qualname__}'] = entry
-    return allowed
-
-
-class _Unpickler(pickle.Unpickler):
-
-    def find_class(self, module, name):
-        if module == '__builtin__':  # as pickles name it since Python 2
-            module = 'builtins'
-        if (module, name) == ('builtins', 'getattr'):
-            return _method
-        if module.startswith('mmengine.'):
-            found = super().find_class(module, name)
-            if _is_training_state(found):
-                return found
-        if (module, name) in _SAFE or (
-                module == 'torch'
-                and isinstance(getattr(torch, name, None), torch.dtype)):
-            return super().find_class(module, name)
-        allowed = _allowed_by_user()
-        if f'{module}.{name}' in allowed:
-            return allowed[f'{module}.{name}']
-        raise _Refused(f'{module}.{name}')
-
-
-# In the form that torch.load takes.
-_SAFE_PICKLE = SimpleNamespace(
-    __name__='mmfishnet.checkpoints.read',
-    Unpickler=_Unpickler,
-    load=lambda file, **kwargs: _Unpickler(file, **kwargs).load())
+class CheckpointError(ValueError):
+    """A checkpoint is not what it should be; the message says how."""
 
 
 def read_checkpoint(path: str, map_location='cpu'):
@@ -102,51 +32,94 @@ def read_checkpoint(path: str, map_location='cpu'):
 
     Args:
         path (str): A file that ``torch.save`` wrote, in its present or its
-            older format, or a ZIP archive of one such file.
+            older format, a ZIP archive of one such file, or a file of
+            safetensors. ``~`` is the home folder.
         map_location (str | torch.device | Callable): Where the tensors go, as
-            in :func:`torch.load`. Defaults to 'cpu'.
+            in :func:`torch.load`. Defaults to 'cpu'. Those of safetensors
+            stay on the CPU.
 
     Returns:
-        object: What the file holds: tensors, numbers, strings, numpy arrays,
-        MMEngine's logs, and lists and dicts of them.
+        object: What the file holds: tensors, numbers, strings, paths, the
+        arguments of a script, numpy arrays, MMEngine's logs and schedulers,
+        and lists and dicts of them.
 
     Raises:
         CheckpointError: If the file is not a checkpoint, is damaged or cut
             short, or could not be read without running code from it.
         FileNotFoundError: If there is no such file.
+        ModuleNotFoundError: If it is of safetensors, and that package is not
+            installed.
     """
     path = osp.expanduser(path)
     if not osp.isfile(path):
         raise FileNotFoundError(f'{path} can not be found.')
+    if str(path).endswith('.safetensors'):
+        return _read_safetensors(path)
     file = _open(path)
     try:
-        return torch.load(file, map_location=map_location, weights_only=True)
-    except Exception:  # any, since it may be damaged in any way
-        pass
-    if isinstance(file, io.BytesIO):
-        file.seek(0)
-    try:
-        return torch.load(
-            file,
-            map_location=map_location,
-            pickle_module=_SAFE_PICKLE,
-            weights_only=False)
-    except _Refused as error:
-        raise CheckpointError(
-            f'{path} holds more than weights: reading it would look up '
-            f'{error}, which could run code. It was not read. If you trust '
-            'it, allow that by torch.serialization.add_safe_globals, or save '
-            "its ['state_dict'] alone with torch.") from error
+        return _unpickle(file, map_location)
     except (MemoryError, torch.cuda.OutOfMemoryError):
         raise
-    except Exception as error:
-        if 'map_location' in str(error):
+    except Exception as error:  # any, since it may be damaged in any way
+        message = str(error)
+        if 'map_location' in message and not isinstance(
+                error, pickle.UnpicklingError):
             raise  # a GPU's tensors where there is none
+        if refused := _REFUSED.search(message):
+            allow = (
+                'allow that by torch.serialization.add_safe_globals, or '
+                if _TORCH_IS_SAFE else '')
+            raise CheckpointError(
+                f'{path} holds more than weights: reading it would look up '
+                f'{refused[1]}, which could run code. It was not read. If you '
+                f"trust it, {allow}save its ['state_dict'] alone with torch."
+            ) from error
+        lines = re.sub(
+            '.*WeightsUnpickler error: ', '', message,
+            flags=re.DOTALL).strip().splitlines()
+        # torch reads what it writes itself, which is protocol 2.
+        other = ', or was saved with another pickle_protocol than 2' * (
+            'Unsupported operand' in message)
+        raise CheckpointError(
+            f'{path} ({osp.getsize(path)} bytes) is damaged or cut short'
+            f'{other}; torch says: {type(error).__name__}: '
+            f'{lines[0] if lines else ""}') from error
+
+
+def is_damaged(path: str) -> bool:
+    """Whether a file of ``torch.save`` was not written to its end, or changed.
+
+    Args:
+        path (str): The file. Of torch's format before 1.6, and of files that
+            were written without checksums, it cannot be told in full.
+    """
+    with open(path, 'rb') as file:
+        if file.read(2) not in (b'PK', b''):
+            return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # torch.serialization.set_crc32_options(False) leaves zeros.
+            return (any(info.CRC for info in archive.infolist())
+                    and archive.testzip() is not None)
+    except zipfile.BadZipFile:
+        return True
+
+
+def _read_safetensors(path: str) -> dict[str, torch.Tensor]:
+    try:
+        # Here, because the package is optional.
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f'{path} can only be read with the package safetensors: '
+            '`pip install safetensors`.') from error
+    try:
+        return load_file(path)
+    except SafetensorError as error:
         raise CheckpointError(
             f'{path} ({osp.getsize(path)} bytes) is damaged or cut short; '
-            f'torch says: {type(error).__name__}: '
-            f'{str(error).splitlines()[0] if str(error) else ""}'
-        ) from error
+            f'safetensors says: {error}') from error
 
 
 def _open(path: str) -> str | io.BytesIO:
@@ -173,3 +146,102 @@ def _open(path: str) -> str | io.BytesIO:
     raise CheckpointError(
         f'{path} is a ZIP archive, but not a checkpoint of torch: it holds '
         f'{len(names)} files, {", ".join(names[:4])}.')
+
+
+# What a file may name -------------------------------------------------------
+
+# In torch's words and in those of _Unpickler and _method.
+_REFUSED = re.compile(r'GLOBAL (getattr\(.*?\)|[\w.<>]+)')
+
+
+def _method(owner, name: str):
+    """``getattr`` for the methods that logs and schedulers refer to."""
+    cls = owner if isinstance(owner, type) else type(owner)
+    if (issubclass(cls, (HistoryBuffer, _ParamScheduler))
+            and not name.startswith('__')
+            and callable(getattr(cls, name, None))):
+        return getattr(owner, name)
+    raise pickle.UnpicklingError(
+        f'GLOBAL getattr({cls.__name__}.{name}) was refused')
+
+
+def _schedulers(cls: type = _ParamScheduler) -> list[type]:
+    """MMEngine's schedulers, and those that projects made of them."""
+    return [
+        cls, *(c for sub in cls.__subclasses__() for c in _schedulers(sub))
+    ]
+
+
+def _allowed() -> dict[str, object]:
+    """What files may name besides what torch allows, under which names.
+
+    Data that stand beside weights: MMEngine's logs and schedulers, scalars
+    and arrays of numpy (with the name that it has had since 2.0 and before),
+    the arguments of a script, paths and dates.
+    """
+    allowed = {
+        f'{thing.__module__}.{thing.__qualname__}': thing
+        for thing in (HistoryBuffer, *_schedulers(), slice, range, frozenset,
+                      argparse.Namespace, datetime.date, datetime.datetime,
+                      datetime.timedelta, np.ndarray, np.dtype)
+    }
+    allowed['builtins.getattr'] = _method
+    # In Python 3.13 alone the module is another.
+    for module in 'pathlib', 'pathlib._local':
+        for system in 'Posix', 'Windows':
+            allowed[f'{module}.{system}Path'] = pathlib.Path
+            allowed[f'{module}.Pure{system}Path'] = pathlib.PurePath
+    reconstruct = np.empty(0).__reduce__()[0]
+    scalar = np.float64().__reduce__()[0]
+    for module in 'numpy.core.multiarray', 'numpy._core.multiarray':
+        allowed[f'{module}._reconstruct'] = reconstruct
+        allowed[f'{module}.scalar'] = scalar
+    return allowed
+
+
+def _unpickle(file, map_location):
+    if _TORCH_IS_SAFE:
+        entries = [(thing, name) for name, thing in _allowed().items()]
+        # The types of dtypes, which no file names, but torch compares.
+        entries += [type(np.dtype(code)) for code in np.typecodes['All']]
+        with torch.serialization.safe_globals(entries):
+            return torch.load(
+                file, map_location=map_location, weights_only=True)
+    return torch.load(
+        file,
+        map_location=map_location,
+        pickle_module=_SAFE_PICKLE,
+        weights_only=False)
+
+
+class _Unpickler(pickle.Unpickler):
+    """The same for older torch, whose own cannot be told what is safe."""
+
+    TORCH = {
+        f'{thing.__module__}.{thing.__qualname__}': thing
+        for thing in (torch.Size, torch.device,
+                      torch._utils._rebuild_tensor_v2,
+                      torch._utils._rebuild_parameter)
+    }
+    PYTHON = ('_codecs.encode', 'builtins.bytearray', 'builtins.complex',
+              'builtins.set', 'collections.Counter', 'collections.OrderedDict')
+
+    def find_class(self, module, name):
+        # As pickles name it since Python 2.
+        module = 'builtins' if module == '__builtin__' else module
+        full = f'{module}.{name}'
+        known = {**self.TORCH, **_allowed()}
+        if full in known:
+            return known[full]
+        dtype = module == 'torch' and isinstance(
+            getattr(torch, name, None), torch.dtype)
+        if full in self.PYTHON or dtype:
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f'GLOBAL {full} was refused')
+
+
+# In the form that torch.load takes.
+_SAFE_PICKLE = SimpleNamespace(
+    __name__=__name__,
+    Unpickler=_Unpickler,
+    load=lambda file, **kwargs: _Unpickler(file, **kwargs).load())

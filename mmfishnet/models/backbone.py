@@ -3,13 +3,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from mmengine.model import BaseModule
 from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 
 from .blocks import INIT_CFG
+from .pretrained import PretrainedModule
 
 
-class Backbone(BaseModule):
+class Backbone(PretrainedModule):
     """Base of backbones with a stem and stages that can be frozen.
 
     The subclass builds ``self.stem`` and a module for every name in

@@ -349,10 +349,3 @@ class FishNet(Backbone):
         features = dict(refined=refined, output=output)
         chosen = (OUTPUTS[i] for i in self.out_indices)
         return tuple(features[feature][name] for name, feature in chosen)
-
-    def _load_from_state_dict(self, state_dict, prefix, local_metadata,
-                              *args) -> None:
-        from ..checkpoints.load import fit_state_dict
-        fit_state_dict(self, state_dict, prefix, local_metadata)
-        super()._load_from_state_dict(state_dict, prefix, local_metadata,
-                                      *args)

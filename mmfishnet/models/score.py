@@ -1,15 +1,15 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 from __future__ import annotations
 
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ..registry import MODELS, register
 from .blocks import INIT_CFG, Layers, build_norm, pre_act_conv
+from .pretrained import PretrainedModule
 
 
 @register(MODELS)
-class FishNetScore(BaseModule):
+class FishNetScore(PretrainedModule):
     """What stands between the head of the fish and a linear classifier.
 
     Norm-ReLU-1x1 convolution to half the channels, norm-ReLU, global average
@@ -28,6 +28,8 @@ class FishNetScore(BaseModule):
     Attributes:
         out_channels (int): Half of ``in_channels``.
     """
+
+    part = 'neck.'
 
     def __init__(self,
                  in_channels: int = 2112,
@@ -51,10 +53,3 @@ class FishNetScore(BaseModule):
             tuple[Tensor]: One tensor (N, ``out_channels``).
         """
         return (self.layers(feats[-1]), )
-
-    def _load_from_state_dict(self, state_dict, prefix, local_metadata,
-                              *args) -> None:
-        from ..checkpoints.load import fit_state_dict
-        fit_state_dict(self, state_dict, prefix, local_metadata)
-        super()._load_from_state_dict(state_dict, prefix, local_metadata,
-                                      *args)

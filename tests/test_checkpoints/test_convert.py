@@ -5,10 +5,11 @@ import pytest
 import torch
 from torchvision.models import resnet18
 
-from mmfishnet.checkpoints import CheckpointError, convert
-from mmfishnet.checkpoints.convert import describe, normalize
+from mmfishnet.checkpoints import CheckpointError
 from mmfishnet.checkpoints.names import rename
+from mmfishnet.checkpoints.weights import describe, translate
 from mmfishnet.models import FishNeXt
+from mmfishnet.models.released import convert
 
 from .conftest import build_classifier, official_entries
 
@@ -32,7 +33,7 @@ def test_every_official_weight_has_one_place(depth):
     assert shapes(convert(state)) == shapes(model.state_dict())
     back = convert(model.state_dict(), 'official')
     assert shapes(back) == {k: tuple(v) for k, v in entries.items()}
-    assert describe(normalize(back, '')) == f'FishNet-{depth}'
+    assert describe(translate(back, '')) == f'FishNet-{depth}'
 
 
 @pytest.mark.parametrize('depth', [99, 150])

@@ -1,22 +1,36 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
-import copy
+"""What a backbone and a score neck load as their own pretrained file."""
+import argparse
 import os
+import sys
 import threading
+from collections import OrderedDict
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 import torch
 from mmengine.logging import MMLogger
-from mmengine.runner import load_checkpoint
+from mmengine.model.weight_init import PretrainedInit
 from torchvision.models import resnet18
 
-from mmfishnet.checkpoints import CheckpointError, load_weights
-from mmfishnet.models import FishNet
+from mmfishnet.checkpoints import CheckpointError
+from mmfishnet.models import FishNet, FishNetScore, PreActResNet
+from mmfishnet.models.released import convert
 
 from .conftest import build_classifier, randomize
 
 FORMATS = ('official', 'pytorchcv', 'mmpretrain')
+TINY = dict(
+    stem_channels=16,
+    tail=(1, 1, 1),
+    tail_channels=(32, 64, 128),
+    bridge=1,
+    body=(1, 1, 1),
+    head=(1, 1, 1),
+    body_transfer=(1, 1, 1),
+    head_transfer=(1, 1, 1))
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +40,7 @@ def quiet():
 
 
 def pretrained(path, **options):
-    return dict(type='Pretrained', checkpoint=path, **options)
+    return dict(type='Pretrained', checkpoint=str(path), **options)
 
 
 def holds(module, files, prefix=''):
@@ -39,18 +53,23 @@ def holds(module, files, prefix=''):
     return all(torch.equal(v, wanted[k]) for k, v in own.items())
 
 
+def equal(one, other):
+    one, other = one.state_dict(), other.state_dict()
+    return one.keys() == other.keys() and all(
+        torch.equal(one[k], other[k]) for k in one)
+
+
 @pytest.mark.parametrize('depth', [99, 150])
 @pytest.mark.parametrize('dtype, tolerance', [(torch.float32, 1e-5),
                                               (torch.float64, 1e-12)])
 @torch.no_grad()
-def test_logits_equal_the_original(depth, dtype, tolerance, tmp_path):
+def test_logits_equal_the_original(depth, dtype, tolerance):
     fishnet = pytest.importorskip('pytorchcv.models.fishnet')
     torch.manual_seed(depth)
     theirs = getattr(fishnet, f'fishnet{depth}')()
     theirs = randomize(theirs.to(dtype)).eval()
-    torch.save(theirs.state_dict(), tmp_path / 'file.pth')
     ours = build_classifier(depth).to(dtype).eval()
-    load_weights(ours, str(tmp_path / 'file.pth'))
+    ours.load_state_dict(convert(theirs.state_dict()))
     # Theirs pools 7x7, the size of the last feature of 224x224.
     theirs.features.final_pool = torch.nn.AdaptiveAvgPool2d(1)
     images = torch.randn(2, 3, 64, 96, dtype=dtype)
@@ -62,7 +81,7 @@ def test_logits_equal_the_original(depth, dtype, tolerance, tmp_path):
 
 
 @pytest.mark.parametrize('name', [*FORMATS, 'mmdet'])
-def test_init_cfg_of_a_backbone(name, files):
+def test_backbone(name, files):
     model = FishNet(
         99, frozen_stages=0, norm_cfg=dict(type='BN', requires_grad=False),
         init_cfg=pretrained(files[name]))
@@ -70,32 +89,63 @@ def test_init_cfg_of_a_backbone(name, files):
     assert holds(model, files, 'backbone.')
 
 
+@pytest.mark.parametrize('name', FORMATS)
+def test_score_neck(name, files):
+    neck = FishNetScore(init_cfg=pretrained(files[name]))
+    neck.init_weights()
+    assert holds(neck, files, 'neck.')
+
+
 @pytest.mark.parametrize('name', ['official', 'mmdet'])
-def test_init_cfg_with_prefix(name, files):
+def test_prefix(name, files):
     """Without the last stage's output, beside other initialisers."""
     model = FishNet(
         99, out_indices=(0, 1, 2), init_cfg=[
-            dict(type='Kaiming', layer='Conv2d'),
-            pretrained(files[name], prefix='backbone.')])
+            dict(pretrained(files[name], prefix='backbone'),
+                 type=PretrainedInit),
+            dict(type='Kaiming', layer='Conv2d')])
     model.init_weights()
     assert holds(model, files, 'backbone.')
 
 
-@pytest.mark.parametrize('name', FORMATS)
-def test_init_cfg_of_a_classifier(name, files):
-    model = build_classifier(99, init_cfg=pretrained(files[name]))
+def test_in_a_model_and_once(files, tmp_path):
+    """MMEngine initialises the backbone among its other children."""
+    model = build_classifier(
+        99,
+        backbone=dict(init_cfg=pretrained(files['official'])),
+        neck=dict(init_cfg=pretrained(files['official'])))
     model.init_weights()
-    assert holds(model, files)
+    assert holds(model.backbone, files, 'backbone.')
+    assert holds(model.neck, files, 'neck.')
+    assert not holds(model, files)
+    with torch.no_grad():
+        model.backbone.stem[0].weight.zero_()
+    model.backbone.init_weights()
+    assert not model.backbone.stem[0].weight.any()
 
 
-@pytest.mark.parametrize('name', FORMATS)
-def test_load_checkpoint_of_mmengine(name, files):
-    model = build_classifier(99)
-    load_checkpoint(model, files[name])
-    assert holds(model, files)
+@pytest.mark.parametrize('prefix', ['', 'backbone.', 'model.backbone.'])
+def test_preact_resnet(prefix, tmp_path):
+    theirs = randomize(PreActResNet((1, 1, 1, 1)))
+    state = {prefix + k: v for k, v in theirs.state_dict().items()}
+    torch.save(dict(state_dict={**state, 'head.fc.bias': torch.ones(3)}),
+               tmp_path / 'file.pth')
+    init_cfg = pretrained(tmp_path / 'file.pth')
+    ours = PreActResNet((1, 1, 1, 1), init_cfg=init_cfg)
+    ours.init_weights()
+    assert equal(ours, theirs)
+    PreActResNet((1, 1, 1, 1), out_indices=(1, ),
+                 init_cfg=init_cfg).init_weights()
+    with pytest.raises(CheckpointError, match=r'file.pth does not fit the '
+                       r'model, PreActResNet: .* tensors are missing: '
+                       r'backbone.stage3.1.norm1.weight'):
+        PreActResNet((1, 1, 2, 1), init_cfg=init_cfg).init_weights()
+    with pytest.raises(CheckpointError, match='is not a FishNet checkpoint'):
+        FishNet(99, init_cfg=init_cfg).init_weights()
 
 
-def test_init_cfg_of_a_url(files, tmp_path, monkeypatch):
+def test_url(files, tmp_path, monkeypatch):
+    """By MMEngine's own loader."""
     monkeypatch.setenv('no_proxy', '127.0.0.1')
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
     folder, name = os.path.split(files['official'])
@@ -111,48 +161,110 @@ def test_init_cfg_of_a_url(files, tmp_path, monkeypatch):
     assert os.listdir(tmp_path / 'hub/checkpoints') == [name]
 
 
-def test_detector_takes_the_backbone_alone(files):
-    pytest.importorskip('mmdet')
-    from mmdet.registry import MODELS
-    from mmengine.config import Config
-    from mmengine.registry import init_default_scope
-
-    from .conftest import ROOT
-    init_default_scope('mmdet')
-    cfg = Config.fromfile(ROOT / 'configs/mask_rcnn_fishnet150_fpn.py')
-    cfg.model.backbone.update(depth=99, init_cfg=None)
-    model = MODELS.build(cfg.model)
-    head = copy.deepcopy(model.roi_head.state_dict())
-    load_weights(model, files['official'])
-    assert holds(model.backbone, files, 'backbone.')
-    assert all(
-        torch.equal(v, head[k])
-        for k, v in model.roi_head.state_dict().items())
+# Files that people have -----------------------------------------------------
 
 
-def test_torch_alone(files):
-    model = FishNet(99)
-    content = torch.load(files['official'], weights_only=True)['state_dict']
-    missing = model.load_state_dict(content)
-    assert not missing.missing_keys and not missing.unexpected_keys
-    assert holds(model, files, 'backbone.')
-    before = copy.deepcopy(content)
-    model.load_state_dict(content)
-    assert before.keys() == content.keys()
+@pytest.fixture(scope='module')
+def tiny():
+    torch.manual_seed(0)
+    return randomize(FishNet(TINY))
 
 
-def test_other_number_of_classes(files, caplog):
-    logger = MMLogger.get_current_instance()
-    logger.setLevel('INFO')
-    logger.addHandler(caplog.handler)
-    model = build_classifier(99, head=dict(num_classes=10))
-    head = model.head.fc.weight.clone()
-    load_weights(model, files['official'])
-    assert holds(model.backbone, files, 'backbone.')
-    assert holds(model.neck, files, 'neck.')
-    assert torch.equal(model.head.fc.weight, head)
-    logger.removeHandler(caplog.handler)
-    assert 'classifier, of 1000 classes, is left out' in caplog.text
+def named(model, prefix):
+    return OrderedDict(
+        (prefix + key, value) for key, value in model.state_dict().items())
+
+
+def load_tiny(path, depth=TINY, prefix=None, **options):
+    init_cfg = pretrained(path)
+    if prefix:
+        init_cfg.update(prefix=prefix)
+    model = FishNet(depth, init_cfg=init_cfg, **options)
+    model.init_weights()
+    return model
+
+
+@pytest.mark.parametrize('prefix', [
+    '', 'backbone.', 'module.', 'module.backbone.', 'backbone.module.',
+    '_orig_mod.module.backbone._orig_mod.', 'model.', 'model.module.backbone.',
+    'module.model.backbone.', 'backbone.model.', 'net._orig_mod.',
+    '_fsdp_wrapped_module.backbone._checkpoint_wrapped_module.'
+])
+@pytest.mark.parametrize('wrap', [
+    lambda state: state, lambda state: dict(state_dict=state),
+    lambda state: dict(epoch=3, model=state),
+    lambda state: dict(epoch=3, state_dict_ema=state),
+    lambda state: dict(ema=dict(module=state), optimizer=dict(
+        state={n: dict(exp_avg=v) for n, v in enumerate(state.values())}))
+], ids=['alone', 'state_dict', 'model', 'ema', 'nested'])
+def test_prefixes_and_wrappers(prefix, wrap, tiny, tmp_path):
+    torch.save(wrap(named(tiny, prefix)), tmp_path / 'file.pth')
+    assert equal(load_tiny(tmp_path / 'file.pth'), tiny)
+
+
+def test_which_of_several(tiny, tmp_path):
+    other = FishNet(TINY)
+    torch.save(
+        dict(
+            state_dict_ema=named(other, ''),
+            teacher=resnet18().state_dict(),
+            state_dict={**named(tiny, 'student.backbone.'),
+                        **named(other, 'teacher.backbone.'),
+                        'neck.weight': torch.ones(1)}), tmp_path / 'file.pth')
+    for name, model in (('student.', tiny), ('teacher.', other)):
+        prefix = name + 'backbone.'
+        assert equal(load_tiny(tmp_path / 'file.pth', prefix=prefix), model)
+    with pytest.raises(CheckpointError, match=r"below 'student.backbone.' and "
+                       r"'teacher.backbone.'. Say which one is meant by "
+                       'prefix='):
+        load_tiny(tmp_path / 'file.pth')
+    with pytest.raises(CheckpointError, match='holds nothing below '
+                       "prefix='teacher.neck.'"):
+        load_tiny(tmp_path / 'file.pth', prefix='teacher.neck')
+
+
+def test_file_of_safetensors(tiny, tmp_path, monkeypatch):
+    save_file = pytest.importorskip('safetensors.torch').save_file
+    path = tmp_path / 'file.safetensors'
+    save_file(named(tiny, 'model.'), path)
+    assert equal(load_tiny(path), tiny)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, 'safetensors', None)
+        with pytest.raises(ModuleNotFoundError, match='pip install safetens'):
+            load_tiny(path)
+    os.truncate(path, 1000)
+    with pytest.raises(CheckpointError, match=r'\(1000 bytes\) is damaged'):
+        load_tiny(path)
+
+
+def test_home_folder_and_arguments(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    args = argparse.Namespace(lr=0.1, out=Path('runs'))
+    torch.save(dict(model=named(tiny, ''), args=args), tmp_path / 'file.pth')
+    assert equal(load_tiny('~/file.pth'), tiny)
+
+
+@pytest.mark.parametrize('channels', [1, 4])
+def test_other_input_channels(channels, tiny, tmp_path):
+    torch.save(tiny.state_dict(), tmp_path / 'file.pth')
+    with pytest.raises(CheckpointError, match=r'backbone.stem.0.weight '
+                       rf'\(8, 3, 3, 3\), not \(8, {channels}, 3, 3\). With '
+                       'adapt_stem=True in init_cfg'):
+        load_tiny(tmp_path / 'file.pth', in_channels=channels)
+    model = FishNet(
+        TINY,
+        in_channels=channels,
+        init_cfg=pretrained(tmp_path / 'file.pth', adapt_stem=True))
+    model.init_weights()
+    # What all channels have alike, the model sees as before.
+    grey = torch.rand(1, 1, 64, 64)
+    for one, other in zip(
+            model.eval()(grey.expand(1, channels, 64, 64)),
+            tiny.eval()(grey.expand(1, 3, 64, 64))):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+# Files that must not be loaded ----------------------------------------------
 
 
 @pytest.fixture(scope='module')
@@ -162,9 +274,13 @@ def bad(files, tmp_path_factory):
     state = torch.load(files['official'], weights_only=True)['state_dict']
     contents = dict(
         resnet=resnet18().state_dict(),
+        shallower=FishNet(99).state_dict(),
         depth=FishNet(150).state_dict(),
+        deeper=FishNet(201).state_dict(),
         lacks={k: v for k, v in state.items() if '8.1.0.' not in k},
-        shape={**state, 'module.conv2.0.weight': torch.zeros(32, 32, 5, 5)})
+        shape={**state, 'module.conv2.0.weight': torch.zeros(32, 32, 5, 5)},
+        empty=dict(epoch=3),
+        list=[state])
     for name, content in contents.items():
         torch.save(content, folder / f'{name}.pth')
     for name, source in ('cut_zip', 'mmpretrain'), ('cut_old', 'official'):
@@ -174,50 +290,31 @@ def bad(files, tmp_path_factory):
     return folder
 
 
-BAD = pytest.mark.parametrize('name, message', [
+@pytest.mark.parametrize('name, message', [
     ('resnet', 'resnet.pth is not a FishNet checkpoint: it holds 122 tensors, '
      'named conv1.weight'),
     ('depth', 'depth.pth does not fit the model, FishNet-99: it holds '
      'FishNet-150'),
+    # It has every name that FishNet-99 wants.
+    ('deeper', 'it holds FishNet-201. .* no place: '
+     'backbone.tail1.refine.2.norm1.weight'),
     ('lacks', 'lacks.pth .* tensors are missing: '
      'backbone.head2.transfer.0.norm1.weight'),
     ('shape', r'shape.pth .* backbone.stem.3.weight \(32, 32, 5, 5\), not '
      r'\(32, 32, 3, 3\)'),
+    ('empty', 'empty.pth holds no weights; the first of its 1 entries are '
+     'epoch'),
+    ('list', 'list.pth holds no state dict, but a list'),
     ('cut_zip', r'cut_zip.pth \(\d+ bytes\) is damaged or cut short'),
-    ('cut_old', r'cut_old.pth \(\d+ bytes\) is damaged or cut short'),
-])
-
-
-@BAD
-def test_bad_file_for_a_backbone(name, message, bad):
-    model = FishNet(99, init_cfg=pretrained(str(bad / f'{name}.pth')))
-    before = copy.deepcopy(model.state_dict())
-    with pytest.raises(CheckpointError, match=message):
-        load_weights(model, str(bad / f'{name}.pth'))
-    after = model.state_dict()
-    assert all(torch.equal(after[k], before[k]) for k in before)
+    ('cut_old', r'cut_old.pth \(\d+ bytes\) is damaged or cut short')])
+def test_bad_file(name, message, bad):
+    model = FishNet(99, init_cfg=pretrained(bad / f'{name}.pth'))
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    model.init_cfg.update(prefix=None)
     with pytest.raises(CheckpointError, match=message):
         model.init_weights()
-
-
-@BAD
-def test_bad_file_for_a_classifier(name, message, bad):
-    model = build_classifier(99)
-    before = copy.deepcopy(model.state_dict())
-    with pytest.raises(CheckpointError, match=message):
-        load_checkpoint(model, str(bad / f'{name}.pth'))
     after = model.state_dict()
     assert all(torch.equal(after[k], before[k]) for k in before)
-
-
-def test_deeper_file_is_not_half_loaded():
-    """FishNet-201 has every name that FishNet-150 wants."""
-    state = FishNet(201).state_dict()
-    model = FishNet(150, init_cfg=pretrained('unused', prefix='backbone.'))
-    model._params_init_info = {}  # as in init_weights
-    with pytest.raises(CheckpointError, match='it holds FishNet-201. .* no '
-                       'place: backbone.tail1.refine.2.norm1.weight'):
-        model.load_state_dict(state, strict=False)
 
 
 def test_prefix_does_not_hide_another_depth(bad, tmp_path):
@@ -225,27 +322,33 @@ def test_prefix_does_not_hide_another_depth(bad, tmp_path):
     torch.save({f'backbone.{k}': v for k, v in state.items()},
                tmp_path / 'file.pth')
     model = FishNet(99, init_cfg=pretrained(
-        str(tmp_path / 'file.pth'), prefix='backbone.'))
+        tmp_path / 'file.pth', prefix='backbone.'))
     with pytest.raises(CheckpointError, match='it holds FishNet-150'):
         model.init_weights()
 
 
-def test_backbone_alone_is_no_classifier(files):
-    model = build_classifier(99)
-    for load in load_weights, load_checkpoint:
-        with pytest.raises(CheckpointError, match='holds a backbone alone, '
-                           'without the score layers'):
-            load(model, files['mmdet'])
+def test_shallower_file(bad):
+    model = FishNet(201, init_cfg=pretrained(bad / 'shallower.pth'))
+    with pytest.raises(CheckpointError, match='it holds FishNet-99'):
+        model.init_weights()
 
 
-def test_other_models_load_as_ever(tmp_path):
-    model = resnet18()
-    torch.save(model.state_dict(), tmp_path / 'file.pth')
-    other = resnet18()
-    load_checkpoint(other, str(tmp_path / 'file.pth'), strict=True)
-    assert torch.equal(other.conv1.weight, model.conv1.weight)
+def test_backbone_alone_has_no_score_layers(files):
+    neck = FishNetScore(init_cfg=pretrained(files['mmdet']))
+    with pytest.raises(CheckpointError, match='holds a backbone alone, '
+                       'without the score layers'):
+        neck.init_weights()
 
 
-def test_no_fishnet_in_the_model(files):
-    with pytest.raises(TypeError, match='ResNet is not a FishNet, and has'):
-        load_weights(resnet18(), files['official'])
+def test_code_is_refused(tmp_path):
+
+    class Code:
+
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / 'made'), )
+
+    torch.save(dict(state_dict=FishNet(TINY).state_dict(), more=Code()),
+               tmp_path / 'file.pth')
+    with pytest.raises(CheckpointError, match='holds more than weights'):
+        load_tiny(tmp_path / 'file.pth')
+    assert not (tmp_path / 'made').exists()

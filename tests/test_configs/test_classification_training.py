@@ -16,8 +16,8 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 
 import mmfishnet  # noqa: F401
-from mmfishnet.checkpoints import convert
 from mmfishnet.datasets import CLASSES, draw_classification
+from mmfishnet.models.released import convert
 
 pytest.importorskip('mmpretrain')
 

@@ -1,8 +1,10 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 """Configs of other projects that inherit from ours."""
 import json
+import os
 import pickle
 import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -180,7 +182,22 @@ def test_wrong_name(name, near, tmp_path):
         Config.fromfile(tmp_path / 'a.py')
 
 
-def test_sources_that_are_not_installed(monkeypatch, tmp_path):
-    monkeypatch.setattr(mmfishnet.config, 'CONFIGS', tmp_path)
-    with pytest.raises(FileNotFoundError, match='pip install -e'):
-        mmfishnet.config_path('mask_rcnn_fishnet150_fpn.py')
+def test_checkout_that_is_not_installed(checkout, tmp_path):
+    """A new config can be inherited at once."""
+    (checkout / 'configs/new.py').write_text('a = 1\n')
+    (tmp_path / 'mine.py').write_text(
+        "_base_ = __import__('mmfishnet').config_path('new.py')\n")
+    try:
+        printed = subprocess.run([
+            sys.executable, '-c', 'from mmengine.config import Config; '
+            'import sys; print(Config.fromfile(sys.argv[1]).a)',
+            tmp_path / 'mine.py'
+        ],
+                                 check=True,
+                                 env={**os.environ,
+                                      'PYTHONPATH': str(checkout)},
+                                 stdout=subprocess.PIPE,
+                                 text=True).stdout
+    finally:
+        (checkout / 'configs/new.py').unlink()
+    assert printed.strip() == '1'

@@ -4,8 +4,8 @@ import os
 import pytest
 import torch
 
-from mmfishnet.checkpoints import convert, convert_file
 from mmfishnet.models import FishNet
+from mmfishnet.models.released import convert, convert_file
 
 
 def load(path):

@@ -18,6 +18,7 @@ from mmfishnet.checkpoints.download import (
     download,
     fetch_weights,
 )
+from mmfishnet.models.released import convert_file
 
 
 class Handler(SimpleHTTPRequestHandler):
@@ -196,7 +197,8 @@ def test_failure_leaves_nothing_in_place(published, tmp_path, case, message):
             archive.write(b'damage')
     target = tmp_path / 'weights/net.pth'
     with pytest.raises((DownloadError, CheckpointError), match=message):
-        fetch_weights(name, f'{published.url}/{file}', None, str(target))
+        fetch_weights(name, f'{published.url}/{file}', None, str(target),
+                      convert_file)
     assert os.listdir(target.parent) == []
 
 

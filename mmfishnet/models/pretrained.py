@@ -1,0 +1,119 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+"""Modules that load their own pretrained file."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mmengine.logging import print_log
+from mmengine.model import BaseModule
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import Tensor, nn
+
+from ..checkpoints.pretrained import has_scheme, is_pretrained
+from ..checkpoints.read import CheckpointError, read_checkpoint
+from ..checkpoints.weights import BACKBONE, check_part, fit
+
+
+class PretrainedModule(BaseModule):
+    """A module that takes care of ``init_cfg=dict(type='Pretrained')`` itself.
+
+    MMEngine would load the file by name, and only warn of what does not fit.
+    Here it is read without running code from it, translated if it is the
+    authors' or pytorchcv's, and all that the module has must be in it. The
+    keys of such an ``init_cfg`` are those of :func:`load_pretrained`; other
+    initialisers, beside it in a list, are MMEngine's as ever and come before.
+
+    Attributes:
+        part (str): What stands before the module's names in a whole model.
+    """
+
+    part = BACKBONE
+
+    def init_weights(self) -> None:
+        """Initialise, and load the pretrained file last.
+
+        Raises:
+            CheckpointError: If the file does not fit; says how.
+            FileNotFoundError: If there is no such file.
+        """
+        if self.is_init:
+            super().init_weights()  # says so, and does nothing
+            return
+        init_cfg = self.init_cfg
+        cfgs = [init_cfg] if isinstance(init_cfg, dict) else init_cfg or []
+        self.init_cfg = [cfg for cfg in cfgs if not is_pretrained(cfg)]
+        super().init_weights()
+        self.init_cfg = init_cfg
+        for cfg in filter(is_pretrained, cfgs):
+            load_pretrained(
+                self, **{k: v for k, v in cfg.items() if k != 'type'})
+
+
+def load_pretrained(module: PretrainedModule,
+                    checkpoint: str,
+                    prefix: str | None = None,
+                    map_location='cpu',
+                    adapt_stem: bool = False) -> None:
+    """Load a file into a backbone or a score neck.
+
+    Args:
+        module (PretrainedModule): The module.
+        checkpoint (str): File of the authors, of pytorchcv, or of ours (a
+            whole model or this part of it), or a URL or another scheme that
+            MMEngine knows, such as ``https://``.
+        prefix (str, optional): What stands before the module's names in the
+            file. Defaults to None: it is found.
+        map_location (str | torch.device | Callable): Where the file's tensors
+            go, as in :func:`torch.load`. Defaults to 'cpu'.
+        adapt_stem (bool): Whether weights for three input channels are
+            adapted to the number that the stem has: summed for one, repeated
+            and scaled for more. Defaults to False.
+
+    Raises:
+        CheckpointError: If the file is damaged, holds code, or does not fit.
+        FileNotFoundError: If there is no such file.
+    """
+    name = type(module).__name__
+    print_log(f'load {name} from: {checkpoint}', logger='current')
+    if has_scheme(checkpoint):
+        content = CheckpointLoader.load_checkpoint(checkpoint, map_location)
+    else:
+        content = read_checkpoint(checkpoint, map_location)
+    state = fit(content, module.state_dict(), checkpoint, name, module.part,
+                prefix, adapt_stem)
+    # What fit() lets be missing is all that may be.
+    module.load_state_dict(state, strict=False)
+
+
+def check_fit(model: nn.Module,
+              state_dict: Mapping[str, Tensor],
+              source: str = 'the checkpoint') -> None:
+    """Check that the weights of a whole model fit its parts of ours.
+
+    MMEngine would load what fits and only warn of the rest.
+
+    Args:
+        model (nn.Module): A model that has modules of ours.
+        state_dict (Mapping[str, Tensor]): The weights that are to be loaded.
+        source (str): Where they are from, for messages. Defaults to 'the
+            checkpoint'.
+
+    Raises:
+        CheckpointError: If those of a backbone or a score neck are not all
+            there, or of another shape, or too many.
+    """
+    for name, module in model.named_modules():
+        if not isinstance(module, PretrainedModule):
+            continue
+        prefix = name and f'{name}.'
+        own = {
+            key[len(prefix):]: value
+            for key, value in state_dict.items() if key.startswith(prefix)
+        }
+        kind = type(module).__name__
+        if not own:
+            raise CheckpointError(
+                f'{source} holds nothing below {prefix}, where the model has '
+                f'its {kind}; it holds {len(state_dict)} tensors, named '
+                f'{", ".join(list(state_dict)[:4])}, ...')
+        check_part(own, module.state_dict(), source, kind, module.part)

@@ -1,0 +1,223 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+"""MMEngine's loading: as ever, until safe loading is switched on."""
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from mmengine.logging import MMLogger
+from mmengine.runner import load_checkpoint
+from mmengine.runner.checkpoint import CheckpointLoader
+from mmengine.runner.checkpoint import load_from_http as mmengine_http
+from mmengine.runner.checkpoint import load_from_local as mmengine_local
+from torchvision.models import resnet18
+
+from mmfishnet.checkpoints import CheckpointError, use_safe_loading
+from mmfishnet.models import FishNet
+
+from .conftest import build_classifier
+from .test_load import FORMATS, TINY, holds, named, pretrained
+
+LOADERS = (('', mmengine_local), (('http://', 'https://'), mmengine_http))
+
+
+@pytest.fixture(autouse=True)
+def plain():
+    """MMEngine's own loaders, whatever other tests left."""
+    MMLogger.get_current_instance().setLevel('ERROR')
+
+    def restore():
+        for prefixes, loader in LOADERS:
+            CheckpointLoader.register_scheme(prefixes, loader, force=True)
+
+    restore()
+    yield
+    restore()
+
+
+# As if mmfishnet were not there ---------------------------------------------
+
+# Another model's file: a class of its project's, and a tensor made by a
+# function, which no safe reader looks up.
+SNAPSHOT = """
+import importlib, json, pickle, sys, types
+import mmengine.runner, torch
+from mmengine.runner.checkpoint import CheckpointLoader, load_checkpoint
+
+def state():
+    return {
+        f'{name}.{key}': f'{type(value).__name__} {id(value)}'
+        for name, things in dict(
+            pickle=vars(pickle), torch=vars(torch),
+            serialization=vars(torch.serialization),
+            module=vars(torch.nn.Module), loader=vars(CheckpointLoader),
+            schemes=CheckpointLoader._schemes,
+            safe={str(x): x for x in torch.serialization.get_safe_globals()},
+        ).items()
+        for key, value in things.items()
+    }
+
+before = state()
+for name in sys.argv[2:]:
+    importlib.import_module(name)
+after = state()
+model = torch.nn.Linear(2, 2)
+content = load_checkpoint(model, sys.argv[1])
+print(json.dumps(dict(
+    changed=sorted(k for k in {*before, *after}
+                   if before.get(k) != after.get(k)),
+    keys=sorted(content), note=repr(content['note']),
+    weight=model.weight.tolist())))
+"""
+ODD = """
+import torch
+
+class Note:
+    def __init__(self, text):
+        self.text = text
+    def __repr__(self):
+        return f'Note({self.text!r})'
+"""
+
+
+def test_importing_changes_nothing(tmp_path):
+    """Neither MMEngine's loaders, torch, pickle, nor what an odd file gives:
+    a class of another project is looked up, as MMEngine does."""
+    (tmp_path / 'theirs.py').write_text(ODD)
+    environ = dict(
+        os.environ,
+        PYTHONPATH=os.pathsep.join([str(tmp_path), *filter(None, sys.path)]))
+
+    def python(*args):
+        return subprocess.run([sys.executable, '-c', *args],
+                              check=True,
+                              env=environ,
+                              stdout=subprocess.PIPE,
+                              text=True).stdout.splitlines()[-1:]
+
+    python(
+        'import sys, theirs, torch; torch.save(dict(state_dict=torch.nn.Linear'
+        '(2, 2).state_dict(), note=theirs.Note("x")), sys.argv[1])',
+        tmp_path / 'odd.pth')
+    without, with_us = (
+        json.loads(python(SNAPSHOT, tmp_path / 'odd.pth', *modules)[0])
+        for modules in ((), ('mmfishnet', 'mmfishnet.checkpoints',
+                             'mmfishnet.models.released')))
+    assert with_us == without
+    assert with_us['note'] == "Note('x')"
+    assert with_us['changed'] == []
+
+
+def test_a_state_dict_is_torchs_matter():
+    """What is missing or superfluous is told, as for any other model."""
+    model = FishNet(TINY)
+    state = dict(model.state_dict(), more=torch.ones(1))
+    stem = state.pop('stem.0.weight')
+    found = model.load_state_dict(state, strict=False)
+    assert found.missing_keys == ['stem.0.weight']
+    assert found.unexpected_keys == ['more']
+    with pytest.raises(RuntimeError, match='Unexpected key.*"more"'):
+        model.load_state_dict(dict(state, **{'stem.0.weight': stem}))
+    with pytest.raises(RuntimeError, match='Unexpected key'):
+        model.load_state_dict(named(model, 'backbone.'))
+    nothing = FishNet(150).load_state_dict({}, strict=False)
+    assert len(nothing.missing_keys) == len(FishNet(150).state_dict())
+
+
+def test_load_checkpoint_is_mmengines_matter(tmp_path, caplog):
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    model = FishNet(TINY)
+    state = dict(FishNet(TINY).state_dict())
+    state['stem.0.weight'] = torch.ones(8, 1, 3, 3)
+    del state['stem.3.weight']
+    torch.save(state, tmp_path / 'file.pth')
+    logger.setLevel('INFO')
+    load_checkpoint(model, str(tmp_path / 'file.pth'), logger=logger)
+    logger.removeHandler(caplog.handler)
+    assert 'size mismatch for stem.0.weight' in caplog.text
+    assert 'missing keys in source state_dict: stem.3.weight' in caplog.text
+    assert torch.equal(model.stem[6].weight, state['stem.6.weight'])
+    with pytest.raises(RuntimeError, match='stem.3.weight'):
+        load_checkpoint(model, str(tmp_path / 'file.pth'), strict=True)
+
+
+# With safe loading ----------------------------------------------------------
+
+
+@pytest.fixture
+def safe(plain):
+    use_safe_loading()
+
+
+@pytest.mark.parametrize('name', FORMATS)
+def test_whole_classifier(name, files, safe):
+    model = build_classifier(99)
+    load_checkpoint(model, files[name], strict=True)
+    assert holds(model, files)
+    model = build_classifier(99, init_cfg=pretrained(files[name]))
+    model.init_weights()
+    assert holds(model, files)
+
+
+def test_classifier_of_other_classes(files, safe):
+    model = build_classifier(99, head=dict(num_classes=10))
+    head = model.head.fc.weight.clone()
+    load_checkpoint(model, files['official'])
+    assert holds(model.backbone, files, 'backbone.')
+    assert holds(model.neck, files, 'neck.')
+    assert torch.equal(model.head.fc.weight, head)
+
+
+@pytest.mark.parametrize('prefix', ['_orig_mod.', 'model.', 'module.'])
+def test_wrapped_whole_model(prefix, safe, tmp_path):
+    model = FishNet(TINY)
+    state = named(model, f'{prefix}backbone.')
+    state[f'{prefix}neck.weight'] = torch.ones(1)
+    torch.save(dict(model=state, epoch=3), tmp_path / 'file.pth')
+    content = CheckpointLoader.load_checkpoint(str(tmp_path / 'file.pth'))
+    assert list(content['state_dict']) == [
+        *named(model, 'backbone.'), 'neck.weight'
+    ]
+
+
+def test_whatever_is_loaded_runs_no_code(tmp_path, safe):
+    marker = tmp_path / 'marker'
+
+    class Code:
+
+        def __reduce__(self):
+            return os.mkdir, (str(marker), )
+
+    torch.save(Code(), tmp_path / 'file.pth')
+    with pytest.raises(CheckpointError, match='holds more than weights'):
+        CheckpointLoader.load_checkpoint(str(tmp_path / 'file.pth'))
+    assert not marker.exists()
+
+
+def test_others_come_as_they_are(tmp_path, safe):
+    """Other models, a run's own checkpoints, and what holds two FishNets."""
+    two = {**named(FishNet(TINY), 'teacher.backbone.'),
+           **named(FishNet(TINY), 'student.backbone.')}
+    own = named(FishNet(TINY), 'backbone.')
+    own._metadata = dict(backbone=dict(version=1))
+    for state in resnet18().state_dict(), two, own:
+        content = dict(state_dict=state, meta=dict(epoch=3), optimizer={})
+        torch.save(content, tmp_path / 'file.pth')
+        loaded = CheckpointLoader.load_checkpoint(str(tmp_path / 'file.pth'))
+        assert loaded.keys() == content.keys()
+        found = loaded['state_dict']
+        assert list(found) == list(state)
+        assert getattr(found, '_metadata', 0) == getattr(
+            state, '_metadata', 0)
+        assert all(torch.equal(found[k], state[k]) for k in state)
+
+
+def test_foreign_file_with_unknown_names(files, tmp_path, safe):
+    state = torch.load(files['official'])['state_dict']
+    torch.save({**state, 'module.fish.fish.10.0.0.bn1.weight': torch.ones(4)},
+               tmp_path / 'file.pth')
+    with pytest.raises(CheckpointError, match='1 of its .* unknown: '):
+        CheckpointLoader.load_checkpoint(str(tmp_path / 'file.pth'))

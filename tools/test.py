@@ -8,6 +8,7 @@ from mmengine.registry import METRICS
 from torch.distributed.elastic.multiprocessing.errors import record
 
 import mmfishnet  # noqa: F401 (registers FishNet)
+from mmfishnet.checkpoints import use_safe_loading
 from mmfishnet.engine.arguments import add_common_arguments, load_config
 from mmfishnet.engine.build import build_runner
 from mmfishnet.engine.errors import short_errors
@@ -79,6 +80,7 @@ def prepare(args):
 @record
 def main():
     args = parse_args()
+    use_safe_loading()
     with short_errors():
         cfg, notes = prepare(args)
     runner = build_runner(cfg, notes)

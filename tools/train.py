@@ -5,9 +5,10 @@ import argparse
 from torch.distributed.elastic.multiprocessing.errors import record
 
 import mmfishnet  # noqa: F401 (registers FishNet)
-from mmfishnet.checkpoints.pretrained import (
+from mmfishnet.checkpoints import (
     drop_pretrained,
     require_pretrained,
+    use_safe_loading,
 )
 from mmfishnet.engine.arguments import add_common_arguments, load_config
 from mmfishnet.engine.build import build_runner
@@ -74,6 +75,7 @@ def prepare(args):
 
 @record
 def main():
+    use_safe_loading()
     with short_errors():
         cfg, notes, checkpoint = prepare(parse_args())
     runner = build_runner(cfg, notes, checkpoint)

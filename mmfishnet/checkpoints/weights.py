@@ -44,6 +44,15 @@ _NETWORKS = (('FishNet', FISHNET, 4), ('FishNeXt', FISHNEXT, 2))
 _PARTS = (*STAGES, 'stage1', 'stage2', 'stage3', 'stage4', 'final')
 
 
+def unwrap(name: str) -> str:
+    """Take what wrappers of modules add out of a name.
+
+    Args:
+        name (str): Name of a tensor or a module.
+    """
+    return _WRAPPERS.sub('', name)
+
+
 def find_state_dict(checkpoint, source: str) -> OrderedDict[str, Tensor]:
     """Find the weights in what a checkpoint file holds.
 
@@ -80,7 +89,7 @@ def _state_dicts(content: Mapping, path: str = ''
                  ) -> Iterator[tuple[str, OrderedDict[str, Tensor]]]:
     """All dicts of tensors in nested dicts, and where they are."""
     tensors = OrderedDict(
-        (_WRAPPERS.sub('', key), value) for key, value in content.items()
+        (unwrap(key), value) for key, value in content.items()
         if isinstance(key, str) and torch.is_tensor(value))
     if tensors:
         yield path, tensors
@@ -222,7 +231,7 @@ def fit(checkpoint,
 def _below(state: Mapping[str, Tensor], prefix: str,
            source: str) -> dict[str, Tensor]:
     """What is below a prefix, in the file's names or in ours."""
-    prefix = _WRAPPERS.sub('', prefix.rstrip('.') + '.')
+    prefix = unwrap(prefix.rstrip('.') + '.')
     found = _strip(state, prefix) or _strip(translate(state, source), prefix)
     if not found:
         raise CheckpointError(
@@ -269,20 +278,23 @@ def _has_other_input(tensor: Tensor, wanted: Tensor) -> bool:
 
 def _adapt_stem(state: Mapping[str, Tensor],
                 wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Adapt the first convolution to another number of channels, as timm does.
+    """Adapt the first convolution to another number of input channels.
 
-    One channel gets the sum of the three, so that a grey image gives what it
-    gives as a picture of three equal channels. More repeat them, scaled so
-    that equal channels give the same sum.
+    One or two share the sum of the three; more repeat them, each divided by
+    how often it comes. So channels that are alike give what they gave.
     """
     state = dict(state)
     for key, tensor in state.items():
         if key.startswith('stem.') and key in wanted and _has_other_input(
                 tensor, wanted[key]):
             channels = wanted[key].shape[1]
-            repeated = tensor[:, torch.arange(channels) % 3]
-            state[key] = tensor.sum(1, keepdim=True) if channels == 1 else (
-                repeated * (3 / channels))
+            if channels < 3:
+                shared = tensor.sum(1, keepdim=True) / channels
+                state[key] = shared.repeat(1, channels, 1, 1)
+            else:
+                source = torch.arange(channels) % 3
+                times = torch.bincount(source)[source]
+                state[key] = tensor[:, source] / times[:, None, None]
     return state
 
 

@@ -10,7 +10,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from .errors import short_errors
-from .hooks import NormCheckHook
+from .hooks import FitCheckHook, NormCheckHook
 from .launch import explain_lost_peers, init_launcher
 
 
@@ -45,6 +45,7 @@ def build_runner(cfg: Config,
         else:
             runner = Runner.from_cfg(cfg)
         runner.register_hook(NormCheckHook())
+        runner.register_hook(FitCheckHook())
         for note in notes:
             runner.logger.info(note)
         found = all_gather_object(checkpoint)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os.path as osp
-import zipfile
 from glob import escape, glob
 
 from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 
 from ..checkpoints.pretrained import is_missing
+from ..checkpoints.read import is_damaged
 
 
 def set_resume(cfg: Config,
@@ -97,17 +97,10 @@ def check_checkpoint(checkpoint: str) -> None:
     if is_missing(checkpoint):
         raise FileNotFoundError(
             f'the checkpoint {checkpoint} does not exist.')
+    checkpoint = osp.expanduser(checkpoint)
     if not osp.isfile(checkpoint):
         return
-    with open(checkpoint, 'rb') as file:
-        if file.read(2) not in (b'PK', b''):
-            return  # not of torch's zip format: older than torch 1.6
-    try:
-        with zipfile.ZipFile(checkpoint) as archive:
-            damaged = archive.testzip() is not None
-    except zipfile.BadZipFile:
-        damaged = True
-    if damaged:
+    if is_damaged(checkpoint):
         raise ValueError(
             f'the checkpoint {checkpoint} is damaged or cut short, as a '
             'process leaves it that is killed while it saves.')

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..checkpoints.pretrained import has_scheme, is_pretrained
 from ..checkpoints.read import CheckpointError, read_checkpoint
-from ..checkpoints.weights import BACKBONE, check_part, fit
+from ..checkpoints.weights import BACKBONE, check_part, fit, unwrap
 
 
 class PretrainedModule(BaseModule):
@@ -67,7 +67,7 @@ def load_pretrained(module: PretrainedModule,
             go, as in :func:`torch.load`. Defaults to 'cpu'.
         adapt_stem (bool): Whether weights for three input channels are
             adapted to the number that the stem has: summed for one, repeated
-            and scaled for more. Defaults to False.
+            and divided for more. Defaults to False.
 
     Raises:
         CheckpointError: If the file is damaged, holds code, or does not fit.
@@ -102,18 +102,19 @@ def check_fit(model: nn.Module,
         CheckpointError: If those of a backbone or a score neck are not all
             there, or of another shape, or too many.
     """
+    state = {unwrap(key): value for key, value in state_dict.items()}
     for name, module in model.named_modules():
         if not isinstance(module, PretrainedModule):
             continue
-        prefix = name and f'{name}.'
+        prefix = unwrap(f'{name}.') if name else ''
         own = {
             key[len(prefix):]: value
-            for key, value in state_dict.items() if key.startswith(prefix)
+            for key, value in state.items() if key.startswith(prefix)
         }
         kind = type(module).__name__
         if not own:
             raise CheckpointError(
                 f'{source} holds nothing below {prefix}, where the model has '
-                f'its {kind}; it holds {len(state_dict)} tensors, named '
-                f'{", ".join(list(state_dict)[:4])}, ...')
+                f'its {kind}: it holds {len(state)} tensors, named '
+                f'{", ".join(list(state)[:4])}, ...')
         check_part(own, module.state_dict(), source, kind, module.part)

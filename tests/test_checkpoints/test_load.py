@@ -128,8 +128,9 @@ def test_in_a_model_and_once(files, tmp_path):
 def test_preact_resnet(prefix, tmp_path):
     theirs = randomize(PreActResNet((1, 1, 1, 1)))
     state = {prefix + k: v for k, v in theirs.state_dict().items()}
-    torch.save(dict(state_dict={**state, 'head.fc.bias': torch.ones(3)}),
-               tmp_path / 'file.pth')
+    if prefix:
+        state['head.fc.bias'] = torch.ones(3)
+    torch.save(dict(state_dict=state), tmp_path / 'file.pth')
     init_cfg = pretrained(tmp_path / 'file.pth')
     ours = PreActResNet((1, 1, 1, 1), init_cfg=init_cfg)
     ours.init_weights()
@@ -218,9 +219,10 @@ def test_which_of_several(tiny, tmp_path):
                        r"'teacher.backbone.'. Say which one is meant by "
                        'prefix='):
         load_tiny(tmp_path / 'file.pth')
+    torch.save(named(tiny, 'backbone.'), tmp_path / 'file.pth')
     with pytest.raises(CheckpointError, match='holds nothing below '
-                       "prefix='teacher.neck.'"):
-        load_tiny(tmp_path / 'file.pth', prefix='teacher.neck')
+                       "prefix='teacher.': it holds .* backbone.stem.0"):
+        load_tiny(tmp_path / 'file.pth', prefix='teacher')
 
 
 def test_file_of_safetensors(tiny, tmp_path, monkeypatch):
@@ -244,7 +246,7 @@ def test_home_folder_and_arguments(tiny, tmp_path, monkeypatch):
     assert equal(load_tiny('~/file.pth'), tiny)
 
 
-@pytest.mark.parametrize('channels', [1, 4])
+@pytest.mark.parametrize('channels', [1, 2, 4])
 def test_other_input_channels(channels, tiny, tmp_path):
     torch.save(tiny.state_dict(), tmp_path / 'file.pth')
     with pytest.raises(CheckpointError, match=r'backbone.stem.0.weight '

@@ -39,11 +39,10 @@ def plain():
 
 # As if mmfishnet were not there ---------------------------------------------
 
-# Another model's file: a class of its project's, and a tensor made by a
-# function, which no safe reader looks up.
 SNAPSHOT = """
 import importlib, json, pickle, sys, types
 import mmengine.runner, torch
+import torch._dynamo, torch._inductor, torch.onnx, torchvision  # lazy parts
 from mmengine.runner.checkpoint import CheckpointLoader, load_checkpoint
 
 def state():
@@ -71,9 +70,8 @@ print(json.dumps(dict(
     keys=sorted(content), note=repr(content['note']),
     weight=model.weight.tolist())))
 """
+# Another project's class, which no safe reader looks up.
 ODD = """
-import torch
-
 class Note:
     def __init__(self, text):
         self.text = text
@@ -122,8 +120,9 @@ def test_a_state_dict_is_torchs_matter():
         model.load_state_dict(dict(state, **{'stem.0.weight': stem}))
     with pytest.raises(RuntimeError, match='Unexpected key'):
         model.load_state_dict(named(model, 'backbone.'))
-    nothing = FishNet(150).load_state_dict({}, strict=False)
-    assert len(nothing.missing_keys) == len(FishNet(150).state_dict())
+    nothing = model.load_state_dict({}, strict=False)
+    assert {'stem.0.weight', 'head3.transfer.0.conv3.weight'
+            } < set(nothing.missing_keys)
 
 
 def test_load_checkpoint_is_mmengines_matter(tmp_path, caplog):

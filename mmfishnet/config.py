@@ -75,7 +75,7 @@ def _mmseg_config_path(name: str) -> str:
     if spec is None:
         raise ModuleNotFoundError(
             f'this config builds on {name} of MMSegmentation, which is not '
-            'installed. `python tools/setup_env.py` in mmfishnet\'s repository '
+            "installed. `python tools/setup_env.py` in mmfishnet's sources "
             'installs it, as does `pip install onedl-mmsegmentation`.')
     path = Path(spec.origin).parent / '.mim' / 'configs' / name
     if not path.is_file():

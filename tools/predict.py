@@ -53,6 +53,8 @@ def main():
     with short_errors():
         # Takes seconds; --help does not need it.
         from mmfishnet.apis import predict
+        from mmfishnet.checkpoints import use_safe_loading
+        use_safe_loading()
         rows = predict(
             args.inputs,
             args.checkpoint,

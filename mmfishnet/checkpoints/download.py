@@ -2,11 +2,11 @@
 """The published weights, and how to get them."""
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import os
 import os.path as osp
-import shutil
 import time
 import zipfile
 import zlib
@@ -108,17 +108,15 @@ def fetch_weights(name: str, url: str, sha1: str | None, target: str,
         osp.dirname(target), osp.basename(urlparse(url).path) or 'download')
     partial = f'{target}.converting'
     download(url, archive)
-    checkpoint = archive
     try:
-        checkpoint = unpack(archive)
         if sha1:
-            check_sha1(checkpoint, sha1)
-        found = convert_file(checkpoint, partial)
+            check_sha1(archive, sha1)
+        found = convert_file(archive, partial)
         if found.replace('-', '').lower() != name:
             raise CheckpointError(f'{url} holds {found}, not {name}.')
         os.replace(partial, target)
     finally:
-        for path in {archive, checkpoint, partial}:
+        for path in (archive, partial):
             if osp.exists(path):
                 os.remove(path)
 
@@ -225,50 +223,31 @@ def _write(response, part: str, start: int, total: int | None,
         return file.tell()
 
 
-def unpack(path: str) -> str:
-    """Unpack an archive of one checkpoint, as pytorchcv publishes them.
-
-    Args:
-        path (str): A ZIP archive of one file, or a checkpoint.
-
-    Returns:
-        str: The checkpoint: a file beside the archive, or ``path`` itself.
-
-    Raises:
-        DownloadError: If the archive is damaged.
-    """
-    if not zipfile.is_zipfile(path):
-        return path
-    unpacked = f'{path}.unpacked'
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            if len(names) != 1:
-                return path
-            with archive.open(names[0]) as source, open(unpacked,
-                                                        'wb') as target:
-                shutil.copyfileobj(source, target)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        os.remove(unpacked)
-        raise DownloadError(f'the archive that came is damaged ({error}). It '
-                            'was removed.') from error
-    return unpacked
-
-
 def check_sha1(path: str, sha1: str) -> None:
     """Check a file against the beginning of its SHA-1 checksum.
 
     Args:
-        path (str): The file.
+        path (str): A checkpoint, or a ZIP archive of one, as pytorchcv
+            publishes them: it is the checkpoint's checksum.
         sha1 (str): The checksum, or as many of its first digits as are known.
 
     Raises:
-        DownloadError: If it is another.
+        DownloadError: If it is another, or the archive is damaged.
     """
     digest = hashlib.sha1()
-    with open(path, 'rb') as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(open(path, 'rb'))
+        try:
+            if zipfile.is_zipfile(path):
+                archive = stack.enter_context(zipfile.ZipFile(path))
+                if len(archive.namelist()) == 1:
+                    file = stack.enter_context(
+                        archive.open(archive.namelist()[0]))
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise DownloadError(f'the archive that came is damaged ({error}).'
+                                ' It was removed.') from error
     if not digest.hexdigest().startswith(sha1.lower()):
         raise DownloadError(
             f'the file that came has the SHA-1 checksum {digest.hexdigest()}, '

@@ -10,6 +10,7 @@ import pathlib
 import pickle
 import re
 import zipfile
+import zlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -139,7 +140,7 @@ def _open(path: str) -> str | io.BytesIO:
                 return path
             if len(names) == 1:
                 return io.BytesIO(archive.read(names[0]))
-    except (zipfile.BadZipFile, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise CheckpointError(
             f'{path} ({size} bytes) is damaged or cut short, as a broken '
             'transfer leaves it. Get it again.') from error

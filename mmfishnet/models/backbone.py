@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 
 from .blocks import INIT_CFG
-from .pretrained import PretrainedModule
+from .pretrained_module import PretrainedModule
 
 
 class Backbone(PretrainedModule):

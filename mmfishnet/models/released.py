@@ -11,16 +11,15 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from ..checkpoints.fit import check, describe, nearest_depth
 from ..checkpoints.read import CheckpointError, read_checkpoint
 from ..checkpoints.weights import (
     BACKBONE,
     CLASSIFIER,
     SCORE,
-    check,
-    describe,
+    few,
     find_state_dict,
     identify,
-    nearest_depth,
     to_official,
     translate,
 )
@@ -60,10 +59,8 @@ def convert(state_dict: Mapping[str, Tensor],
     state = find_state_dict(state_dict, source)
     style = identify(state)
     if style is None:
-        names = list(state)
-        raise CheckpointError(
-            f'{source} is not a FishNet checkpoint: it holds {len(names)} '
-            f'tensors, named {", ".join(names[:4])}, ...')
+        raise CheckpointError(f'{source} is not a FishNet checkpoint: it holds'
+                              f' {len(state)} tensors, named {few(state)}.')
     state = OrderedDict((k, v) for k, v in translate(state, source).items()
                         if k.startswith((BACKBONE, SCORE, CLASSIFIER)))
     if style != 'mmpretrain' or to == 'official':

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from ..registry import MODELS, register
 from .blocks import INIT_CFG, Layers, build_norm, pre_act_conv
-from .pretrained import PretrainedModule
+from .pretrained_module import PretrainedModule
 
 
 @register(MODELS)

@@ -6,8 +6,9 @@ import torch
 from torchvision.models import resnet18
 
 from mmfishnet.checkpoints import CheckpointError
+from mmfishnet.checkpoints.fit import describe
 from mmfishnet.checkpoints.names import rename
-from mmfishnet.checkpoints.weights import describe, translate
+from mmfishnet.checkpoints.weights import translate
 from mmfishnet.models import FishNeXt
 from mmfishnet.models.released import convert
 

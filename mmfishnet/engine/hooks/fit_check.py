@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from mmengine.hooks import Hook
 
-from ...models.pretrained import check_fit
+from ...models.pretrained_module import check_fit
 
 
 class FitCheckHook(Hook):

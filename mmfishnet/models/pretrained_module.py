@@ -9,9 +9,10 @@ from mmengine.model import BaseModule
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
+from ..checkpoints.fit import check_part, fit
 from ..checkpoints.pretrained import has_scheme, is_pretrained
 from ..checkpoints.read import CheckpointError, read_checkpoint
-from ..checkpoints.weights import BACKBONE, check_part, fit, unwrap
+from ..checkpoints.weights import BACKBONE, few, unwrap
 
 
 class PretrainedModule(BaseModule):
@@ -116,5 +117,5 @@ def check_fit(model: nn.Module,
             raise CheckpointError(
                 f'{source} holds nothing below {prefix}, where the model has '
                 f'its {kind}: it holds {len(state)} tensors, named '
-                f'{", ".join(list(state)[:4])}, ...')
+                f'{few(state)}.')
         check_part(own, module.state_dict(), source, kind, module.part)

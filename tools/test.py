@@ -10,7 +10,8 @@ from torch.distributed.elastic.multiprocessing.errors import record
 import mmfishnet  # noqa: F401 (registers FishNet)
 from mmfishnet.engine.arguments import add_common_arguments, load_config
 from mmfishnet.engine.build import build_runner
-from mmfishnet.engine.errors import short_errors
+from mmfishnet.engine.errors import one_speaks, short_errors
+from mmfishnet.engine.from_scratch import follow_checkpoint
 from mmfishnet.engine.launch import explain_lost_peers, leave_job
 from mmfishnet.engine.resume import check_checkpoint
 from mmfishnet.engine.testing import enable_tta, enable_visualization
@@ -62,6 +63,7 @@ def prepare(args):
     """Config and lines for the log."""
     cfg, notes = load_config(args)
     check_checkpoint(args.checkpoint)
+    notes.append(follow_checkpoint(cfg, args.checkpoint))
     cfg.load_from = args.checkpoint
     cfg.resume = False
     drawn = args.show or args.show_dir
@@ -78,7 +80,8 @@ def prepare(args):
 
 @record
 def main():
-    args = parse_args()
+    with one_speaks():
+        args = parse_args()
     with short_errors():
         cfg, notes = prepare(args)
     runner = build_runner(cfg, notes)
@@ -88,7 +91,7 @@ def main():
         name = 'mmdet.DumpDetResults' if scope == 'mmdet' else 'DumpResults'
         runner.test_evaluator.metrics.append(
             METRICS.build(dict(type=name, out_file_path=args.out)))
-    with explain_lost_peers():
+    with short_errors(OSError), explain_lost_peers():
         metrics = runner.test()
     if args.out and args.out_item == 'metrics' and is_main_process():
         mmengine.dump(metrics, args.out)

@@ -1,5 +1,12 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
+from .checkpoint import WholeCheckpointHook
 from .clip_grad import ClipGradUntilHook
+from .empty_results import EmptyResultsHook
 from .norm_check import NormCheckHook
+from .show import ShowHook
+from .stop import StopHook
 
-__all__ = ['ClipGradUntilHook', 'NormCheckHook']
+__all__ = [
+    'ClipGradUntilHook', 'EmptyResultsHook', 'NormCheckHook', 'ShowHook',
+    'StopHook', 'WholeCheckpointHook'
+]

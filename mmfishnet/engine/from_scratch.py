@@ -86,7 +86,7 @@ def was_from_scratch(checkpoint: str) -> bool:
         bool: False, too, where it does not say.
     """
     text = config_text(checkpoint)
-    return re.search('^from_scratch = True$', text, re.MULTILINE) is not None
+    return re.search(r'\bfrom_scratch = True', text) is not None
 
 
 def _defaults(cls: type | None) -> dict:

@@ -96,8 +96,8 @@ def keep_seed(cfg: Config, checkpoint: str) -> None:
         checkpoint (str): Checkpoint of the run.
     """
     randomness = dict(cfg.get('randomness') or {})
-    seed = re.search(r'^randomness = dict\([^)]*\bseed=(\d+)',
-                     config_text(checkpoint), re.MULTILINE)
+    seed = re.search(r'\brandomness = dict\([^)]*\bseed=(\d+)',
+                     config_text(checkpoint))
     if seed and randomness.get('seed') is None:
         cfg.randomness = dict(randomness, seed=int(seed[1]))
 

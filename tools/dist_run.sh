@@ -45,5 +45,5 @@ if [[ -z ${OMP_NUM_THREADS:-} ]]; then
 fi
 
 export PYTHONPATH="$TOOLS/..${PYTHONPATH:+:$PYTHONPATH}"
-exec "${PYTHON:-python}" -m torch.distributed.run \
+exec "${PYTHON:-python}" "$TOOLS/dist_run.py" \
     "${RENDEZVOUS[@]}" --nproc_per_node="$GPUS" "${@:2}"

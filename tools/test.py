@@ -11,7 +11,8 @@ import mmfishnet  # noqa: F401 (registers FishNet)
 from mmfishnet.checkpoints import use_safe_loading
 from mmfishnet.engine.arguments import add_common_arguments, load_config
 from mmfishnet.engine.build import build_runner
-from mmfishnet.engine.errors import short_errors
+from mmfishnet.engine.errors import one_speaks, short_errors
+from mmfishnet.engine.from_scratch import follow_checkpoint
 from mmfishnet.engine.launch import explain_lost_peers, leave_job
 from mmfishnet.engine.resume import check_checkpoint
 from mmfishnet.engine.testing import enable_tta, enable_visualization
@@ -63,6 +64,7 @@ def prepare(args):
     """Config and lines for the log."""
     cfg, notes = load_config(args)
     check_checkpoint(args.checkpoint)
+    notes.append(follow_checkpoint(cfg, args.checkpoint))
     cfg.load_from = args.checkpoint
     cfg.resume = False
     drawn = args.show or args.show_dir
@@ -79,7 +81,8 @@ def prepare(args):
 
 @record
 def main():
-    args = parse_args()
+    with one_speaks():
+        args = parse_args()
     use_safe_loading()
     with short_errors():
         cfg, notes = prepare(args)
@@ -90,7 +93,7 @@ def main():
         name = 'mmdet.DumpDetResults' if scope == 'mmdet' else 'DumpResults'
         runner.test_evaluator.metrics.append(
             METRICS.build(dict(type=name, out_file_path=args.out)))
-    with explain_lost_peers():
+    with short_errors(OSError), explain_lost_peers():
         metrics = runner.test()
     if args.out and args.out_item == 'metrics' and is_main_process():
         mmengine.dump(metrics, args.out)

@@ -12,9 +12,10 @@ from mmfishnet.checkpoints import (
 )
 from mmfishnet.engine.arguments import add_common_arguments, load_config
 from mmfishnet.engine.build import build_runner
-from mmfishnet.engine.errors import short_errors
+from mmfishnet.engine.errors import one_speaks, short_errors
+from mmfishnet.engine.from_scratch import follow_checkpoint
 from mmfishnet.engine.launch import explain_lost_peers, leave_job
-from mmfishnet.engine.resume import check_checkpoint, set_resume
+from mmfishnet.engine.resume import check_checkpoint, keep_seed, set_resume
 from mmfishnet.engine.training import (
     disable_validation,
     enable_amp,
@@ -63,6 +64,9 @@ def prepare(args):
     source = checkpoint or cfg.get('load_from')
     if cfg.get('load_from'):
         check_checkpoint(cfg.load_from)
+    if checkpoint:
+        keep_seed(cfg, checkpoint)
+        notes.append(follow_checkpoint(cfg, checkpoint))
     if source:
         # All that the pretrained file would give is in there.
         notes += [
@@ -75,11 +79,13 @@ def prepare(args):
 
 @record
 def main():
+    with one_speaks():
+        args = parse_args()
     use_safe_loading()
     with short_errors():
-        cfg, notes, checkpoint = prepare(parse_args())
+        cfg, notes, checkpoint = prepare(args)
     runner = build_runner(cfg, notes, checkpoint)
-    with explain_lost_peers():
+    with short_errors(OSError), explain_lost_peers():
         runner.train()
     del runner
     leave_job()

@@ -26,6 +26,8 @@ param_scheduler = [
         gamma=0.1)
 ]
 
-# Gradients are clipped in the first two epochs only.
+# Gradients are clipped in the first two epochs only. The hook is no custom
+# one: a config that inherits and has custom_hooks of its own keeps it.
 optim_wrapper = dict(clip_grad=dict(max_norm=5.0))
-custom_hooks = [dict(type='mmfishnet.ClipGradUntilHook', end=2)]
+default_hooks = dict(
+    clip_grad=dict(type='mmfishnet.ClipGradUntilHook', end=2))

@@ -7,13 +7,14 @@ import os.path as osp
 from argparse import ArgumentParser, Namespace
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import get_device
 
 from .cpu import adapt_to_cpu
 from .data_root import LOADERS, choose_data_root
 from .from_scratch import train_from_scratch
 from .launch import LAUNCHERS
+from .options import OptionsAction, merge_options
 
 
 def add_common_arguments(parser: ArgumentParser) -> None:
@@ -34,16 +35,15 @@ def add_common_arguments(parser: ArgumentParser) -> None:
         action='store_true',
         help='train without pretrained weights: nothing is frozen, and '
         "trainable group norms take the place of the backbone's fixed batch "
-        'norms. What was trained so has to be resumed and tested so')
+        'norms. Its checkpoints say so, and are resumed and tested so')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=OptionsAction,
         metavar='KEY=VALUE',
         help='override settings of the config, for example '
         'train_cfg.max_epochs=2 or model.backbone.out_indices="(0,1,2,3)"; '
-        'quotation marks are needed around lists and tuples, and no white '
-        'space is allowed in them')
+        'the shell needs quotation marks around brackets and white space')
     parser.add_argument(
         '--launcher',
         choices=LAUNCHERS,
@@ -74,13 +74,15 @@ def load_config(args: Namespace) -> tuple[Config, list[str]]:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = Config.fromfile(args.config)
     cfg.launcher = args.launcher
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    options = dict(args.cfg_options or {})
+    data_root = options.pop('data_root', None)
+    notes = merge_options(cfg, options)
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         name = osp.splitext(osp.basename(args.config))[0]
         cfg.work_dir = osp.join('./work_dirs', name)
+    check_work_dir(cfg.work_dir)
 
     for loader in filter(None, map(cfg.get, LOADERS)):
         if cfg.get('default_scope') == 'mmpretrain':
@@ -91,9 +93,31 @@ def load_config(args: Namespace) -> tuple[Config, list[str]]:
         if loader.get('num_workers', 0) == 0:
             loader.persistent_workers = False
 
-    notes = [choose_data_root(cfg, args.data_root)]
+    notes.append(choose_data_root(cfg, args.data_root or data_root))
     if args.from_scratch:
         notes.append(train_from_scratch(cfg))
     if cfg.launcher != 'none' and get_device() == 'cpu':
         notes.append(adapt_to_cpu(cfg))
     return cfg, list(filter(None, notes))
+
+
+def check_work_dir(work_dir: str) -> None:
+    """Check that a folder is there, or can be made, and can be written to.
+
+    Args:
+        work_dir (str): The folder.
+
+    Raises:
+        ValueError: If not.
+    """
+    path = osp.abspath(work_dir)
+    while not osp.lexists(path):
+        path = osp.dirname(path)
+    if not osp.isdir(path):
+        reason = f'{path} is a file'
+    elif not os.access(path, os.W_OK | os.X_OK):
+        reason = f'nothing can be written to {path}'
+    else:
+        return
+    raise ValueError(f'the work directory {work_dir} cannot be used: '
+                     f'{reason}. Name another one by --work-dir.')

@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 from .errors import short_errors
 from .hooks import FitCheckHook, NormCheckHook
 from .launch import explain_lost_peers, init_launcher
+from .runner import ExactRunner
 
 
 def build_runner(cfg: Config,
@@ -43,7 +44,7 @@ def build_runner(cfg: Config,
         if 'runner_type' in cfg:
             runner = RUNNERS.build(cfg)
         else:
-            runner = Runner.from_cfg(cfg)
+            runner = ExactRunner.from_cfg(cfg)
         runner.register_hook(NormCheckHook())
         runner.register_hook(FitCheckHook())
         for note in notes:

@@ -26,7 +26,7 @@ def adapt_to_cpu(cfg: Config) -> str | None:
 
     synced = bool(cfg.pop('sync_bn', None))
     for node in dicts_in(cfg.model):
-        if node.get('type') == 'SyncBN':
+        if node.get('type') in ('SyncBN', 'MMSyncBN'):
             node.type = 'BN'
             synced = True
     if synced:

@@ -17,6 +17,8 @@ import torch
 from mmengine.device import get_device
 from torch import distributed as dist
 
+from .errors import OwnError
+
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
 # Where each launcher tells a process its rank, the number of processes, and
@@ -60,7 +62,7 @@ def init_launcher(launcher: str, timeout: float | None = None) -> None:
     if torch.cuda.is_available():
         gpus = torch.cuda.device_count()
         if int(os.environ['LOCAL_RANK']) >= gpus:
-            raise ValueError(
+            raise OwnError(
                 f'process {os.environ["LOCAL_RANK"]} of this host has no GPU: '
                 f'{gpus} visible (CUDA_VISIBLE_DEVICES='
                 f'{os.environ.get("CUDA_VISIBLE_DEVICES", "not set")}). Start '
@@ -74,8 +76,9 @@ def init_launcher(launcher: str, timeout: float | None = None) -> None:
         limit = (
             dict() if timeout is None else dict(
                 timeout=datetime.timedelta(seconds=timeout)))
+        before = _descriptors()
         dist.init_process_group('gloo', **limit)
-        _watch_connections()
+        _watch_connections(_descriptors() - before)
 
 
 def _set_rank_environment(launcher: str) -> None:
@@ -157,27 +160,40 @@ def _address_of(interface: str) -> str | None:
     return socket.inet_ntoa(answer[20:24])
 
 
-def _watch_connections() -> None:
+def _descriptors() -> set[int]:
+    """Open files and connections of this process; none if not on Linux."""
+    if not sys.platform.startswith('linux'):
+        return set()
+    return set(map(int, os.listdir('/proc/self/fd')))
+
+
+def _watch_connections(descriptors: set[int]) -> None:
     """Let the kernel notice within 20 s that another host has vanished.
 
     A process that dies closes its connections, which gloo notices at once. A
     host without power or network closes nothing, and gloo would wait for the
     timeout of the group.
+
+    Args:
+        descriptors (set[int]): Those of the group's connections, and others.
     """
-    if not sys.platform.startswith('linux'):
-        return
-    options = ((socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-               (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5),
-               (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
-               (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
-               (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 20_000))
-    for descriptor in os.listdir('/proc/self/fd'):
+    options = ((socket.SOL_SOCKET, 'SO_KEEPALIVE', 1),
+               (socket.IPPROTO_TCP, 'TCP_KEEPIDLE', 5),
+               (socket.IPPROTO_TCP, 'TCP_KEEPINTVL', 5),
+               (socket.IPPROTO_TCP, 'TCP_KEEPCNT', 3),
+               (socket.IPPROTO_TCP, 'TCP_USER_TIMEOUT', 20_000))
+    for descriptor in descriptors:
         try:
-            with socket.socket(fileno=os.dup(int(descriptor))) as sock:
-                for option in options:
-                    sock.setsockopt(*option)
-        except OSError:  # not a TCP socket
+            sock = socket.socket(fileno=descriptor)
+        except OSError:  # not a connection, or closed already
             continue
+        try:
+            for level, name, value in options:
+                sock.setsockopt(level, getattr(socket, name), value)
+        except OSError:  # not of TCP
+            pass
+        finally:
+            sock.detach()  # it stays gloo's
 
 
 @contextmanager

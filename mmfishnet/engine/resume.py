@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os.path as osp
+import re
+import zipfile
 from glob import escape, glob
 
 from mmengine.config import Config
@@ -10,6 +12,9 @@ from mmengine.runner import find_latest_checkpoint
 
 from ..checkpoints.pretrained import is_missing
 from ..checkpoints.read import is_damaged
+
+# What a run that was told to end leaves, in the middle of an epoch or not.
+STOPPED = 'stopped.pth'
 
 
 def set_resume(cfg: Config,
@@ -65,7 +70,7 @@ def find_checkpoint(work_dir: str) -> tuple[str | None, list[str]]:
     if osp.isfile(osp.join(work_dir, 'last_checkpoint')):
         last = find_latest_checkpoint(work_dir)
     saved = [
-        path for pattern in ('epoch_*.pth', 'iter_*.pth')
+        path for pattern in ('epoch_*.pth', 'iter_*.pth', STOPPED)
         for path in glob(osp.join(escape(work_dir), pattern))
     ]
     notes = []
@@ -82,6 +87,41 @@ def find_checkpoint(work_dir: str) -> tuple[str | None, list[str]]:
             notes.append(f'going on from {path}')
         return path, notes
     return None, notes
+
+
+def keep_seed(cfg: Config, checkpoint: str) -> None:
+    """Go on with the seed of a run, where the config names none.
+
+    Args:
+        cfg (Config): Config, changed in place.
+        checkpoint (str): Checkpoint of the run.
+    """
+    randomness = dict(cfg.get('randomness') or {})
+    seed = re.search(r'\brandomness = dict\([^)]*\bseed=(\d+)',
+                     config_text(checkpoint))
+    if seed and randomness.get('seed') is None:
+        cfg.randomness = dict(randomness, seed=int(seed[1]))
+
+
+def config_text(checkpoint: str) -> str:
+    """Find the config that a run of MMEngine left in its checkpoint.
+
+    Neither is the file loaded nor the text executed: both could run code.
+
+    Args:
+        checkpoint (str): Path or URL.
+
+    Returns:
+        str: What is in the file besides tensors, the config's text among it;
+        nothing if it is no file, or not of torch's format.
+    """
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            name, = (name for name in archive.namelist()
+                     if name.endswith('data.pkl'))
+            return archive.read(name).decode('utf-8', errors='replace')
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return ''
 
 
 def check_checkpoint(checkpoint: str) -> None:

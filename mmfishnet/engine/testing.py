@@ -6,6 +6,7 @@ from copy import deepcopy
 
 from mmengine.config import Config, ConfigDict
 
+from .classes import model_class
 from .nested import dicts_in
 
 
@@ -33,11 +34,14 @@ def enable_visualization(cfg: Config, show: bool, show_dir: str | None,
                          'visualization, which the config does not have.')
     hook.update(show=show, wait_time=wait_time)
     if cfg.get('default_scope') == 'mmdet':
-        hook.update(draw=True, test_out_dir=show_dir)
+        key = 'test_out_dir'
+        hook.draw = True
     elif cfg.get('default_scope') == 'mmpretrain':
-        hook.update(enable=True, out_dir=show_dir)
+        key = 'out_dir'
+        hook.enable = True
         hook.setdefault('interval', 1)
     elif cfg.get('default_scope') == 'mmseg':
+        key = None
         hook.update(draw=True)
         if show_dir:
             cfg.visualizer.save_dir = show_dir
@@ -45,6 +49,10 @@ def enable_visualization(cfg: Config, show: bool, show_dir: str | None,
         raise ValueError('--show and --show-dir work with configs of '
                          'MMDetection, MMPretrain and MMSegmentation, not of '
                          f'default_scope={cfg.get("default_scope")!r}.')
+    if show_dir and key:
+        hook[key] = show_dir
+        cfg.default_hooks.visualization = dict(
+            type='mmfishnet.ShowHook', hook=hook, key=key)
 
 
 def enable_tta(cfg: Config) -> str | None:
@@ -62,6 +70,7 @@ def enable_tta(cfg: Config) -> str | None:
     """
     defaults = []
     if 'tta_model' not in cfg:
+        _check_tta(cfg)
         if cfg.get('default_scope') == 'mmdet':
             from . import tta  # noqa: F401 (registers MaskTTAModel)
             cfg.tta_model = dict(
@@ -100,3 +109,26 @@ def enable_tta(cfg: Config) -> str | None:
     if defaults:
         return '--tta: by default ' + ', '.join(defaults)
     return None
+
+
+def _check_tta(cfg: Config) -> None:
+    """Refuse a model whose predictions the default cannot merge."""
+    if cfg.get('default_scope') not in ('mmdet', 'mmpretrain'):
+        return
+    cls = model_class(cfg.model, cfg.get('default_scope'))
+    bases = {base.__name__ for base in cls.__mro__} if cls else set()
+    if cfg.get('default_scope') == 'mmpretrain':
+        what = 'scores of classes'
+        able = 'BaseClassifier' in bases
+    else:
+        what = 'boxes, with or without masks'
+        # SOLO's kind predicts masks without boxes.
+        able = not bases & {
+            'TwoStagePanopticSegmentor', 'MaskFormer', 'BaseMOTModel'
+        } and ('SingleStageInstanceSegmentor' not in bases
+               or cfg.model.get('bbox_head'))
+    if cls and not able:
+        raise ValueError(
+            f'--tta: by default {what} are merged, and {cls.__name__} '
+            'predicts something else. Test without --tta, or give the config '
+            'a tta_model that merges it.')

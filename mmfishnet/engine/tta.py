@@ -28,6 +28,11 @@ class MaskTTAModel(DetTTAModel):
 
     def _merge_single_sample(
             self, data_samples: list[DetDataSample]) -> DetDataSample:
+        if 'pred_instances' not in data_samples[0]:
+            found = [k for k in data_samples[0].keys() if 'pred' in k]
+            raise ValueError(
+                'MaskTTAModel merges predicted instances, and this model '
+                f'predicts {", ".join(found) or "none"}.')
         views = [sample.pred_instances for sample in data_samples]
         if 'masks' not in views[0]:
             return super()._merge_single_sample(data_samples)

@@ -16,7 +16,7 @@ def test_sync_bn_without_gpu():
             find_unused_parameters=True,
             model=dict(
                 backbone=dict(norm_cfg=dict(type='SyncBN')),
-                heads=[dict(norm_cfg=dict(type='SyncBN'))])))
+                heads=[dict(norm_cfg=dict(type='MMSyncBN'))])))
     assert 'SyncBN' in adapt_to_cpu(cfg)
     assert cfg.model.backbone.norm_cfg.type == 'BN'
     assert cfg.model.heads[0].norm_cfg.type == 'BN'

@@ -1,10 +1,11 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-from mmfishnet.engine.from_scratch import train_from_scratch
+from mmfishnet.engine.from_scratch import follow_checkpoint, train_from_scratch
 
 
 def test_from_scratch_builds_a_trainable_backbone():
@@ -39,3 +40,36 @@ def test_from_scratch_keeps_norms_that_are_trained():
     assert cfg.model.backbone.norm_cfg == norm
     with pytest.raises(ValueError, match='backbone'):
         train_from_scratch(Config(dict(model=dict())))
+
+
+@pytest.mark.parametrize('backbone, replaced', [
+    (dict(type='ResNet', depth=18), True),  # norm_eval=True by default
+    (dict(type='ResNet', depth=18, norm_eval=False), False),
+    (dict(type='mmfishnet.FishNet', depth=99), False),
+    (dict(type='mmfishnet.FishNet', depth=99, norm_eval=True), True),
+    (dict(type='SwinTransformer'), False),
+])
+def test_from_scratch_knows_the_defaults(backbone, replaced):
+    pytest.importorskip('mmdet')
+    cfg = Config(dict(default_scope='mmdet', model=dict(backbone=backbone)))
+    assert ('group norm' in train_from_scratch(cfg)) == replaced
+    assert (cfg.model.backbone.get('norm_cfg', {}).get('type') == 'GN'
+            ) == replaced
+    assert not (replaced and cfg.model.backbone.norm_eval)
+
+
+def test_checkpoint_says_whether_it_is_from_scratch(tmp_path):
+    config = dict(model=dict(backbone=dict(norm_eval=True)))
+    trained = Config(config)
+    train_from_scratch(trained)
+    for name, cfg in (('scratch', trained), ('tuned', Config(config))):
+        torch.save(
+            dict(meta=dict(cfg=cfg.pretty_text)), tmp_path / f'{name}.pth')
+    cfg = Config(config)
+    for name in ('tuned', 'none'):
+        assert follow_checkpoint(cfg, f'{tmp_path}/{name}.pth') is None
+        assert not cfg.model.backbone.get('norm_cfg')
+    note = follow_checkpoint(cfg, f'{tmp_path}/scratch.pth')
+    assert 'group norm' in note and 'scratch.pth was trained' in note
+    assert cfg.model == trained.model
+    assert follow_checkpoint(cfg, f'{tmp_path}/scratch.pth') is None

@@ -8,7 +8,11 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
 
-from mmfishnet.engine.hooks import ClipGradUntilHook, NormCheckHook
+from mmfishnet.engine.hooks import (
+    ClipGradUntilHook,
+    EmptyResultsHook,
+    NormCheckHook,
+)
 
 STEPS = 3  # in an epoch
 
@@ -85,17 +89,22 @@ def test_needs_something_to_end(tmp_path):
         ClipGradUntilHook(end=-1)
 
 
-def test_norms_of_another_kind_are_not_loaded():
-    class Model(BaseModel):
+class Norms(BaseModel):
+    """Norms that are named after their kind, as in a ResNet, and not."""
 
-        def __init__(self, norm):
-            super().__init__()
-            self.norm = norm
+    def __init__(self, kind, name):
+        super().__init__()
+        norm = nn.BatchNorm2d(4) if kind == 'bn' else nn.GroupNorm(2, 4)
+        self.add_module(name or f'{kind}1', norm)
+        self.fc = nn.Linear(4, 4)
 
-        def forward(self, *args):
-            raise NotImplementedError
+    def forward(self, *args):
+        raise NotImplementedError
 
-    batch, group = Model(nn.BatchNorm2d(4)), Model(nn.GroupNorm(2, 4))
+
+@pytest.mark.parametrize('name', ['norm', None])
+def test_norms_of_another_kind_are_not_loaded(name):
+    batch, group = Norms('bn', name), Norms('gn', name)
     check = NormCheckHook().after_load_checkpoint
     # As DataParallel saved it, and as a plain state dict.
     check(
@@ -105,7 +114,22 @@ def test_norms_of_another_kind_are_not_loaded():
             for k, v in batch.state_dict().items()
         }))
     check(SimpleNamespace(model=group), group.state_dict())
-    with pytest.raises(ValueError, match='batch norm norm:.*--from-scratch'):
-        check(
-            SimpleNamespace(model=batch),
-            dict(state_dict=group.state_dict()))
+    for model, other in ((batch, group), (group, batch)):
+        with pytest.raises(ValueError, match='are not those.*--from-scratch'):
+            check(SimpleNamespace(model=model), other.state_dict())
+
+
+def test_nothing_detected_is_zero():
+    class CocoMetric:
+        prefix, metrics, metric_items = 'coco', ['bbox', 'segm'], None
+        format_only = False
+
+    said = []
+    runner = SimpleNamespace(
+        val_evaluator=SimpleNamespace(metrics=[CocoMetric()]),
+        logger=SimpleNamespace(warning=said.append))
+    metrics = {'coco/bbox_mAP': 0.5}
+    EmptyResultsHook().after_val_epoch(runner, metrics)
+    assert metrics['coco/bbox_mAP'] == 0.5 and metrics['coco/segm_mAP'] == 0
+    assert 'coco/bbox_mAP_50' not in metrics
+    assert metrics['coco/segm_mAP_l'] == 0 and len(said) == 1

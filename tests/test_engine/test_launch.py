@@ -1,4 +1,5 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
+import socket
 import sys
 from pathlib import Path
 
@@ -8,7 +9,9 @@ from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from mmfishnet.engine.launch import (
+    _descriptors,
     _interface_to,
+    _watch_connections,
     explain_lost_peers,
     init_launcher,
     leave_job,
@@ -84,3 +87,19 @@ def test_interface():
     """More of it in tests/two_hosts.py, between hosts."""
     assert _interface_to('localhost') == _interface_to('127.0.0.1') == 'lo'
     assert _interface_to('host.invalid') is None
+
+
+@on_linux
+def test_only_the_connections_of_the_group_are_watched(tmp_path):
+    def alive(sock):
+        return sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+    with socket.create_server(('127.0.0.1', 0)) as server, \
+            socket.create_connection(server.getsockname()) as theirs, \
+            socket.create_connection(server.getsockname()) as other, \
+            open(tmp_path / 'file', 'w') as file:
+        before = _descriptors()
+        _watch_connections({theirs.fileno(), file.fileno(), 10_000})
+        assert _descriptors() == before
+        assert alive(theirs) and not alive(other)
+        theirs.sendall(b'still open')

@@ -1,0 +1,265 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+"""Runs that are stopped and go on: equal, bit for bit, to one that never was.
+
+More of it, by SIGKILL and in two processes, in tests/kill_and_resume.py.
+"""
+import errno
+import os
+import random
+import signal
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from torch import nn
+
+from mmfishnet.engine.errors import RunStopped, short_errors
+from mmfishnet.engine.resume import find_checkpoint, set_resume
+from mmfishnet.engine.runner import ExactRunner
+
+
+class Data(torch.utils.data.Dataset):
+    """Numbers, with augmentation that draws from all three generators."""
+
+    metainfo = dict()
+
+    def __len__(self):
+        return 16
+
+    def __getitem__(self, i):
+        shift = random.random() + np.random.rand() + torch.rand(3)
+        return dict(inputs=shift + i, data_samples=Sample(i))
+
+
+class Sample:
+
+    def __init__(self, i):
+        self.img_path = f'{i}.jpg'
+
+
+class Model(BaseModel):
+    """Norm, dropout, and a loss that is as bad as the test says."""
+
+    bad = ()  # iterations
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(), nn.Linear(8, 1))
+        self.steps = 0
+
+    def forward(self, inputs, data_samples, mode='tensor'):
+        y = self.net(torch.stack(inputs))
+        if mode == 'loss':
+            self.steps += 1
+            factor = float('nan') if self.steps in self.bad else 1.
+            return dict(loss=factor * y.square().mean())
+        return list(y)
+
+
+class Mean(BaseMetric):
+
+    default_prefix = 'test'
+
+    def process(self, data_batch, data_samples):
+        self.results += [y.item() for y in data_samples]
+
+    def compute_metrics(self, results):
+        return dict(mean=float(np.mean(results)))
+
+
+class At(Hook):
+    """Do something after an iteration of the training or validation."""
+
+    def __init__(self, what, iteration, priority, validating=False):
+        self.what, self.iteration, self.priority = what, iteration, priority
+        self.validating = validating
+
+    def after_train_iter(self, runner, *args, **kwargs):
+        if not self.validating and runner.iter == self.iteration:
+            self.what()
+
+    def after_val_iter(self, runner, *args, **kwargs):
+        if self.validating and runner.iter == self.iteration:
+            self.what()
+
+
+def kill():
+    raise KeyboardInterrupt
+
+
+def terminate():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def train(work_dir, *hooks, by_epoch=True, workers=0, lr=0.01, **checkpoint):
+    cfg = Config(
+        dict(
+            work_dir=str(work_dir),
+            train_cfg=dict(by_epoch=True, max_epochs=3) if by_epoch else dict(
+                by_epoch=False, max_iters=24, val_interval=8),
+            val_cfg=dict(),
+            val_evaluator=dict(type=Mean),
+            optim_wrapper=dict(
+                optimizer=dict(type='SGD', lr=lr, momentum=0.9)),
+            param_scheduler=[
+                dict(type='LinearLR', start_factor=.1, by_epoch=False, end=9),
+                dict(type='CosineAnnealingLR', T_max=24, by_epoch=False)
+            ],
+            default_hooks=dict(
+                checkpoint=dict(
+                    type='CheckpointHook',
+                    by_epoch=by_epoch,
+                    interval=1 if by_epoch else 5,
+                    **checkpoint)),
+            custom_hooks=[dict(type='EMAHook', momentum=0.1)],
+            randomness=dict(seed=2),
+            log_level='WARNING',
+            experiment_name=os.urandom(8).hex()))
+    set_resume(cfg, 'auto')
+    loader = dict(
+        dataset=dict(type=Data),
+        batch_size=2,
+        num_workers=workers,
+        sampler=dict(type='DefaultSampler', shuffle=True))
+    runner = ExactRunner(
+        model=dict(type=Model),
+        train_dataloader=loader,
+        val_dataloader=dict(loader, num_workers=0),
+        cfg=cfg,
+        **cfg)
+    for hook in hooks:
+        runner.register_hook(hook)
+    runner.train()
+    return runner
+
+
+def left(folder):
+    """Names and contents of the checkpoints of a run."""
+    return {
+        path.name: torch.load(path, weights_only=False)
+        for path in folder.glob('*.pth')
+    }
+
+
+def assert_equal(a, b, keys=('state_dict', 'ema_state_dict', 'optimizer')):
+    assert a.keys() == b.keys()
+    for name in a:
+        for key in keys:
+            if key not in a[name] and key not in b[name]:
+                continue  # the best checkpoint has no optimizer
+            torch.testing.assert_close(
+                a[name][key], b[name][key], rtol=0, atol=0)
+
+
+@pytest.fixture(scope='module', params=[True, False], ids=['epochs', 'iters'])
+def whole(request, tmp_path_factory):
+    """A run that was never stopped."""
+    folder = tmp_path_factory.mktemp('whole')
+    options = dict(
+        by_epoch=request.param,
+        max_keep_ckpts=1,
+        save_best='auto',
+        rule='greater')
+    train(folder, **options)
+    return left(folder), options
+
+
+def test_workers_make_no_difference(whole, tmp_path):
+    expected, options = whole
+    train(tmp_path, workers=2, **options)
+    assert_equal(left(tmp_path), expected)
+
+
+# Iterations 8 and 16 end an epoch, or are followed by a validation.
+@pytest.mark.parametrize('iteration', [0, 7, 8, 14, 22, 23])
+@pytest.mark.parametrize('how', [kill, terminate])
+def test_stopped_run_ends_the_same(whole, tmp_path, iteration, how):
+    expected, options = whole
+    # After the schedulers; after a checkpoint; while it validates.
+    stops = dict(
+        before=At(how, iteration, 75),
+        after=At(how, iteration, 95),
+        validating=At(how, iteration + 1, 75, validating=True))
+    for name, stop in stops.items():
+        if name == 'validating' and iteration not in (7, 23):
+            continue
+        folder = tmp_path / name
+        try:
+            train(folder, stop, **options)
+        except KeyboardInterrupt:
+            pass
+        except RunStopped as error:
+            assert error.status == 143 and 'SIGTERM' in str(error)
+            last, _ = find_checkpoint(folder)
+            assert last in str(error)
+        else:
+            assert how is terminate and iteration == 23  # it was through
+        train(folder, **options)
+        assert [*folder.glob('*.part')] == []
+        assert_equal(left(folder), expected)
+
+
+def test_full_disk_costs_no_older_checkpoint(tmp_path, monkeypatch):
+    def save(runner, out_dir, filename, *args, **kwargs):
+        if filename.startswith('epoch_2'):
+            (tmp_path / filename).write_bytes(b'half of it')
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return original(runner, out_dir, filename, *args, **kwargs)
+
+    original = Runner.save_checkpoint
+    monkeypatch.setattr(Runner, 'save_checkpoint', save)
+    with pytest.raises(RunStopped, match='(?s)epoch_2.*No space left'):
+        train(tmp_path, max_keep_ckpts=1)
+    assert [path.name for path in tmp_path.glob('*.p*th*')] == ['epoch_1.pth']
+    assert find_checkpoint(tmp_path)[0] == str(tmp_path / 'epoch_1.pth')
+
+
+def test_older_checkpoint_is_there_until_the_newer_is(tmp_path):
+    class Watch(Hook):
+        seen = []
+
+        def before_save_checkpoint(self, runner, checkpoint):
+            self.seen += [sorted(p.name for p in tmp_path.glob('*.pth'))]
+
+    train(tmp_path, Watch(), max_keep_ckpts=1)
+    assert Watch.seen == [[], ['epoch_1.pth'], ['epoch_2.pth']]
+    assert list(left(tmp_path)) == ['epoch_3.pth']
+
+
+def test_lost_loss_stops_before_a_checkpoint_is_spoilt(tmp_path, monkeypatch):
+    monkeypatch.setattr(Model, 'bad', (12, ))
+    with pytest.raises(RunStopped) as error:
+        train(tmp_path)
+    message = str(error.value)
+    assert 'iteration 12 (epoch 2)' in message
+    assert message.count('.jpg') == 2
+    assert f'{tmp_path}/epoch_1.pth' in message
+    assert list(left(tmp_path)) == ['epoch_1.pth']
+
+
+def test_resuming_says_whose_settings_hold(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, At(kill, 10, 75))
+    before = set(tmp_path.glob('*/*.log'))
+    runner = train(tmp_path, lr=0.5)
+    group, = runner.optim_wrapper.param_groups
+    assert group['initial_lr'] == 0.01
+    log, = set(tmp_path.glob('*/*.log')) - before
+    assert 'lr is 0.01, the config says 0.5' in log.read_text()
+
+
+def test_errors_of_users_are_short(capsys):
+    for error in (ValueError('no'), FileNotFoundError('no'), RunStopped('no')):
+        with pytest.raises(SystemExit, match='1'), short_errors():
+            raise error
+        assert capsys.readouterr().err == 'error: no\n'
+    with pytest.raises(SystemExit, match='143'), short_errors(OSError):
+        raise RunStopped('told to', 143)
+    with pytest.raises(ValueError), short_errors(OSError):
+        raise ValueError('a fault of the program')

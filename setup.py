@@ -62,7 +62,7 @@ def read(name):
 
 def requirements(name):
     lines = read(f'requirements/{name}.txt').splitlines()
-    return [line for line in lines if line and not line.startswith('#')]
+    return [line for line in lines if line and line[0] not in '#-']
 
 
 setup(
@@ -90,9 +90,8 @@ setup(
     # checks their versions when it is imported.
     install_requires=requirements('runtime'),
     extras_require={
-        'mminstall': requirements('mminstall'),
-        'tests': requirements('tests'),
-        'all': requirements('mminstall') + requirements('tests'),
+        name: requirements(name)
+        for name in ('mminstall', 'docs', 'export', 'extras', 'tests')
     },
     cmdclass={'build_py': BuildPy},
     zip_safe=False)

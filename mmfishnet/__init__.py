@@ -1,12 +1,20 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 """FishNet and FishNeXt as backbones for OpenMMLab."""
+import sys
+
 from .version import __version__, check_versions
 
-check_versions()
+__all__ = ['__version__']
 
-# Register everything, so that type='FishNet' works under any default scope,
-# and _base_ = 'mmfishnet::...' is found. Nothing of others is changed.
-from . import engine, models  # noqa: E402, F401
-from .config import config_path, config_variables  # noqa: E402
+# `python -m mmfishnet` tells what is missing, and must start without it.
+if not (sys.argv[:1] == ['-m']
+        and ' -m mmfishnet ' in ' '.join([*sys.orig_argv, ''])):
+    check_versions()
 
-__all__ = ['__version__', 'config_path', 'config_variables']
+    # Register everything, so that type='FishNet' works under any default
+    # scope, and _base_ = 'mmfishnet::...' is found. Nothing of others is
+    # changed.
+    from . import engine, models  # noqa: F401
+    from .config import config_path, config_variables
+
+    __all__ += ['config_path', 'config_variables']

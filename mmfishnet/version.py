@@ -20,8 +20,9 @@ SUPPORTED = {
     'mmcv': ('2.1.0', '2.4.0'),
     'mmdet': ('3.3.0', '3.7.0'),
     'mmpretrain': ('1.2.0', '1.4.0'),
+    'mmseg': ('1.2.2', '1.5.0'),
 }
-OPTIONAL = ('mmdet', 'mmpretrain')
+OPTIONAL = ('mmdet', 'mmpretrain', 'mmseg')
 
 # Each of OpenMMLab's packages is distributed under several names.
 DISTRIBUTIONS = {
@@ -30,6 +31,7 @@ DISTRIBUTIONS = {
     'mmcv': ('onedl-mmcv', 'mmcv', 'mmcv-lite', 'mmcv-full'),
     'mmdet': ('onedl-mmdetection', 'mmdet'),
     'mmpretrain': ('onedl-mmpretrain', 'mmpretrain'),
+    'mmseg': ('onedl-mmsegmentation', 'mmsegmentation'),
 }
 
 

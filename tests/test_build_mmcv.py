@@ -1,0 +1,228 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+"""mmcv's build, on a stand-in of a few small sources; and the real ops."""
+import ast
+import importlib.util
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import mmcv.ops
+import pytest
+import torch
+import torchvision
+
+ROOT = Path(__file__).resolve().parents[1]
+spec = importlib.util.spec_from_file_location('build_mmcv',
+                                              ROOT / 'tools/build_mmcv.py')
+build_mmcv = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(build_mmcv)
+
+
+# ---- decisions ------------------------------------------------------------
+@pytest.mark.parametrize('cuda, gpu, force, wanted', [
+    (None, False, '1', False),
+    ('13.0', False, None, False),
+    ('13.0', False, '1', True),
+    ('13.0', True, None, True),
+    ('13.0', True, '0', False),
+])
+def test_cuda_where_there_is_a_gpu(cuda, gpu, force, wanted):
+    assert build_mmcv.wants_cuda(cuda, gpu, force) is wanted
+
+
+def test_nvcc_is_of_torchs_cuda(tmp_path):
+    nvcc = tmp_path / 'bin/nvcc'
+    nvcc.parent.mkdir()
+    nvcc.write_text('#!/bin/sh\n'
+                    'echo Cuda compilation tools, release 13.0, V13.0.88')
+    nvcc.chmod(0o755)
+    assert build_mmcv.nvcc_fits(tmp_path, '13.0')
+    assert build_mmcv.nvcc_fits(tmp_path, '13.2')
+    assert not build_mmcv.nvcc_fits(tmp_path, '12.8')
+    assert not build_mmcv.nvcc_fits(None, '13.0')
+
+
+def test_torch_chooses_the_standard():
+    """Lines of mmcv's setup.py; a compiler takes the last -std it is given."""
+    setup_py = """
+    if parse_version(torch.__version__) <= parse_version('1.12.1'):
+        extra_compile_args['cxx'] = ['-std=c++14']
+    else:
+        extra_compile_args['cxx'] = ['-std=c++17']
+    if 'nvcc' in extra_compile_args:
+        extra_compile_args['nvcc'] += ['-std=c++17']
+    if mps:
+        extra_compile_args['cxx'] = ['-Wall', '-std=c++17']
+    """
+    text = build_mmcv.unpin_standard(setup_py)
+    assert 'c++17' not in text
+    assert "extra_compile_args['cxx'] = []\n" in text
+    assert "extra_compile_args['nvcc'] += []\n" in text
+    assert "extra_compile_args['cxx'] = ['-Wall']\n" in text
+
+
+@pytest.mark.parametrize('count', [1, 2, 16])
+def test_layout(tmp_path, count):
+    """All sources once, clashing ones apart, macros at the end, balanced."""
+    names = set().union(*build_mmcv.GROUPS)
+    names |= {f'cpu/op{number}' for number in range(40)}
+    sources = [tmp_path / f'{name}.cpp' for name in names]
+    for number, source in enumerate(sources):
+        source.parent.mkdir(exist_ok=True)
+        source.write_text('x' * (1 + number % 7) * 1000)
+    units = build_mmcv.layout(sources, count)
+    assert sorted(itertools.chain(*units)) == sorted(sources)
+    assert len(units) == max(count, 10)  # ten sources that clash
+    for unit in units:
+        keys = [build_mmcv.key(source) for source in unit]
+        for group in build_mmcv.GROUPS:
+            assert len(group & set(keys)) <= 1
+        assert not set(keys[:-1]) & set(build_mmcv.MACROS)
+    sizes = [sum(path.stat().st_size for path in unit) for unit in units]
+    assert max(sizes) - min(sizes) <= 7000
+
+
+# ---- the build ------------------------------------------------------------
+# A build backend's calls for metadata need no torch, and so take no time.
+SETUP_PY = """
+import sys
+from glob import glob
+from setuptools import Extension, find_packages, setup
+commands = {}
+if 'bdist_wheel' in sys.argv:
+    from torch.utils.cpp_extension import BuildExtension
+    commands['build_ext'] = BuildExtension
+setup(name='mmcv', version='9.9', packages=find_packages(), zip_safe=False,
+      cmdclass=commands, ext_modules=[Extension(
+          'mmcv._ext', glob('mmcv/ops/csrc/pytorch/*.cpp') +
+          glob('mmcv/ops/csrc/pytorch/cpu/*.cpp'), language='c++')])
+"""
+# Each op calls a helper of its own, and all helpers have one name.
+OP = """
+static int give() {{ return {value}; }}
+int {name}() {{ return give(); }}
+"""
+BIND = """
+#include <Python.h>
+int one(); int two(); int four();
+static PyObject *sum(PyObject *, PyObject *) {
+  return PyLong_FromLong(one() + two() + four());
+}
+static PyMethodDef methods[] = {
+  {"sum", sum, METH_NOARGS, ""}, {NULL, NULL, 0, NULL}};
+static PyModuleDef module = {
+  PyModuleDef_HEAD_INIT, "_ext", NULL, -1, methods};
+PyMODINIT_FUNC PyInit__ext() { return PyModule_Create(&module); }
+"""
+
+
+@pytest.fixture
+def sdist(tmp_path):
+    """mmcv 9.9, beside the folder that pip looks into."""
+    folder = tmp_path / 'mmcv-9.9'
+    csrc = folder / 'mmcv/ops/csrc/pytorch'
+    (csrc / 'cpu').mkdir(parents=True)
+    (folder / 'mmcv/__init__.py').touch()
+    (folder / 'setup.py').write_text(SETUP_PY)
+    (folder / 'PKG-INFO').write_text(
+        'Metadata-Version: 2.1\nName: mmcv\nVersion: 9.9\n')
+    (csrc / 'pybind.cpp').write_text(BIND)
+    for number, (file, name) in enumerate([('one', 'one'), ('cpu/one', 'two'),
+                                           ('cpu/four', 'four')]):
+        (csrc / f'{file}.cpp').write_text(
+            OP.format(name=name, value=2**number))
+    with tarfile.open(tmp_path / 'mmcv-9.9.tar.gz', 'w:gz') as archive:
+        archive.add(folder, folder.name)
+    shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+def test_what_does_not_compile_joined(sdist, tmp_path):
+    """Its sources are compiled one by one, and the build says so."""
+    done = subprocess.run([
+        sys.executable, ROOT / 'tools/build_mmcv.py', 'mmcv==9.9',
+        tmp_path / 'wheels'
+    ],
+                          env={
+                              **os.environ, 'PIP_NO_INDEX': '1',
+                              'PIP_FIND_LINKS': str(tmp_path),
+                              'FORCE_CUDA': '0',
+                              'MAX_JOBS': '1'
+                          },
+                          capture_output=True,
+                          text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ('4 sources of mmcv do not compile joined; '
+                           'compiling them one by one\n')
+    assert 'redefinition of' in done.stderr
+    wheel, = (tmp_path / 'wheels').iterdir()
+    shutil.unpack_archive(wheel, tmp_path / 'site', 'zip')
+    printed = subprocess.run(
+        [sys.executable, '-c', 'import mmcv._ext as ext; print(ext.sum())'],
+        cwd=tmp_path / 'site',
+        env={**os.environ, 'PYTHONPATH': str(tmp_path / 'site')},
+        capture_output=True,
+        text=True).stdout
+    assert printed == '7\n'
+
+
+# ---- the real ops: the set-up compiled them for this environment ----------
+def test_ops_that_mmcv_loads_are_there():
+    """Every function that mmcv's Python names, in all of its modules."""
+    ext = importlib.import_module('mmcv._ext')
+    named = set()
+    for file in Path(mmcv.ops.__file__).parent.glob('*.py'):
+        for node in ast.walk(ast.parse(file.read_text(encoding='utf-8'))):
+            if isinstance(node, ast.Call) and ast.unparse(
+                    node.func).endswith('load_ext'):
+                named |= set(ast.literal_eval(node.args[1]))
+    assert len(named) > 100
+    assert not [name for name in named if not hasattr(ext, name)]
+
+
+def boxes(count, size=100):
+    corner = torch.rand(count, 2) * size
+    return torch.cat([corner, corner + 1 + torch.rand(count, 2) * size / 2], 1)
+
+
+def test_nms_is_torchvisions():
+    these, scores = boxes(300), torch.rand(300)
+    ours = mmcv.ops.nms(these, scores, 0.4)[1]
+    assert torch.equal(ours, torchvision.ops.nms(these, scores, 0.4))
+
+
+@pytest.mark.parametrize('aligned', [False, True])
+def test_roi_align_is_torchvisions(aligned):
+    image = torch.rand(2, 3, 32, 32, requires_grad=True)
+    rois = torch.cat([torch.randint(2, (20, 1)), boxes(20)], 1)
+    weight = torch.rand(20, 3, 7, 7)
+    results = []
+    for op in (
+            mmcv.ops.RoIAlign(7, 0.25, 2, aligned=aligned), lambda *args:
+            torchvision.ops.roi_align(*args, 7, 0.25, 2, aligned)):
+        pooled = op(image, rois)
+        grad, = torch.autograd.grad((pooled * weight).sum(), image)
+        results.append((pooled, grad))
+    torch.testing.assert_close(*results)
+
+
+def test_deformable_convolution_is_torchvisions():
+    """The DCNv2 of MMDetection's configs."""
+    image = torch.rand(2, 4, 9, 9, requires_grad=True)
+    offset = torch.randn(2, 2 * 9, 9, 9, requires_grad=True)
+    mask = torch.rand(2, 9, 9, 9, requires_grad=True)
+    weight = torch.randn(6, 4, 3, 3, requires_grad=True)
+    inputs = (image, offset, mask, weight)
+    results = []
+    for op in (lambda: mmcv.ops.modulated_deform_conv2d(
+            image, offset, mask, weight, None, 1, 1),
+               lambda: torchvision.ops.deform_conv2d(
+                   image, offset, weight, padding=1, mask=mask)):
+        out = op()
+        results.append((out, *torch.autograd.grad(out.square().sum(), inputs)))
+    for ours, theirs in zip(*results):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)

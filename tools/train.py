@@ -15,9 +15,11 @@ from mmfishnet.engine.errors import short_errors
 from mmfishnet.engine.launch import explain_lost_peers, leave_job
 from mmfishnet.engine.resume import check_checkpoint, set_resume
 from mmfishnet.engine.training import (
+    TRACKERS,
     disable_validation,
     enable_amp,
     enable_auto_scale_lr,
+    enable_tracking,
 )
 
 
@@ -44,6 +46,13 @@ def parse_args():
         '--no-validate',
         action='store_true',
         help='do not evaluate during training')
+    parser.add_argument(
+        '--track',
+        nargs='+',
+        choices=TRACKERS,
+        default=[],
+        help='send what is logged to these, too; wandb writes to the work '
+        'directory and sends nothing unless WANDB_MODE=online is set')
     add_common_arguments(parser)
     return parser.parse_args()
 
@@ -57,6 +66,8 @@ def prepare(args):
         enable_auto_scale_lr(cfg)
     if args.no_validate:
         disable_validation(cfg)
+    if args.track:
+        enable_tracking(cfg, args.track)
     checkpoint, resume_notes = set_resume(cfg, args.resume)
     notes += resume_notes
     source = checkpoint or cfg.get('load_from')

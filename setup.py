@@ -84,6 +84,7 @@ setup(
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
     packages=find_packages(include=['mmfishnet', 'mmfishnet.*']),
+    package_data={'mmfishnet.report': ['page.html']},
     python_requires='>=3.10',
     # Not torch and OpenMMLab's packages: they come in several builds and under
     # several names, and pip must not replace the ones at hand. mmfishnet
@@ -92,6 +93,7 @@ setup(
     extras_require={
         'mminstall': requirements('mminstall'),
         'tests': requirements('tests'),
+        'docs': requirements('docs'),
         'all': requirements('mminstall') + requirements('tests'),
     },
     cmdclass={'build_py': BuildPy},

@@ -1,6 +1,7 @@
 # make demo    set up, and run the main job on the data set that we draw
 # make test    set up, and pass the tests; ARGS="-k fish -x" goes to pytest
 # make env     set up only
+# make docs    build the documentation, docs/build/html/index.html
 # make lint    check the code's style
 # make clean   remove what set-up, builds and tests left, but no results
 #
@@ -16,7 +17,7 @@ ARGS ?=
 BIN := $(abspath $(VENV))/bin
 PY := $(BIN)/python
 
-.PHONY: demo test env lint clean
+.PHONY: demo test env docs lint clean
 
 # With a PATH: the tools' shell scripts start the `python` that they find.
 demo: env
@@ -30,10 +31,17 @@ test: env
 env:
 	@$(PYTHON) tools/setup_env.py "$(VENV)"
 
+# Builds offline once its three packages are there.
+docs: env
+	@"$(PY)" -c 'import furo, myst_parser' 2>/dev/null || \
+	    "$(PY)" -m pip install --quiet -r requirements/docs.txt
+	@"$(PY)" -m sphinx -W --keep-going -q -b html docs docs/build/html
+	@echo "docs/build/html/index.html"
+
 lint: env
 	@"$(PY)" -m ruff check
 
 # Only .venv: another VENV may be yours.
 clean:
-	rm -rf .venv .cache build dist *.egg-info mmfishnet/.mim mmfishnet/configs \
+	rm -rf .venv .cache build dist docs/build docs/generated *.egg-info mmfishnet/.mim mmfishnet/configs \
 	    .pytest_cache .ruff_cache

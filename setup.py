@@ -84,6 +84,7 @@ setup(
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
     packages=find_packages(include=['mmfishnet', 'mmfishnet.*']),
+    package_data={'mmfishnet.report': ['page.html']},
     python_requires='>=3.10',
     # Not torch and OpenMMLab's packages: they come in several builds and under
     # several names, and pip must not replace the ones at hand. mmfishnet

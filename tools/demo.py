@@ -16,12 +16,14 @@ from pathlib import Path
 import torch
 from mmengine.utils import get_installed_path
 from torchvision.io import read_image, write_png
+from torchvision.transforms.functional import pad, resize
 from torchvision.utils import make_grid
 
 TOOLS = Path(__file__).resolve().parent
 CONFIGS = TOOLS.parent / 'configs/shapes'
 PRETRAIN = CONFIGS / 'fishnet_tiny_shapes.py'
 CONFIG = CONFIGS / 'mask_rcnn_fishnet_shapes.py'
+TILE = 480  # width of a picture in the sheet
 
 
 def run(title, *commands):
@@ -52,9 +54,19 @@ def run(title, *commands):
 
 
 def contact_sheet(pictures, out, columns=4, rows=3):
-    """Tile pictures of one size, ground truth beside prediction."""
+    """Tile pictures, ground truth beside prediction."""
     images = [
         read_image(str(path)) for path in sorted(pictures)[:columns * rows]
+    ]
+    images = [
+        resize(image, [round(TILE * image.shape[1] / image.shape[2]), TILE])
+        for image in images
+    ]
+    # A legend makes a picture higher.
+    height = max(image.shape[1] for image in images)
+    images = [
+        pad(image, [0, 0, 0, height - image.shape[1]], fill=255)
+        for image in images
     ]
     # A row that is not full ends in white.
     sheet = make_grid(images, nrow=columns, padding=0, pad_value=255)

@@ -17,9 +17,11 @@ from mmfishnet.engine.from_scratch import follow_checkpoint
 from mmfishnet.engine.launch import explain_lost_peers, leave_job
 from mmfishnet.engine.resume import check_checkpoint, keep_seed, set_resume
 from mmfishnet.engine.training import (
+    TRACKERS,
     disable_validation,
     enable_amp,
     enable_auto_scale_lr,
+    enable_tracking,
 )
 
 
@@ -46,6 +48,13 @@ def parse_args():
         '--no-validate',
         action='store_true',
         help='do not evaluate during training')
+    parser.add_argument(
+        '--track',
+        nargs='+',
+        choices=TRACKERS,
+        default=[],
+        help='send what is logged to these, too; wandb writes to the work '
+        'directory and sends nothing unless WANDB_MODE=online is set')
     add_common_arguments(parser)
     return parser.parse_args()
 
@@ -59,6 +68,8 @@ def prepare(args):
         enable_auto_scale_lr(cfg)
     if args.no_validate:
         disable_validation(cfg)
+    if args.track:
+        enable_tracking(cfg, args.track)
     checkpoint, resume_notes = set_resume(cfg, args.resume)
     notes += resume_notes
     source = checkpoint or cfg.get('load_from')

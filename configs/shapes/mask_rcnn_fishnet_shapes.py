@@ -109,5 +109,6 @@ default_hooks = dict(
     logger=dict(interval=10),
     checkpoint=dict(max_keep_ckpts=2),
     visualization=dict(score_thr=0.5))
+visualizer = dict(type='mmfishnet.InstanceVisualizer')
 auto_scale_lr = dict(enable=False, base_batch_size=8)
 randomness = dict(seed=0)

@@ -1,4 +1,5 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 from .hooks import ClipGradUntilHook
+from .log import TrainLogProcessor
 
-__all__ = ['ClipGradUntilHook']
+__all__ = ['ClipGradUntilHook', 'TrainLogProcessor']

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from .errors import short_errors
 from .hooks import FitCheckHook, NormCheckHook
 from .launch import explain_lost_peers, init_launcher
-from .runner import ExactRunner
+from .log import ReadableRunner
 
 
 def build_runner(cfg: Config,
@@ -27,8 +27,8 @@ def build_runner(cfg: Config,
             to agree. Defaults to None.
 
     Returns:
-        Runner: MMEngine's runner, or the one that ``runner_type`` of the
-        config names.
+        Runner: A :class:`ReadableRunner`, or the one that ``runner_type``
+        of the config names.
 
     Raises:
         RuntimeError: If the processes of a job found different checkpoints.
@@ -44,7 +44,7 @@ def build_runner(cfg: Config,
         if 'runner_type' in cfg:
             runner = RUNNERS.build(cfg)
         else:
-            runner = ExactRunner.from_cfg(cfg)
+            runner = ReadableRunner.from_cfg(cfg)
         runner.register_hook(NormCheckHook())
         runner.register_hook(FitCheckHook())
         for note in notes:

@@ -2,8 +2,15 @@
 """What the options of train.py do to a config, in place."""
 from __future__ import annotations
 
+import os
+import os.path as osp
+from collections.abc import Sequence
+from importlib.util import find_spec
+
 from mmengine.config import Config
 from mmengine.device import get_device
+
+TRACKERS = dict(tensorboard='TensorboardVisBackend', wandb='WandbVisBackend')
 
 
 def enable_amp(cfg: Config) -> str | None:
@@ -60,3 +67,32 @@ def disable_validation(cfg: Config) -> None:
         cfg (Config): Config, changed in place.
     """
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+
+
+def enable_tracking(cfg: Config, trackers: Sequence[str]) -> None:
+    """Send what is logged to TensorBoard or Weights & Biases, too.
+
+    Weights & Biases write to the run's folder and send nothing, unless the
+    environment variable ``WANDB_MODE`` says so.
+
+    Args:
+        cfg (Config): Config, changed in place.
+        trackers (Sequence[str]): Of 'tensorboard' and 'wandb'.
+
+    Raises:
+        ValueError: If the package of a tracker is not installed.
+    """
+    visualizer = cfg.setdefault('visualizer', dict(type='Visualizer'))
+    backends = list(visualizer.get('vis_backends') or ())
+    for tracker in trackers:
+        if find_spec(tracker) is None:
+            raise ValueError(f'--track {tracker} needs the package {tracker}: '
+                             f'pip install {tracker}')
+        backend = dict(type=TRACKERS[tracker])
+        if tracker == 'wandb':
+            os.environ.setdefault('WANDB_MODE', 'offline')
+            name = osp.basename(osp.normpath(cfg.work_dir))
+            backend['init_kwargs'] = dict(project='mmfishnet', name=name)
+        if backend['type'] not in [b['type'] for b in backends]:
+            backends.append(backend)
+    visualizer.vis_backends = backends

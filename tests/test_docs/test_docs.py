@@ -1,0 +1,188 @@
+"""The documentation: commands that exist, snippets that run, links that lead
+somewhere, and a site that builds without a word."""
+import ast
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [
+    ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'CHANGELOG.md',
+    *sorted((ROOT / 'docs').glob('*.md'))
+]
+
+
+def blocks(language):
+    """(page and line, text) of every block of code in a language."""
+    found = []
+    for page in PAGES:
+        text = page.read_text()
+        for match in re.finditer(rf'^```{language}\n(.*?)^```', text,
+                                 re.DOTALL | re.MULTILINE):
+            line = text[:match.start()].count('\n') + 1
+            found.append(
+                pytest.param(match[1], id=f'{page.name}:{line}'))
+    return found
+
+
+def commands():
+    """Every command of the documentation that starts a tool of ours."""
+    found = {}
+    for page in PAGES:
+        text = page.read_text().replace('\\\n', ' ')
+        for code in re.findall(r'^```(?:shell|bash)\n(.*?)^```', text,
+                               re.DOTALL | re.MULTILINE) + re.findall(
+                                   r'`([^`\n]+)`', text):
+            for line in code.splitlines():
+                match = re.search(r'(?<![\w/])(tools/[\w/]+\.(?:py|sh))(.*)',
+                                  line)
+                if match:
+                    command = match[0].split('#')[0].strip()
+                    found.setdefault(command, page.name)
+    return [
+        pytest.param(command, id=f'{page}: {command}')
+        for command, page in found.items()
+    ]
+
+
+def options(tool):
+    """The options that a tool's code defines, its arguments shared or not."""
+    sources = [ROOT / tool]
+    if 'add_common_arguments' in sources[0].read_text():
+        sources.append(ROOT / 'mmfishnet/engine/arguments.py')
+    names = set()
+    for source in sources:
+        for node in ast.walk(ast.parse(source.read_text())):
+            if isinstance(node, ast.Call) and getattr(
+                    node.func, 'attr', '') == 'add_argument':
+                names |= {
+                    arg.value
+                    for arg in node.args if isinstance(arg, ast.Constant)
+                }
+    return names | {'--help'}
+
+
+@pytest.mark.parametrize('command', commands())
+def test_commands(command):
+    """The tool is there and knows every option; configs named are there."""
+    try:
+        tool, *args = shlex.split(command)
+    except ValueError:  # a part of a sentence
+        tool, *args = command.split()
+    assert (ROOT / tool).is_file()
+    if tool.endswith('.sh'):
+        tool = 'tools/test.py' if '_test' in tool else 'tools/train.py'
+    given = [arg.split('=')[0] for arg in args if arg.startswith('--')]
+    assert [arg for arg in given if arg not in options(tool)] == []
+    for arg in args:
+        if arg.startswith('configs/') and arg.endswith('.py'):
+            mine = arg in ('configs/mine.py', 'configs/cells.py')
+            assert mine or (ROOT / arg).is_file(), arg
+
+
+@pytest.mark.parametrize('code', blocks('python'))
+def test_python(code, tmp_path, monkeypatch):
+    """A snippet is a config, or runs, or says why not in its first line."""
+    if code.startswith('# skip: '):
+        ast.parse(code)
+        return
+    monkeypatch.chdir(ROOT)
+    if '_base_' in code or 'read_base' in code:
+        path = tmp_path / 'config.py'
+        path.write_text(code)
+        Config.fromfile(path)
+    elif 'Inferencer' in code or 'get_model(' in code or ':...' in code:
+        ast.parse(code)  # tests of their own run these, with weights
+    else:
+        exec(compile(code, '<documentation>', 'exec'), {})
+
+
+def test_links():
+    """Links to files and headings of the repository."""
+    broken = []
+    for page in PAGES:
+        text = re.sub(r'^```.*?^```', '', page.read_text(),
+                      flags=re.DOTALL | re.MULTILINE)
+        for link in re.findall(r'\]\(([^)\s]+)\)', text):
+            if re.match(r'[a-z]+:', link):
+                continue
+            name, _, anchor = link.partition('#')
+            target = page if not name else (page.parent / name)
+            if not target.exists() and 'generated' not in name:
+                broken.append(f'{page.name}: {link}')
+            elif anchor and target.suffix == '.md':
+                headings = {
+                    re.sub(r'[^\w\- ]', '', heading).strip().lower().replace(
+                        ' ', '-')
+                    for heading in re.findall(r'^#+ (.*)$',
+                                              target.read_text(), re.MULTILINE)
+                }
+                if anchor not in headings:
+                    broken.append(f'{page.name}: {link}')
+    assert broken == []
+
+
+def test_project_files():
+    """The files that hosts and citation tools read are as they expect."""
+    import yaml
+
+    from mmfishnet import __version__
+    citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text())
+    assert citation['version'] == __version__
+    assert f'## {__version__}' in (ROOT / 'CHANGELOG.md').read_text()
+    authors = [a['family-names']
+               for a in citation['preferred-citation']['authors']]
+    assert authors == ['Sun', 'Pang', 'Shi', 'Yi', 'Ouyang']
+    workflow = yaml.safe_load(
+        (ROOT / '.github/workflows/checks.yml').read_text())
+    targets = workflow['jobs']['run']['strategy']['matrix']['target']
+    makefile = (ROOT / 'Makefile').read_text()
+    assert all(re.search(rf'^{target}:', makefile, re.MULTILINE)
+               for target in targets)
+    template = (ROOT / '.github/ISSUE_TEMPLATE/problem.yml').read_text()
+    first = yaml.safe_load(template)['body'][0]
+    assert 'python -m mmfishnet doctor' in first['attributes']['description']
+    assert first['validations']['required']
+
+
+@pytest.mark.slow
+def test_site(tmp_path):
+    """No warning; every internal link of the built pages leads somewhere."""
+    pytest.importorskip('furo')
+    pytest.importorskip('myst_parser')
+    result = subprocess.run([
+        sys.executable, '-m', 'sphinx', '-W', '--keep-going', '-q', '-b',
+        'html', '-d', tmp_path / 'doctrees', ROOT / 'docs', tmp_path / 'html'
+    ], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-4000:]
+    pages = {page: page.read_text()
+             for page in (tmp_path / 'html').rglob('*.html')}
+    assert len(pages) > 15
+    broken = []
+    for page, text in pages.items():
+        if page.name in ('genindex.html', 'search.html'):
+            continue
+        for link in re.findall(r'(?:href|src)="([^"]+)"', text):
+            if re.match(r'[a-z]+:|//', link):
+                continue
+            name, _, anchor = link.partition('#')
+            target = page if not name else (page.parent /
+                                            name.split('?')[0]).resolve()
+            if not target.exists() or (
+                    anchor and target in pages
+                    and f'id="{anchor}"' not in pages[target]):
+                broken.append(f'{page.name}: {link}')
+    assert broken == []
+    # All that a page needs is in the site.
+    for text in pages.values():
+        assert not re.findall(
+            r'<(?:script|link|img)[^>]+(?:src|href)="https?:', text)
+    zoo = (tmp_path / 'html/generated/model_zoo.html').read_text()
+    for config in (ROOT / 'configs').rglob('*.py'):
+        if '_base_' not in str(config):
+            assert config.name in zoo

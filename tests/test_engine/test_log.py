@@ -1,0 +1,133 @@
+"""What a training shows on the screen, in its file and in trackers."""
+import json
+import re
+import uuid
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, MODELS, init_default_scope
+from torch import nn
+from torch.utils.data import Dataset
+
+from mmfishnet.engine.build import build_runner
+from mmfishnet.engine.training import enable_tracking
+
+
+@MODELS.register_module(force=True)
+class LineForLog(BaseModel):
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+
+    def forward(self, inputs, targets, mode='loss'):
+        return dict(loss=(self.layer(inputs) - targets).pow(2).mean())
+
+
+@DATASETS.register_module(force=True)
+class PointsForLog(Dataset):
+
+    def __len__(self):
+        return 24
+
+    def __getitem__(self, i):
+        return torch.full((1, ), i / 24), torch.full((1, ), 100.)
+
+
+def config(tmp_path):
+    init_default_scope('mmengine')
+    return Config(
+        dict(
+            model=dict(type='LineForLog'),
+            work_dir=str(tmp_path / 'run'),
+            experiment_name=f'log_{uuid.uuid4().hex}',
+            train_dataloader=dict(
+                batch_size=4,
+                dataset=dict(type='PointsForLog'),
+                collate_fn=dict(type='default_collate'),
+                sampler=dict(type='DefaultSampler', shuffle=False)),
+            train_cfg=dict(by_epoch=True, max_epochs=2),
+            optim_wrapper=dict(
+                optimizer=dict(type='SGD', lr=1e-3),
+                clip_grad=dict(max_norm=5.0)),
+            custom_hooks=[dict(type='mmfishnet.ClipGradUntilHook', end=1)],
+            default_hooks=dict(logger=dict(type='LoggerHook', interval=3)),
+            visualizer=dict(
+                type='Visualizer',
+                vis_backends=[dict(type='LocalVisBackend')]),
+            default_scope='mmengine',
+            launcher='none',
+            # So that there is something long to log.
+            notes_of_the_user={f'line{i}': i for i in range(50)}))
+
+
+@pytest.fixture
+def trained(tmp_path, capsys):
+    cfg = config(tmp_path)
+    runner = build_runner(cfg)
+    runner.train()
+    log, = (tmp_path / 'run').glob('*/*.log')
+    scalars, = (tmp_path / 'run').glob('*/vis_data/scalars.json')
+    return (re.sub(r'\x1b\[\d*m', '', capsys.readouterr().out),
+            log.read_text(),
+            [json.loads(line) for line in scalars.open()])
+
+
+def test_screen_and_file(trained):
+    screen, log, scalars = trained
+    # The config is in the file, word for word, and named on the screen.
+    assert 'line49=49' in log and 'line49=49' not in screen
+    assert re.search(r'Config: \d+ lines, in .*\.log', screen)
+    assert re.search(r'System environment: \d+ lines, in ', screen)
+    assert 'GCC' in log and 'GCC' not in screen
+    assert len(screen.splitlines()) < 30
+    # The lines of the training are in both.
+    lines = re.findall(r'Epoch\(train\).*', screen)
+    assert lines == re.findall(r'Epoch\(train\).*', log)
+    assert len(lines) == 4
+    for line in lines:
+        for piece in ('lr: ', 'eta: ', 'time: ', 'loss: ', 'grad_norm: ',
+                      'images/s: ', 'memory: '):
+            assert piece in line, piece
+    # Clipping is in force in the first epoch, and it is said how.
+    assert ['clipped to: 5' in line
+            for line in lines] == [True, True, False, False]
+
+    entries = [entry for entry in scalars if 'loss' in entry]
+    assert [entry.get('clip_norm') for entry in entries] == [5, 5, None, None]
+    for entry in entries:
+        assert entry['images_per_s'] == pytest.approx(4 / entry['time'])
+        assert 100 < entry['memory'] < 100_000
+
+
+def test_trackers(tmp_path, monkeypatch):
+    """TensorBoard's files can be read back; W&B's stay on this machine."""
+    pytest.importorskip('wandb')
+    reader = pytest.importorskip(
+        'tensorboard.backend.event_processing.event_accumulator')
+    monkeypatch.delenv('WANDB_MODE', raising=False)
+    monkeypatch.setenv('WANDB_SILENT', 'true')
+    cfg = config(tmp_path)
+    enable_tracking(cfg, ['tensorboard', 'wandb'])
+    runner = build_runner(cfg)
+    runner.train()
+    events, = (tmp_path / 'run').glob('*/vis_data/events.out*')
+    accumulator = reader.EventAccumulator(str(events))
+    accumulator.Reload()
+    scalars, = (tmp_path / 'run').glob('*/vis_data/scalars.json')
+    losses = [json.loads(line)['loss'] for line in scalars.open()]
+    assert [event.value for event in accumulator.Scalars('loss')
+            ] == pytest.approx(losses, rel=1e-5)
+    assert 'images_per_s' in accumulator.Tags()['scalars']
+    written, = (tmp_path / 'run').glob(
+        '*/vis_data/wandb/offline-run-*/run-*.wandb')
+    assert b'images_per_s' in written.read_bytes()
+
+
+def test_tracker_that_is_not_installed(tmp_path, monkeypatch):
+    monkeypatch.setattr('mmfishnet.engine.training.find_spec',
+                        lambda name: None)
+    with pytest.raises(ValueError, match='pip install tensorboard'):
+        enable_tracking(config(tmp_path), ['tensorboard'])

@@ -133,12 +133,12 @@ def count_multiply_adds(model: nn.Module, size: tuple[int, int]) -> int:
     return counter.get_total_flops() // 2 + 2 * normalised
 
 
-def _tensors(output) -> Iterator[Tensor]:
+def find_tensors(output) -> Iterator[Tensor]:
     if isinstance(output, Tensor):
         yield output
     else:
         for item in output:
-            yield from _tensors(item)
+            yield from find_tensors(item)
 
 
 def measure_kept_bytes(model: nn.Module, images: Tensor) -> int:
@@ -174,7 +174,7 @@ def measure_kept_bytes(model: nn.Module, images: Tensor) -> int:
     with keep_modes(model, train=True), torch.enable_grad(), \
             torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         outputs = model(images)
-    if not any(output.requires_grad for output in _tensors(outputs)):
+    if not any(output.requires_grad for output in find_tensors(outputs)):
         raise ValueError('the model has nothing to train: autograd kept '
                          'nothing.')
     return sum(kept.values())

@@ -1,6 +1,8 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
+from .channels_last import ChannelsLastHook, use_channels_last
 from .checkpoint import WholeCheckpointHook
 from .clip_grad import ClipGradUntilHook
+from .compile import CompileBackboneHook, compile_backbone, why_not_compile
 from .empty_results import EmptyResultsHook
 from .fit_check import FitCheckHook
 from .norm_check import NormCheckHook
@@ -8,6 +10,16 @@ from .show import ShowHook
 from .stop import StopHook
 
 __all__ = [
-    'ClipGradUntilHook', 'EmptyResultsHook', 'FitCheckHook', 'NormCheckHook',
-    'ShowHook', 'StopHook', 'WholeCheckpointHook'
+    'ChannelsLastHook',
+    'ClipGradUntilHook',
+    'CompileBackboneHook',
+    'EmptyResultsHook',
+    'FitCheckHook',
+    'NormCheckHook',
+    'ShowHook',
+    'StopHook',
+    'WholeCheckpointHook',
+    'compile_backbone',
+    'use_channels_last',
+    'why_not_compile',
 ]

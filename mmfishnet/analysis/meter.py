@@ -1,0 +1,96 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+"""What operators read, write and hold, and what a device can do."""
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.benchmark import Timer
+
+
+def _tensors(tree) -> list[Tensor]:
+    return [x for x in tree_leaves(tree) if isinstance(x, Tensor)]
+
+
+class Meter(TorchDispatchMode):
+    """Counts what operators read, write and hold, parameters aside.
+
+    Attributes:
+        traffic (int): Bytes of all tensors that operators read and wrote,
+            views aside.
+        peak (int): The most bytes of tensors that lived at a time, of those
+            that came to be while it counted.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.traffic = self.peak = self._live = 0
+        self._known = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        returned = func(*args, **kwargs)
+        read = _tensors((args, kwargs))
+        written = _tensors(returned)
+        given = {x.untyped_storage()._cdata for x in read}
+        new = [x for x in written
+               if x.untyped_storage()._cdata not in given]
+        if new or func._schema.is_mutable:
+            self.traffic += sum(
+                x.numel() * x.element_size() for x in (*read, *written))
+        for x in new:
+            storage = x.untyped_storage()
+            key = storage._cdata
+            if key not in self._known:
+                self._known[key] = storage.nbytes()
+                self._live += storage.nbytes()
+                weakref.finalize(storage, self._free, key)
+        self.peak = max(self.peak, self._live)
+        return returned
+
+    def _free(self, key: int) -> None:
+        self._live -= self._known.pop(key)
+
+
+def measure_limits(device: str, bf16: bool, threads: int,
+                   side: int = 2048) -> tuple[float, float]:
+    """Measure what the device can do.
+
+    Args:
+        device (str): The device.
+        bf16 (bool): Whether to multiply in bfloat16 or float32.
+        threads (int): Threads of the CPU.
+        side (int): Of the matrices. Defaults to 2048.
+
+    Returns:
+        tuple[float, float]: FLOP a second in a matrix product, two a
+        multiply-add; bytes a second read and written by a copy.
+    """
+    a = torch.randn(side, side, device=device)
+    big = torch.empty(2**26, device=device)
+    other = torch.empty_like(big)
+    if bf16:
+        a = a.bfloat16()
+    product, copy = (
+        Timer(stmt, globals=dict(a=a, big=big, other=other),
+              num_threads=threads).blocked_autorange(min_run_time=0.3).median
+        for stmt in ('a @ a', 'other.copy_(big)'))
+    return 2 * side**3 / product, 2 * 4 * 2**26 / copy
+
+
+def largest_error(found: Sequence[Tensor], truth: Sequence[Tensor]) -> float:
+    """Largest difference, over the largest value, of any pair of tensors.
+
+    Args:
+        found (Sequence[Tensor]): What was computed.
+        truth (Sequence[Tensor]): What it should be.
+
+    Returns:
+        float: The error; 0 for no tensors at all.
+    """
+    return max((float((a - b).abs().max() / b.abs().max().clamp(min=1e-300))
+                for a, b in zip(found, truth, strict=True)), default=0.0)

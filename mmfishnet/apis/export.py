@@ -1,0 +1,211 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+"""Backbones in other runtimes: torch.export, ONNX, OpenVINO, TorchScript.
+
+Batch, height and width stay open: an exported backbone takes images of any
+size from 32x32 up, as the module does. ONNX, ONNX Runtime, OpenVINO and NNCF
+are optional packages.
+"""
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+from ..analysis.complexity import find_tensors, keep_modes
+
+# What each package is for, and what installs it.
+PACKAGES = dict(
+    onnx='onnx',
+    onnxscript='onnxscript',
+    onnxruntime='onnxruntime',
+    openvino='openvino',
+    nncf='nncf')
+
+
+def _need(name: str) -> ModuleType:
+    """Import an optional package, or say what installs it."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ImportError(
+            f'this needs the package {name!r}, which is not installed '
+            f'({error}). Install it: pip install {PACKAGES[name]}') from None
+
+
+class Features(nn.Module):
+    """A module whose outputs are one flat tuple of tensors.
+
+    Args:
+        model (nn.Module): Takes images (N, C, H, W) and returns a tensor, or
+            a tuple or dict of tensors.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Images (N, C, H, W) to the model's tensors."""
+        outputs = self.model(images)
+        if isinstance(outputs, dict):
+            outputs = tuple(outputs.values())
+        return tuple(find_tensors(outputs))
+
+
+def export_program(model: nn.Module,
+                   images: Tensor) -> torch.export.ExportedProgram:
+    """Export by ``torch.export``, with batch, height and width open.
+
+    Args:
+        model (nn.Module): Takes images and returns tensors. It is exported
+            in evaluation mode.
+        images (Tensor): An example (N, C, H, W), N at least 2.
+
+    Returns:
+        torch.export.ExportedProgram: Its ``module()`` takes any batch of
+        images with H, W >= 32 and returns a tuple.
+
+    Raises:
+        ValueError: If the example has a single image: torch would take a
+            batch of one for a constant.
+    """
+    if len(images) < 2:
+        raise ValueError(
+            f'the example has {len(images)} image; give 2 or more, so that '
+            'the batch stays open.')
+    open_dims = {
+        0: torch.export.Dim('batch', min=1),
+        2: torch.export.Dim('height', min=32),
+        3: torch.export.Dim('width', min=32)
+    }
+    with keep_modes(model, train=False), torch.no_grad():
+        return torch.export.export(
+            Features(model), (images, ), dynamic_shapes=(open_dims, ))
+
+
+def export_onnx(model: nn.Module, images: Tensor,
+                path: str | os.PathLike) -> Path:
+    """Write an ONNX file with the weights in it.
+
+    Args:
+        model (nn.Module): Takes images and returns tensors.
+        images (Tensor): An example (N, C, H, W), N at least 2.
+        path (str | os.PathLike): The file, ``.onnx``.
+
+    Returns:
+        Path: The file. Its input is called 'images', its outputs 'feature0'
+        and so on.
+    """
+    _need('onnx')
+    _need('onnxscript')
+    program = export_program(model, images)
+    count = len(program.graph_signature.user_outputs)
+    torch.onnx.export(
+        program,
+        input_names=['images'],
+        output_names=[f'feature{i}' for i in range(count)],
+        external_data=False,
+        verbose=False).save(path)
+    return Path(path)
+
+
+def export_torchscript(model: nn.Module, images: Tensor,
+                       path: str | os.PathLike) -> Path:
+    """Write a TorchScript file, by tracing.
+
+    Args:
+        model (nn.Module): Takes images and returns tensors.
+        images (Tensor): An example (N, C, H, W).
+        path (str | os.PathLike): The file, ``.pt``.
+
+    Returns:
+        Path: The file; it takes batches and sizes other than the example's.
+    """
+    with keep_modes(model, train=False), torch.no_grad():
+        traced = torch.jit.trace(
+            Features(model), (images, ), check_trace=False)
+    traced.save(str(path))
+    return Path(path)
+
+
+def export_openvino(onnx_file: str | os.PathLike,
+                    path: str | os.PathLike,
+                    calibration: Iterable[Tensor] | None = None) -> Path:
+    """Write OpenVINO's files of a model that is in ONNX.
+
+    Args:
+        onnx_file (str | os.PathLike): What :func:`export_onnx` wrote.
+        path (str | os.PathLike): The file, ``.xml``; the weights come to
+            lie beside it.
+        calibration (Iterable[Tensor], optional): Batches of images as the
+            model gets them; their ranges are those to which NNCF quantises
+            to 8 bits. Defaults to None: nothing is quantised.
+
+    Returns:
+        Path: The file.
+    """
+    openvino = _need('openvino')
+    model = openvino.Core().read_model(str(onnx_file))
+    if calibration is not None:
+        nncf = _need('nncf')
+        batches = [images.cpu().numpy() for images in calibration]
+        model = nncf.quantize(
+            model,
+            nncf.Dataset(batches),
+            subset_size=len(batches),
+            preset=nncf.QuantizationPreset.MIXED)
+    openvino.save_model(model, str(path), compress_to_fp16=False)
+    return Path(path)
+
+
+class OnnxRuntime(nn.Module):
+    """An ONNX file, run by ONNX Runtime on the CPU, as a module.
+
+    Args:
+        path (str | os.PathLike): What :func:`export_onnx` wrote.
+        threads (int): Defaults to 0, for ONNX Runtime's choice.
+    """
+
+    def __init__(self, path: str | os.PathLike, threads: int = 0) -> None:
+        super().__init__()
+        onnxruntime = _need('onnxruntime')
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self.session = onnxruntime.InferenceSession(
+            str(path), options, providers=['CPUExecutionProvider'])
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Images (N, C, H, W) to features, on the images' device."""
+        outputs = self.session.run(None, dict(images=images.cpu().numpy()))
+        return tuple(torch.from_numpy(x).to(images.device) for x in outputs)
+
+
+class OpenVINO(nn.Module):
+    """A model of OpenVINO, run on the CPU, as a module.
+
+    Args:
+        path (str | os.PathLike): What :func:`export_openvino` wrote, or an
+            ONNX file.
+        threads (int): Defaults to 0, for OpenVINO's choice.
+    """
+
+    def __init__(self, path: str | os.PathLike, threads: int = 0) -> None:
+        super().__init__()
+        options = dict(INFERENCE_PRECISION_HINT='f32')
+        if threads:
+            options['INFERENCE_NUM_THREADS'] = threads
+        self.compiled = _need('openvino').Core().compile_model(
+            str(path), 'CPU', options)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Images (N, C, H, W) to features, on the images' device."""
+        outputs = self.compiled([images.cpu().numpy()])
+        # A copy: OpenVINO writes the next image's features to the same place.
+        return tuple(
+            torch.tensor(outputs[port], device=images.device)
+            for port in self.compiled.outputs)

@@ -1,0 +1,83 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+from __future__ import annotations
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from torch import Tensor, nn
+
+from ...registry import HOOKS, register
+
+
+def _is_mmcv_op(module: nn.Module) -> bool:
+    return any(
+        kind.__module__.startswith('mmcv.ops') for kind in type(module).mro())
+
+
+def _contiguous(module: nn.Module, args: tuple, kwargs: dict):
+    def convert(x):
+        return x.contiguous() if isinstance(x, Tensor) else x
+
+    return (tuple(map(convert, args)),
+            {name: convert(x) for name, x in kwargs.items()})
+
+
+def _channels_last(module: nn.Module, args: tuple):
+    images, *others = args
+    return images.contiguous(memory_format=torch.channels_last), *others
+
+
+def use_channels_last(model: nn.Module) -> nn.Module:
+    """Put a detector, classifier or segmenter into channels-last.
+
+    Convolutions then read and write features whose channels lie side by side
+    in memory, which CPUs and tensor cores are made for; every value stays.
+
+    MMCV's operators, RoIAlign among them, take any tensor for a contiguous
+    one and are silently wrong for others (its issue 2203). They are given
+    contiguous ones: their weights stay as they are, and what they read is
+    converted in front of each.
+
+    Args:
+        model (nn.Module): What has a ``backbone``. It is changed in place.
+
+    Returns:
+        nn.Module: The model.
+
+    Raises:
+        ValueError: If it has no ``backbone``.
+    """
+    if not isinstance(getattr(model, 'backbone', None), nn.Module):
+        raise ValueError(f'{type(model).__name__} has no backbone to which '
+                         'channels-last images could be given.')
+    model.to(memory_format=torch.channels_last)
+    for module in model.modules():
+        if _is_mmcv_op(module):
+            for param in module.parameters():
+                param.data = param.data.contiguous()
+            module.register_forward_pre_hook(_contiguous, with_kwargs=True)
+    model.backbone.register_forward_pre_hook(_channels_last)
+    return model
+
+
+@register(HOOKS)
+class ChannelsLastHook(Hook):
+    """Train and test in channels-last, see :func:`use_channels_last`.
+
+    Example:
+        >>> custom_hooks = [dict(type='mmfishnet.ChannelsLastHook')]
+    """
+
+    # Before EMAHook copies the model and CompileBackboneHook compiles it.
+    priority = 'HIGHEST'
+
+    def __init__(self) -> None:
+        self._done = False
+
+    def before_run(self, runner) -> None:
+        """Convert the model, once in a run."""
+        if not self._done:
+            model = runner.model
+            use_channels_last(
+                model.module if is_model_wrapper(model) else model)
+            self._done = True

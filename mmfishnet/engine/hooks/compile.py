@@ -1,0 +1,107 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+from __future__ import annotations
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from torch import nn
+
+from ...registry import HOOKS, register
+
+
+def why_not_compile(device: torch.device | str = 'cpu',
+                    backend: str = 'inductor') -> str | None:
+    """Try out whether ``torch.compile`` works here.
+
+    It needs a C++ compiler for the CPU and Triton for GPUs, and not every
+    torch supports every Python. A function of one line is compiled, which
+    takes some seconds the first time.
+
+    Args:
+        device (torch.device | str): Where to try it. Defaults to 'cpu'.
+        backend (str): torch's name of what compiles. Defaults to 'inductor'.
+
+    Returns:
+        str | None: What is wrong; None if nothing is.
+    """
+    if not hasattr(nn.Module, 'compile'):
+        return f'torch {torch.__version__} has no Module.compile (2.2 has)'
+    try:
+        compiled = torch.compile(lambda x: x.relu() + 1, backend=backend)
+        compiled(torch.zeros(8, device=device))
+    except Exception as error:  # each backend has errors of its own
+        return f'{type(error).__name__}: {error}'.strip().splitlines()[0]
+    return None
+
+
+def compile_backbone(model: nn.Module,
+                     dynamic: bool | None = True,
+                     backend: str = 'inductor') -> None:
+    """Compile a model's backbone in place, forward and backward.
+
+    The whole forward becomes one graph: FishNet has 16 kinds of blocks, and
+    torch compiles a function 8 times at most. The names in the state dict
+    stay, copies of the model (EMA) are not compiled.
+
+    Args:
+        model (nn.Module): What has a ``backbone``.
+        dynamic (bool, optional): Whether one graph serves images of all
+            sizes; False compiles one a size, None does so for the first and
+            serves all with the next. Defaults to True.
+        backend (str): torch's name of what compiles. Defaults to 'inductor'.
+
+    Raises:
+        ValueError: If it has no ``backbone``.
+    """
+    if not isinstance(getattr(model, 'backbone', None), nn.Module):
+        raise ValueError(f'{type(model).__name__} has no backbone to compile.')
+    model.backbone.compile(
+        fullgraph=True, dynamic=dynamic, backend=backend)
+
+
+@register(HOOKS)
+class CompileBackboneHook(Hook):
+    """Compile the backbone of a detector, classifier or segmenter.
+
+    MMEngine's own ``compile=`` compiles the whole step, in which regions
+    whose number depends on the image break the graph and compile anew. Here
+    it is the backbone alone, where nothing does. The first step takes a
+    minute or two longer, and so does the first image of each validation.
+
+    Where compiling does not work, a warning says why, and the run goes on
+    without.
+
+    Args:
+        dynamic (bool, optional): See :func:`compile_backbone`.
+            Defaults to True.
+        backend (str): Likewise. Defaults to 'inductor'.
+
+    Example:
+        >>> custom_hooks = [dict(type='mmfishnet.CompileBackboneHook')]
+    """
+
+    def __init__(self,
+                 dynamic: bool | None = True,
+                 backend: str = 'inductor') -> None:
+        self.dynamic = dynamic
+        self.backend = backend
+        self._done = False
+
+    def before_run(self, runner) -> None:
+        """Compile the backbone, once in a run."""
+        if self._done:
+            return
+        self._done = True
+        model = runner.model
+        if is_model_wrapper(model):
+            model = model.module
+        device = next(model.parameters()).device
+        problem = why_not_compile(device, self.backend)
+        if problem:
+            runner.logger.warning(
+                'CompileBackboneHook: torch.compile does not work here, the '
+                f'backbone runs without. {problem}')
+            return
+        compile_backbone(model, self.dynamic, self.backend)
+        runner.logger.info('CompileBackboneHook: the backbone is compiled '
+                           'at the first step.')

@@ -1,0 +1,103 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+import json
+
+import matplotlib.image
+import pytest
+import torch
+
+from mmfishnet.analysis import benchmark as bench
+from mmfishnet.analysis.benchmark_report import check_marks, to_markdown
+from mmfishnet.analysis.meter import Meter, largest_error
+from mmfishnet.models import FishNet
+
+SMALL = dict(
+    tail=(1, 1, 1),
+    bridge=1,
+    body=(1, 1, 1),
+    head=(1, 1, 1),
+    body_transfer=(1, 1, 1),
+    head_transfer=(1, 1, 1),
+    stem_channels=16,
+    tail_channels=(16, 32, 64))
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A small fish in the place of FishNet-150, and as its own peer."""
+
+    def build(**kwargs):
+        return FishNet(SMALL, out_indices=(3, ), **bench.FIXED_NORMS, **kwargs)
+
+    for name in (bench.OURS, bench.AUTHORS):
+        monkeypatch.setitem(bench.BACKBONES, name, build)
+
+
+def test_meter():
+    """Bytes by hand, views aside, and what dies is no longer counted."""
+    a, b = torch.ones(1000), torch.ones(1000)
+    with Meter() as meter:
+        c = a + b
+        d = c.view(10, 100)[2:]
+        del c, d
+        e = a * b
+        e.add_(a)
+    assert meter.traffic == 4000 * (3 + 3 + 3)
+    assert meter.peak == 4000
+    with Meter() as meter:
+        kept = [a + b for _ in range(3)]
+    assert meter.peak == len(kept) * 4000
+
+
+def test_largest_error():
+    truth = [torch.tensor([1., -4.]), torch.tensor([0., 0.5])]
+    found = [torch.tensor([1., -3.]), torch.tensor([0.2, 0.5])]
+    assert largest_error(found, truth) == pytest.approx(0.4)
+    assert largest_error([], []) == 0
+
+
+def test_every_variant_is_the_same_function(small):
+    variants = [v for v in bench.STEP if not v.compiled]
+    results = bench.measure_section(
+        'step', (2, 3, 64, 96),
+        [(bench.AUTHORS, bench.PLAIN), *((bench.OURS, v) for v in variants)],
+        rounds=1,
+        min_run_time=0.001,
+        log=lambda text: None)
+    theirs, *ours = results
+    assert theirs.ratio == 1
+    assert all(r.seconds > 0 and r.ratio > 0 for r in ours)
+    for result in ours:
+        low, high = (1e-4, 0.5) if 'bf16' in result.variant else (0, 1e-3)
+        assert low <= result.output_error < high
+        assert low <= result.grad_error < high
+    plain, recomputed = ours[:2]
+    assert recomputed.kept < 0.5 * plain.kept
+    assert recomputed.kept < recomputed.peak < plain.peak
+    assert 0 < plain.flops_share
+    # One network, one variant: the same bytes.
+    assert plain.kept == theirs.kept
+    marks = {what: ratio for what, ratio, _ in check_marks(results)}
+    key = 'step 2x3x64x96, fp32, with_cp: kept'
+    assert marks[key] == pytest.approx(recomputed.kept / theirs.kept)
+    text = to_markdown(results, 'this machine')
+    assert f'| {key} | {marks[key]:.3f} | 0.12 | missed |' in text
+
+
+def test_tool(small, call_tool, tmp_path):
+    done = call_tool('analysis_tools/benchmark', '--quick', '--no-compile',
+                     '--networks', bench.OURS, '--sections', 'inference',
+                     'step', 'growth', '--out-dir', tmp_path)
+    assert done.returncode == 0, done.stderr
+    content = json.loads((tmp_path / 'benchmark.json').read_text())
+    assert [r['variant'] for r in content['results']
+            if r['section'] == 'inference'] == [
+                v.name for v in bench.INFERENCE if not v.compiled
+            ]
+    one, larger, batch = content['growth']['rows']
+    assert larger['kept'] / one['kept'] == pytest.approx(96**2 / 64**2, 0.02)
+    assert batch['kept'] / one['kept'] == pytest.approx(2, 0.02)
+    for name in ('benchmark.png', 'growth.png'):
+        assert matplotlib.image.imread(tmp_path / name).std() > 0.05
+    wrong = call_tool('analysis_tools/benchmark', '--shapes', '1x64',
+                      '--out-dir', tmp_path)
+    assert wrong.stderr.startswith("error: --shapes: '1x64'")

@@ -1,0 +1,87 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+"""Exported backbones are the module, at sizes other than the example's."""
+import pytest
+import torch
+
+from mmfishnet.analysis.meter import largest_error
+from mmfishnet.apis import export
+from mmfishnet.models import FishNet
+
+SMALL = dict(
+    tail=(1, 1, 1),
+    bridge=1,
+    body=(1, 1, 1),
+    head=(1, 1, 1),
+    body_transfer=(1, 1, 1),
+    head_transfer=(1, 1, 1),
+    stem_channels=16,
+    tail_channels=(16, 32, 64))
+EXAMPLE = (2, 3, 64, 96)
+SIZES = ((1, 3, 64, 64), (3, 3, 50, 77), (1, 3, 33, 95))
+
+
+@pytest.fixture(scope='module')
+def fish():
+    torch.manual_seed(0)
+    fish = FishNet(SMALL)
+    fish.init_weights()
+    return fish.eval()
+
+
+@pytest.fixture(scope='module')
+def onnx_file(fish, tmp_path_factory):
+    pytest.importorskip('onnxscript')
+    return export.export_onnx(
+        fish, torch.rand(EXAMPLE),
+        tmp_path_factory.mktemp('onnx') / 'fish.onnx')
+
+
+def error(run, fish, sizes=SIZES):
+    torch.manual_seed(1)
+    with torch.no_grad():
+        return max(
+            largest_error(run(images), fish(images))
+            for images in map(torch.rand, sizes))
+
+
+def test_program(fish):
+    program = export.export_program(fish, torch.rand(EXAMPLE))
+    assert error(program.module(), fish) < 1e-5
+    with pytest.raises(ValueError, match='has 1 image; give 2'):
+        export.export_program(fish, torch.rand(1, 3, 64, 64))
+
+
+def test_torchscript(fish, tmp_path):
+    path = export.export_torchscript(fish, torch.rand(EXAMPLE),
+                                     tmp_path / 'fish.pt')
+    assert error(torch.jit.load(str(path)), fish) < 1e-5
+
+
+def test_onnx(fish, onnx_file):
+    pytest.importorskip('onnxruntime')
+    assert error(export.OnnxRuntime(onnx_file, threads=1), fish) < 1e-4
+
+
+def test_openvino(fish, onnx_file, tmp_path):
+    pytest.importorskip('openvino')
+    path = export.export_openvino(onnx_file, tmp_path / 'fish.xml')
+    assert error(export.OpenVINO(path, threads=1), fish) < 1e-4
+
+    pytest.importorskip('nncf')
+    batches = [torch.rand(EXAMPLE) for _ in range(4)]
+    path = export.export_openvino(onnx_file, tmp_path / 'int8.xml', batches)
+    assert 1e-4 < error(export.OpenVINO(path, threads=1), fish) < 0.5
+    # Its weights are bytes.
+    size, quarter = (
+        file.with_suffix('.bin').stat().st_size
+        for file in (tmp_path / 'fish.xml', path))
+    assert quarter < 0.5 * size
+
+
+def test_what_is_missing(fish, monkeypatch):
+    def missing(name):
+        raise ImportError(f'No module named {name!r}')
+
+    monkeypatch.setattr(export, 'import_module', missing)
+    with pytest.raises(ImportError, match='pip install onnxruntime'):
+        export.OnnxRuntime('fish.onnx')

@@ -1,0 +1,176 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+"""Channels-last and the compiled backbone change no value."""
+from copy import deepcopy
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+from mmfishnet.engine.hooks import (
+    ChannelsLastHook,
+    CompileBackboneHook,
+    compile_backbone,
+    use_channels_last,
+)
+from mmfishnet.models import FishNet
+
+ROOT = Path(__file__).parents[2]
+# The ways of COCO's pictures: landscape, portrait, square, panorama.
+COCO_SIZES = ((64, 96), (96, 64), (64, 64), (64, 112), (64, 128), (96, 96),
+              (128, 64), (64, 160), (96, 128), (128, 96))
+SMALL = dict(
+    tail=(1, 1, 1),
+    bridge=1,
+    body=(1, 1, 1),
+    head=(1, 1, 1),
+    body_transfer=(1, 1, 1),
+    head_transfer=(1, 1, 1),
+    stem_channels=16,
+    tail_channels=(16, 32, 64))
+
+
+class Model(nn.Module):
+
+    def __init__(self, **kwargs):
+        super().__init__()
+        self.backbone = FishNet(
+            SMALL,
+            frozen_stages=0,
+            norm_eval=True,
+            norm_cfg=dict(type='BN', requires_grad=False),
+            **kwargs)
+
+    def forward(self, x):
+        return self.backbone(x)
+
+
+def step(model, images):
+    model.zero_grad()
+    outputs = model(images)
+    sum(output.square().mean() for output in outputs).backward()
+    grads = [p.grad.clone() for p in model.parameters() if p.requires_grad]
+    return [*outputs, *grads]
+
+
+@pytest.mark.parametrize('with_cp', [False, True])
+def test_compiled_backbone(with_cp):
+    """One graph for all sizes, the same values, the same names."""
+    torch._dynamo.reset()
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    model = Model(with_cp=with_cp).double().train()
+    plain, names = deepcopy(model), [*model.state_dict()]
+    # What is traced is what 'inductor' would compile; nothing is generated.
+    compile_backbone(model, backend='aot_eager')
+    for size in COCO_SIZES:
+        images = torch.randn(1, 3, *size, dtype=torch.double)
+        for found, expected in zip(
+                step(model, images), step(plain, images), strict=True):
+            torch.testing.assert_close(found, expected)
+    assert not counters['graph_break']
+    # The first, and one more where height and width are the same.
+    assert counters['stats']['unique_graphs'] <= 2
+    assert [*model.state_dict()] == names
+    # EMA's copy, and what is pickled, are plain.
+    assert deepcopy(model).backbone._compiled_call_impl is None
+
+
+def runner_of(model):
+    return SimpleNamespace(model=model, logger=MMLogger.get_current_instance())
+
+
+def test_compiling_that_does_not_work(monkeypatch, caplog):
+    def broken(*args, **kwargs):
+        raise RuntimeError('no compiler is found')
+
+    monkeypatch.setattr(torch, 'compile', broken)
+    warned = []
+    runner = runner_of(Model())
+    runner.logger = SimpleNamespace(warning=warned.append)
+    CompileBackboneHook().before_run(runner)
+    assert len(warned) == 1 and 'no compiler is found' in warned[0]
+    runner.model(torch.rand(1, 3, 32, 32))
+
+
+def test_hooks_act_once():
+    model = Model()
+    runner = runner_of(model)
+    hook = ChannelsLastHook()
+    hook.before_run(runner)
+    hook.before_run(runner)
+    assert len(model.backbone._forward_pre_hooks) == 1
+    compiling = CompileBackboneHook(backend='eager')
+    compiling.before_run(runner)
+    call = model.backbone._compiled_call_impl
+    compiling.before_run(runner)
+    assert call is not None and model.backbone._compiled_call_impl is call
+    for hook in (ChannelsLastHook(), CompileBackboneHook(backend='eager')):
+        with pytest.raises(ValueError, match='Linear has no backbone'):
+            hook.before_run(runner_of(nn.Linear(1, 1)))
+
+
+def test_roi_align_takes_channels_last_for_contiguous():
+    """The trap: if this fails, MMCV has learnt it and the copies may go."""
+    ops = pytest.importorskip('mmcv.ops')
+    align = ops.RoIAlign(2, spatial_scale=1.0)
+    feature = torch.randn(1, 8, 8, 8)
+    rois = torch.tensor([[0, 1., 1., 6., 6.]])
+    expected = align(feature, rois)
+    last = feature.contiguous(memory_format=torch.channels_last)
+    assert not torch.allclose(align(last, rois), expected)
+
+    model = nn.Module()
+    model.backbone, model.align = nn.Identity(), align
+    use_channels_last(model)
+    assert torch.equal(align(last, rois), expected)
+
+
+def test_mask_rcnn_in_channels_last():
+    """Losses, their gradients and what is detected stay what they were."""
+    pytest.importorskip('mmdet')
+    from mmdet.testing import demo_mm_inputs
+    cfg = Config.fromfile(
+        ROOT / 'configs/shapes/mask_rcnn_fishnet_shapes.py').model
+    cfg.backbone.init_cfg = None
+    cfg.test_cfg.rcnn.score_thr = 0.0
+    init_default_scope('mmdet')
+    model = MODELS.build(cfg)
+    model.init_weights()
+    last = use_channels_last(deepcopy(model))
+    inputs = demo_mm_inputs(
+        2, [(3, 64, 96)] * 2, num_items=[4, 3], num_classes=6, with_mask=True,
+        use_box_type=True)
+
+    def losses(model):
+        torch.manual_seed(0)
+        np.random.seed(0)  # the samplers'
+        data = model.data_preprocessor(deepcopy(inputs), True)
+        found = model.train().loss(data['inputs'], data['data_samples'])
+        values = [v for x in found.values()
+                  for v in (x if isinstance(x, list) else [x])
+                  if v.requires_grad]
+        sum(values).backward()
+        return values, model.backbone.stem[0].weight.grad
+
+    for found, expected in zip(losses(last), losses(model)):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    assert last.backbone.stem[0].weight.is_contiguous(
+        memory_format=torch.channels_last)
+
+    with torch.no_grad():
+        results = [
+            m.eval().predict(
+                m.data_preprocessor(deepcopy(inputs), False)['inputs'],
+                deepcopy(inputs['data_samples'])) for m in (last, model)
+        ]
+    for found, expected in zip(*results):
+        found, expected = found.pred_instances, expected.pred_instances
+        assert len(expected) > 10
+        torch.testing.assert_close(
+            found.scores, expected.scores, rtol=1e-3, atol=1e-4)

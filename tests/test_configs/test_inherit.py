@@ -194,6 +194,7 @@ def test_checkout_that_is_not_installed(checkout, tmp_path):
             tmp_path / 'mine.py'
         ],
                                  check=True,
+                                 cwd=tmp_path,
                                  env={**os.environ,
                                       'PYTHONPATH': str(checkout)},
                                  stdout=subprocess.PIPE,

@@ -8,11 +8,14 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
 
+from mmfishnet.checkpoints import CheckpointError
 from mmfishnet.engine.hooks import (
     ClipGradUntilHook,
     EmptyResultsHook,
+    FitCheckHook,
     NormCheckHook,
 )
+from mmfishnet.models import PreActResNet
 
 STEPS = 3  # in an epoch
 
@@ -133,3 +136,26 @@ def test_nothing_detected_is_zero():
     assert metrics['coco/bbox_mAP'] == 0.5 and metrics['coco/segm_mAP'] == 0
     assert 'coco/bbox_mAP_50' not in metrics
     assert metrics['coco/segm_mAP_l'] == 0 and len(said) == 1
+
+
+def test_checkpoint_has_to_fit_the_backbone():
+    """MMEngine would warn of what is missing and go on."""
+    model = nn.ModuleDict(
+        dict(backbone=PreActResNet((1, 1, 1, 1)), head=nn.Linear(2, 2)))
+    runner = SimpleNamespace(
+        model=nn.DataParallel(model), cfg=dict(load_from='file.pth'))
+    check = FitCheckHook().after_load_checkpoint
+    state = model.state_dict()
+    check(runner, dict(state_dict={f'module.{k}': state[k] for k in state}))
+    # A detector that starts from a classifier: the head is MMEngine's matter.
+    del state['head.weight']
+    check(runner, state)
+    del state['backbone.stage2.0.conv2.weight']
+    with pytest.raises(
+            CheckpointError, match='file.pth does not fit the model, Pre.* 1 '
+            'of .* are missing: backbone.stage2.0.conv2.weight'):
+        check(runner, dict(state_dict=state))
+    with pytest.raises(
+            CheckpointError, match='file.pth holds nothing below backbone., '
+            'where the model has its PreActResNet: it holds 2 tensors'):
+        check(runner, dict(state_dict=nn.Linear(2, 2).state_dict()))

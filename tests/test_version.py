@@ -25,6 +25,7 @@ MAINTAINED = {
     'mmcv': ('onedl-mmcv', '2.3.6'),
     'mmdet': ('onedl-mmdetection', '3.5.1'),
     'mmpretrain': ('onedl-mmpretrain', '1.3.6'),
+    'mmseg': ('onedl-mmsegmentation', '1.4.2'),
 }
 CLASSIC = {
     'torch': ('torch', '2.0.1'),
@@ -32,6 +33,7 @@ CLASSIC = {
     'mmcv': ('mmcv', '2.1.0'),
     'mmdet': ('mmdet', '3.3.0'),
     'mmpretrain': ('mmpretrain', '1.2.0'),
+    'mmseg': ('mmsegmentation', '1.2.2'),
 }
 
 

@@ -1,6 +1,6 @@
 # Pixels on the embedded data set: Semantic FPN with the small FishNet that
 # fishnet_tiny_shapes.py pretrains, in minutes on two CPU cores.
-# `make demo ARGS=--levels` draws the data sets and runs both.
+# docs/pixel_level.md has the commands.
 _base_ = [
     __import__('mmfishnet').config_path('mmseg::_base_/models/fpn_r50.py'),
     __import__('mmfishnet').config_path('mmseg::_base_/default_runtime.py'),

@@ -53,8 +53,14 @@ class ExactRunner(Runner):
         super().__init__(*args, **kwargs)
         self.register_hook(SeedStepHook())
         self.register_hook(_PlaceHook())
-        self.register_hook(StopHook())
+        self.stop_hook = StopHook()
+        self.register_hook(self.stop_hook)
         self.register_hook(EmptyResultsHook())
+
+    def train(self) -> nn.Module:
+        """Train, and listen to SIGTERM meanwhile."""
+        with self.stop_hook.listening():
+            return super().train()
 
     @staticmethod
     def build_dataloader(dataloader: DataLoader | dict,

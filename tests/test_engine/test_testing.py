@@ -5,13 +5,13 @@ from mmfishnet.engine.testing import enable_tta, enable_visualization
 
 
 def test_scopes_without_a_default(detection):
-    detection.default_scope = 'mmseg'
+    detection.default_scope = 'mmpose'
     with pytest.raises(ValueError, match='default_hooks.visualization'):
         enable_visualization(detection, True, None, 0)
     detection.default_hooks = dict(visualization=dict(type='Hook'))
-    with pytest.raises(ValueError, match='mmseg'):
+    with pytest.raises(ValueError, match='mmpose'):
         enable_visualization(detection, True, None, 0)
-    with pytest.raises(ValueError, match='mmseg'):
+    with pytest.raises(ValueError, match='mmpose'):
         enable_tta(detection)
 
 

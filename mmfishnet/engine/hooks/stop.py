@@ -5,6 +5,8 @@ import math
 import os.path as osp
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from mmengine import dist
@@ -36,17 +38,22 @@ class StopHook(Hook):
         self.lost = 0
 
     def before_train(self, runner) -> None:
-        """Listen to SIGTERM."""
+        """See how many steps without a loss there may be."""
         scaled = isinstance(runner.optim_wrapper, AmpOptimWrapper)
         self.patience = PATIENCE if scaled else 1
-        # Python lets the main thread alone do this.
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._listen)
 
-    def after_train(self, runner) -> None:
-        """Leave SIGTERM as it was."""
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._before)
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Listen to SIGTERM."""
+        # Python lets the main thread alone do this.
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGTERM, self._listen)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
     def _listen(self, *args) -> None:
         self.signalled = True

@@ -14,6 +14,7 @@ from mmengine.dist import (
     is_main_process,
 )
 
+from .classes import check_names
 from .data import check_coco, count_images
 from .folders import check_folders, check_maps, list_classes
 from .model import check_channels, check_heads, map_classes
@@ -40,6 +41,9 @@ def check_config(
         list[Problem]: Errors first, then warnings, then notes.
     """
     scope, model = cfg.get('default_scope'), cfg.get('model') or {}
+    for wrapper in ('module', 'detector'):  # test-time augmentation, teachers
+        if isinstance(model.get(wrapper), dict):
+            model = model[wrapper]
     sources = list(find_sources(cfg, parts))
     files = {}
     problems = []
@@ -107,7 +111,7 @@ def report(problems: Iterable[Problem]) -> str:
 
 def _check_sources(cfg: dict, parts: Sequence[str],
                    sources: Sequence[Source]):
-    """What there is to look at."""
+    """What there is to look at, and the names of its classes."""
     for part in parts:
         loader = cfg.get(f'{part}_dataloader')
         if loader is not None and not isinstance(loader, dict):
@@ -120,6 +124,7 @@ def _check_sources(cfg: dict, parts: Sequence[str],
         elif source.kind is None:
             yield note(source.key, f'the files of {source.name} were not '
                        'looked at: it reads them in its own way')
+        yield from check_names(source)
 
 
 def _check_length(cfg: dict, sources: Sequence[Source], files: dict):

@@ -36,7 +36,7 @@ def check_names(source: Source) -> Iterator[Problem]:
         yield error(key, f'{short(names)} should be a tuple of names')
     names = source.good_classes or []
     doubled = [name for name, times in Counter(names).items() if times > 1]
-    if doubled:
+    if doubled and source.kind in ('coco', 'panoptic'):
         yield error(key, f'{some(doubled)} given more than once')
     palette = source.metainfo.get('palette')
     if isinstance(palette, (list, tuple)) and len(palette) < len(names):

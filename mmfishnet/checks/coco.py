@@ -149,7 +149,7 @@ def check_structure(coco: CocoFile, evaluated: bool) -> Iterator[Problem]:
     """The three lists of records."""
     if not isinstance(coco.content, dict):
         yield error(
-            coco.path, f'the file holds {short(coco.content)}; COCO\'s format '
+            coco.path, f"the file holds {short(coco.content)}; COCO's format "
             "is an object with the lists 'images', 'annotations' and "
             "'categories'")
         return
@@ -162,7 +162,7 @@ def check_structure(coco: CocoFile, evaluated: bool) -> Iterator[Problem]:
             yield error(
                 coco.path, f'{name!r} is {short(value)}; it should be a list '
                 'of records' if name in coco.content else
-                f'there is no {name!r}; COCO\'s format is an object with the '
+                f"there is no {name!r}; COCO's format is an object with the "
                 "lists 'images', 'annotations' and 'categories'")
             continue
         wrong = [i for i, record in enumerate(value)
@@ -276,7 +276,8 @@ def check_references(coco: CocoFile, evaluated: bool) -> Iterator[Problem]:
                 f'{some(doubled)})')
     else:
         yield from check_ids(coco.path, 'annotation', ids)
-    zeros = [i for i, v in enumerate(ids) if type(v) in (int, float) and v == 0]
+    zeros = [i for i, v in enumerate(ids)
+             if type(v) in (int, float) and v == 0]
     if zeros and (evaluated or coco.panoptic):
         yield warning(
             coco.path, f'{coco.count(zeros)} have id 0. ' + (

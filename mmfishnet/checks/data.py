@@ -31,7 +31,7 @@ def check_coco(sources: Sequence[Source], scope: str | None,
     for source in sources:
         if not source.ann_file:
             yield error(f'{source.key}.ann_file', 'it is not set; it should '
-                        'be an annotation file in COCO\'s format')
+                        "be an annotation file in COCO's format")
             continue
         readers.setdefault(source.ann_file, []).append((source, False))
         for metric in coco_metrics(source, scope):
@@ -47,7 +47,6 @@ def check_coco(sources: Sequence[Source], scope: str | None,
         if files[path] is not None:
             yield from check_file(files[path], users)
     for source in sources:
-        yield from classes.check_names(source)
         file = files.get(source.ann_file)
         if file is None:
             continue

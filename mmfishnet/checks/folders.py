@@ -42,10 +42,11 @@ def check_folders(sources: Sequence[Source]) -> Iterator[Problem]:
     for (first, (root, names)), (second, (other_root, others)) in zip(
             list(found.items()), list(found.items())[1:]):
         if names != others:
+            missing, more = (some(sorted(a)) or 'none' for a in (
+                set(names) - set(others), set(others) - set(names)))
             yield error(
                 second.key, f'the folders in {other_root} are not those in '
-                f'{root} ({first.key}): {some(sorted(set(names) - set(others)))}'
-                f' missing, {some(sorted(set(others) - set(names)))} more. '
+                f'{root} ({first.key}): missing {missing}, more {more}. '
                 'Classes are counted in the order of the folders, so they '
                 'would be taken for one another')
 

@@ -106,11 +106,11 @@ def check_images(paths: Sequence[str],
             place, f'{len(other)} of {len(opened)} image files that were '
             'opened have another size than the annotations say: '
             f'{some(other)} (width x height)')
-    if len(opened) < len(found):
-        yield note(
-            place, f'{len(paths)} image files were looked for, {len(measured)}'
-            f' asked for their length, and {len(opened)}, evenly spread, '
-            'opened; the others were not read')
+    spread = ', evenly spread' if len(opened) < len(found) else ''
+    yield note(
+        place, f'{len(paths)} image files were looked for, {len(measured)} '
+        f'asked for their length, and of {len(opened)}{spread}, the header '
+        'and the end were read; no picture was decoded')
 
 
 def _step(items: Sequence, limit: int) -> int:

@@ -45,6 +45,12 @@ def add_common_arguments(parser: ArgumentParser) -> None:
         'quotation marks are needed around lists and tuples, and no white '
         'space is allowed in them')
     parser.add_argument(
+        '--no-check',
+        dest='check',
+        action='store_false',
+        help='leave out the check of the data and of the config against each '
+        'other that comes before the first step')
+    parser.add_argument(
         '--launcher',
         choices=LAUNCHERS,
         default='none',

@@ -93,11 +93,17 @@ def check_schedule(cfg: dict, epoch: int | None) -> Iterator[Problem]:
             yield error('train_cfg', f'{value!r} should be a whole number of '
                         'epochs or iterations, above 0')
             return
-    for key, scheduler in find_schedulers(cfg.get('param_scheduler')):
-        yield from _check(key, scheduler, length)
+    schedulers = list(find_schedulers(cfg.get('param_scheduler')))
+    begins = [s.get('begin', 0) for _, s in schedulers]
+    for key, scheduler in schedulers:
+        end = scheduler.get('end')
+        goes_on = end is not None and end in begins
+        yield from _check(key, scheduler, length, goes_on)
 
 
-def _check(key: str, cfg: dict, length: Length) -> Iterator[Problem]:
+def _check(key: str, cfg: dict, length: Length,
+           goes_on: bool) -> Iterator[Problem]:
+    """One scheduler; ``goes_on`` if another begins where it ends."""
     name = kind = type_name(cfg)
     for suffix in SUFFIXES:
         kind = kind.removesuffix(suffix)
@@ -143,7 +149,8 @@ def _check(key: str, cfg: dict, length: Length) -> Iterator[Problem]:
             f'the first of {length.epochs} epochs of {length.epoch}. If these '
             'are epochs, set by_epoch=True')
     elif kind == 'CosineAnnealing':
-        yield from _check_cosine(key, name, cfg, begin, end, last, total, unit)
+        yield from _check_cosine(key, name, cfg, begin, end, last, total,
+                                 unit, goes_on)
     elif kind == 'OneCycle':
         yield from _check_one_cycle(key, cfg, begin, end, total, unit, scale)
     elif kind == 'MultiStep':
@@ -153,7 +160,7 @@ def _check(key: str, cfg: dict, length: Length) -> Iterator[Problem]:
         if isinstance(size, int) and size >= last - begin:
             yield warning(key, f'step_size={size}, and the training has '
                           f'{total} {unit}: the rate is never lowered')
-    elif kind == 'Poly' and end != total:
+    elif kind == 'Poly' and end != total and not goes_on:
         if end < total:
             yield warning(
                 key, f'{name} ends at {end} of {total} {unit}: from there on '
@@ -192,8 +199,8 @@ def _check_warm_up(key, name, cfg, end, steps, total, unit,
             'training: the full learning rate is reached at its end')
 
 
-def _check_cosine(key, name, cfg, begin, end, last, total,
-                  unit) -> Iterator[Problem]:
+def _check_cosine(key, name, cfg, begin, end, last, total, unit,
+                  goes_on) -> Iterator[Problem]:
     period = cfg.get('T_max') or end - begin
     if not isinstance(period, (int, float)):
         return
@@ -203,7 +210,7 @@ def _check_cosine(key, name, cfg, begin, end, last, total,
             f'of {total} {unit}: the learning rate rises again after '
             f'{begin + period}. Set {key}.T_max={last - begin} or end='
             f'{begin + period}, or take CosineRestartLR if it should rise')
-    elif begin + period < total and end < total:
+    elif begin + period < total and end < total and not goes_on:
         yield warning(
             key, f'{name} ends at {end} of {total} {unit}: the rest is '
             'trained with its lowest learning rate')

@@ -308,6 +308,15 @@ def test_iterations():
     assert epoch_length(dict(batch_size=4, drop_last=True), 17, 2) == 2
 
 
+def test_schedulers_in_turn():
+    """YOLOX's last epochs are meant to have the lowest rate."""
+    cfg = config(dict(type='CosineAnnealingLR', T_max=6, end=6))
+    assert list(check_schedule(cfg, LENGTH))
+    cfg.param_scheduler.append(
+        ConfigDict(type='ConstantLR', factor=1, begin=6, end=12))
+    assert not list(check_schedule(cfg, LENGTH))
+
+
 def test_one_iteration_an_epoch():
     """The recipe's warm-up over the first epoch needs an epoch of two."""
     warm_up = SCHEDULES['warm-up'][0]

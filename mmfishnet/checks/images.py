@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from .problem import Problem, error, near, note, some
+from .problem import Problem, error, note, some
 
 # Files whose size on disk is asked for, and those whose header is read.
 MEASURED, OPENED = 200_000, 1000
@@ -55,8 +55,10 @@ def check_images(paths: Sequence[str],
             (found if name in listings[folder] else missing).append(i)
     if missing:
         folder, name = osp.split(paths[missing[0]])
-        hint = near(name, listings[folder]) if len(
-            listings[folder]) < 10_000 else ''
+        stem = osp.splitext(name)[0].casefold()
+        others = sorted(n for n in listings[folder]
+                        if osp.splitext(n)[0].casefold() == stem)
+        hint = f' (did you mean {others[0]!r}?)' if others else ''
         if '\\' in name:
             hint = ' (a file_name is written with / between folders)'
         yield error(

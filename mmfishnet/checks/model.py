@@ -183,7 +183,8 @@ def backbone_channels(backbone: dict,
                 return list(channels)
             size = cfg.get('img_size', 224)
             size = size if isinstance(size, Sequence) else (size, size)
-            outputs = module.eval()(
+            module.eval()  # which returns nothing in MMDetection's ResNet
+            outputs = module(
                 torch.empty(1, cfg.get('in_channels', 3), *size))
     except Exception:
         return None

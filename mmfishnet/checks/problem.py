@@ -53,7 +53,7 @@ def some(values: Collection) -> str:
         str: For example "3, 7, 9, 12, 20 and 31 more".
     """
     values = list(values)
-    shown = ', '.join(map(short, values[:SHOWN]))
+    shown = ', '.join(short(value, 300) for value in values[:SHOWN])
     more = len(values) - SHOWN
     return f'{shown} and {more} more' if more > 0 else shown
 

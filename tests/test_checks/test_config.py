@@ -207,6 +207,7 @@ SCHEDULES = {
                     convert_to_iter_based=True), None, []),
     'cosine without T_max': (dict(type='CosineAnnealingLR'), None, []),
     'cosine restarts': (dict(type='CosineRestartLR', periods=[6, 6],
+                             restart_weights=[1, 1],
                              eta_min=0), None, []),
     'milestones beyond': (
         dict(type='MultiStepLR', milestones=[8, 20]), 'warning', ['[20]']),

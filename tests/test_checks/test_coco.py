@@ -320,7 +320,7 @@ def _expect(found, level, words):
 
 def test_all_at_once(coco):
     """As many mistakes as one has are said together, each with its file."""
-    changes = ['annotation twice', 'no iscrowd in val', 'missing', 'half']
+    changes = ['annotation twice', 'no iscrowd in val', 'missing', 'palette']
     found = problems(coco, both(*(ERRORS[name][0] for name in changes)))
     for name in changes:
         _expect(found, 'error', ERRORS[name][1:])

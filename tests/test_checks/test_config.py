@@ -378,10 +378,10 @@ FOLDERS = {
                  "did you mean 'dog'"),
     'more names': (of_train(metainfo=dict(classes=('a', 'b', 'c'))),
                    '2 folders', '3 names'),
-    'no label': (lines('train/cat/1.png 0\ntrain/dog/1.png'), 'list.txt',
+    'no label': (lines('cat/1.png 0\ndog/1.png'), 'list.txt',
                  '1 of 2 lines (2)'),
-    'label too high': (lines('train/cat/1.png 2'), 'labels 2', '2 classes'),
-    'not there': (lines('train/cat/7.png 0'), 'cat/7.png', 'not there'),
+    'label too high': (lines('cat/1.png 2'), 'labels 2', '2 classes'),
+    'not there': (lines('cat/7.png 0'), 'cat/7.png', 'not there'),
     'empty list': (lines(''), 'list.txt', 'empty'),
     'no list': (of_train(ann_file='gone.txt'), 'gone.txt', 'cannot be read'),
 }

@@ -1,6 +1,7 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 """Test (and evaluate) a model of an MMDetection or MMPretrain config."""
 import argparse
+from functools import partial
 
 import mmengine
 from mmengine.dist import is_main_process
@@ -9,6 +10,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 import mmfishnet  # noqa: F401 (registers FishNet)
 from mmfishnet.checkpoints import use_safe_loading
+from mmfishnet.checks import check_job
 from mmfishnet.engine.arguments import add_common_arguments, load_config
 from mmfishnet.engine.build import build_runner
 from mmfishnet.engine.errors import one_speaks, short_errors
@@ -86,7 +88,8 @@ def main():
     use_safe_loading()
     with short_errors():
         cfg, notes = prepare(args)
-    runner = build_runner(cfg, notes)
+    check = partial(check_job, cfg, ('test', )) if args.check else tuple
+    runner = build_runner(cfg, notes, check=check)
     if args.out and args.out_item == 'pred':
         # MMDetection's own compresses the masks.
         scope = cfg.get('default_scope')

@@ -1,6 +1,7 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 """Train a model of an MMDetection or MMPretrain config."""
 import argparse
+from functools import partial
 
 from torch.distributed.elastic.multiprocessing.errors import record
 
@@ -10,6 +11,7 @@ from mmfishnet.checkpoints import (
     require_pretrained,
     use_safe_loading,
 )
+from mmfishnet.checks import check_job
 from mmfishnet.engine.arguments import add_common_arguments, load_config
 from mmfishnet.engine.build import build_runner
 from mmfishnet.engine.errors import one_speaks, short_errors
@@ -95,7 +97,8 @@ def main():
     use_safe_loading()
     with short_errors():
         cfg, notes, checkpoint = prepare(args)
-    runner = build_runner(cfg, notes, checkpoint)
+    check = partial(check_job, cfg, ('train', 'val')) if args.check else tuple
+    runner = build_runner(cfg, notes, checkpoint, check)
     with short_errors(OSError), explain_lost_peers():
         runner.train()
     del runner

@@ -45,6 +45,12 @@ def add_common_arguments(parser: ArgumentParser) -> None:
         'train_cfg.max_epochs=2 or model.backbone.out_indices="(0,1,2,3)"; '
         'the shell needs quotation marks around brackets and white space')
     parser.add_argument(
+        '--no-check',
+        dest='check',
+        action='store_false',
+        help='leave out the check of the data and of the config against each '
+        'other that comes before the first step')
+    parser.add_argument(
         '--launcher',
         choices=LAUNCHERS,
         default='none',

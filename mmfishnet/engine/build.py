@@ -2,13 +2,15 @@
 """From a config to a runner."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 
 from mmengine.config import Config
 from mmengine.dist import all_gather_object
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from ..checks import Problem
 from .errors import short_errors
 from .hooks import FitCheckHook, NormCheckHook
 from .launch import explain_lost_peers, init_launcher
@@ -17,7 +19,8 @@ from .log import ReadableRunner
 
 def build_runner(cfg: Config,
                  notes: Sequence[str] = (),
-                 checkpoint: str | None = None) -> Runner:
+                 checkpoint: str | None = None,
+                 check: Callable[[], Sequence[Problem]] = tuple) -> Runner:
     """Build the runner of a config, in one process or one of several.
 
     Args:
@@ -25,6 +28,9 @@ def build_runner(cfg: Config,
         notes (Sequence[str]): Lines for the log.
         checkpoint (str, optional): What this process goes on from; all have
             to agree. Defaults to None.
+        check (Callable[[], Sequence[Problem]]): What is called as soon as the
+            processes know each other; its warnings go to the log. Defaults to
+            nothing.
 
     Returns:
         Runner: A :class:`ReadableRunner`, or the one that ``runner_type``
@@ -37,6 +43,7 @@ def build_runner(cfg: Config,
     with short_errors():
         dist_cfg = cfg.get('env_cfg', {}).get('dist_cfg', {})
         init_launcher(cfg.launcher, dist_cfg.get('timeout'))
+        problems = check()
     with explain_lost_peers():
         if cfg.get('default_scope') == 'mmdet':
             from mmdet.utils import setup_cache_size_limit_of_dynamo
@@ -49,6 +56,10 @@ def build_runner(cfg: Config,
         runner.register_hook(FitCheckHook())
         for note in notes:
             runner.logger.info(note)
+        for problem in problems:
+            runner.logger.log(
+                logging.WARNING if problem.level == 'warning' else
+                logging.INFO, str(problem))
         found = all_gather_object(checkpoint)
     if len(set(found)) > 1:
         raise RuntimeError(

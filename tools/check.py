@@ -1,0 +1,36 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+"""Check a config and its data against each other, as train.py and test.py do
+before their first step."""
+import argparse
+
+import mmfishnet  # noqa: F401 (registers FishNet)
+from mmfishnet.checks import check_config, report
+from mmfishnet.engine.arguments import add_common_arguments, load_config
+from mmfishnet.engine.errors import short_errors
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--parts',
+        nargs='+',
+        choices=('train', 'val', 'test'),
+        default=('train', 'val', 'test'),
+        help='whose data and evaluators are looked at (default: all)')
+    add_common_arguments(parser)
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    with short_errors():
+        cfg, _ = load_config(args)
+    problems = check_config(cfg, args.parts)
+    print(report(problems))
+    if any(problem.level == 'error' for problem in problems):
+        raise SystemExit(1)
+
+
+if __name__ == '__main__':
+    main()

@@ -3,7 +3,9 @@
 
 Runs the commands that a user would type, one after the other, and prints
 them: draw the data sets, pretrain on images with one object each, train Mask
-R-CNN, test, plot. All results lie in one folder.
+R-CNN, test, plot. All results lie in one folder. With --levels, the same
+pretrained fish is trained for pixels too, by Semantic FPN, and a picture shows
+what it says of images, regions and pixels.
 """
 import argparse
 import os
@@ -11,6 +13,7 @@ import shlex
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -23,6 +26,7 @@ TOOLS = Path(__file__).resolve().parent
 CONFIGS = TOOLS.parent / 'configs/shapes'
 PRETRAIN = CONFIGS / 'fishnet_tiny_shapes.py'
 CONFIG = CONFIGS / 'mask_rcnn_fishnet_shapes.py'
+PIXELS = CONFIGS / 'semantic_fpn_fishnet_shapes.py'
 TILE = 480  # width of a picture in the sheet
 
 
@@ -94,7 +98,14 @@ def main():
         '--quick',
         action='store_true',
         help='a few images and one epoch each, to see that everything runs')
+    parser.add_argument(
+        '--levels',
+        action='store_true',
+        help='pixels as well as images and regions; needs MMSegmentation')
     args = parser.parse_args()
+    if args.levels and not find_spec('mmseg'):
+        sys.exit('error: --levels needs MMSegmentation. `make env` or `pip '
+                 'install onedl-mmsegmentation` installs it.')
     start = time.time()
 
     data_cls, data = args.data_dir / 'shapes_cls', args.data_dir / 'shapes'
@@ -116,12 +127,12 @@ def main():
         pretrain_dir, *(['--cfg-options', *shorter] if shorter else [])
     ])
 
+    pretrained = pretrain_dir / f'epoch_{epochs}.pth'
     options = ['--data-root', data, '--work-dir', args.work_dir]
-    run('Train Mask R-CNN', [
-        *train, CONFIG, args.gpus, *options, '--cfg-options',
-        'model.backbone.init_cfg.checkpoint='
-        f'{pretrain_dir}/epoch_{epochs}.pth', *shorter
-    ])
+    overrides = ['--cfg-options',
+                 f'model.backbone.init_cfg.checkpoint={pretrained}', *shorter]
+    run('Train Mask R-CNN',
+        [*train, CONFIG, args.gpus, *options, *overrides])
 
     scalars = newest(args.work_dir, '*/vis_data/scalars.json')
     checkpoint = (args.work_dir / 'last_checkpoint').read_text().strip()
@@ -140,6 +151,18 @@ def main():
     ], *plots)
     contact_sheet(
         pictures.glob('**/*.jpg'), args.work_dir / 'predictions.png')
+    if args.levels:
+        pixels_dir = args.work_dir / 'pixels'
+        run('Train Semantic FPN', [
+            *train, PIXELS, args.gpus, '--data-root', data, '--work-dir',
+            pixels_dir, *overrides
+        ])
+        run('Draw what the three say of the same images', [
+            sys.executable, TOOLS / 'levels.py', '--classifier', pretrained,
+            '--detector', checkpoint, '--segmenter',
+            (pixels_dir / 'last_checkpoint').read_text().strip(),
+            '--data-root', data, '--out', args.work_dir / 'levels.jpg'
+        ])
     print(f'\nDone in {(time.time() - start) / 60:.1f} minutes. Pictures '
           '(ground truth left, predictions right), curves, logs and the '
           f'checkpoint are in {args.work_dir.resolve()}')

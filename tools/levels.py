@@ -1,0 +1,115 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+"""Draw what a classifier, a detector and a segmenter of drawn shapes predict.
+
+One row an image: its class, its boxes and masks, its pixels. Images of one
+large object are taken, of which all three can speak.
+"""
+import argparse
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mmengine.structures import InstanceData
+from pycocotools.coco import COCO
+
+import mmfishnet  # noqa: F401 (registers FishNet)
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ('classifier', 'detector', 'segmenter'):
+        parser.add_argument(
+            f'--{name}',
+            required=True,
+            metavar='FILE',
+            help='checkpoint of a run, which carries its config')
+    parser.add_argument(
+        '--data-root',
+        type=Path,
+        default='data/shapes',
+        help='a set of draw_shapes.py for detection (default: %(default)s)')
+    parser.add_argument(
+        '--out', type=Path, required=True, help='the picture to write')
+    parser.add_argument(
+        '--rows', type=int, default=4, help='images (default: 4)')
+    return parser.parse_args()
+
+
+def large_objects(data_root, number):
+    """Images not trained on, with one object of half the width or more."""
+    coco = COCO(str(data_root / 'annotations/instances_val2017.json'))
+    chosen, seen = [], set()
+    for info in coco.dataset['images']:
+        found = coco.imgToAnns[info['id']]
+        if len(found) == 1 and max(found[0]['bbox'][2:]) > info['width'] / 2:
+            if found[0]['category_id'] not in seen:  # as different as may be
+                seen.add(found[0]['category_id'])
+                chosen.append(data_root / 'val2017' / info['file_name'])
+    if not chosen:
+        raise SystemExit(f'error: {data_root}/val2017 has no image of one '
+                         'large object.')
+    return [cv2.imread(str(path)) for path in chosen[:number]]
+
+
+def segment(checkpoint, images):
+    """Class of each pixel, and the classes' names."""
+    # Here: MMSegmentation is optional.
+    from mmengine.config import Config
+    from mmseg.apis import inference_model, init_model
+
+    from mmfishnet.checkpoints import read_checkpoint
+    cfg = Config.fromstring(read_checkpoint(checkpoint)['meta']['cfg'], '.py')
+    model = init_model(cfg, checkpoint, device='cpu')
+    samples = inference_model(model, images)
+    return [
+        sample.pred_sem_seg.data[0].cpu().numpy() for sample in samples
+    ], model.dataset_meta['classes']
+
+
+def as_instances(labels):
+    """The classes in a map as objects, without the background, 0."""
+    found = np.unique(labels[labels > 0])
+    return InstanceData(
+        labels=found, masks=np.array([labels == label for label in found]))
+
+
+def main():
+    args = parse_args()
+    # Takes seconds; --help does not need them.
+    from mmfishnet.apis.predict import Predictor
+    from mmfishnet.visualization import beside, draw_instances, draw_scores
+
+    images = large_objects(args.data_root, args.rows)
+    side = max(images[0].shape[:2]) * 2
+    classifier = Predictor(args.classifier)
+    # A third as large, which is what it was trained on.
+    scores = list(
+        classifier([
+            cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA)
+            for image in images
+        ]))
+    detector = Predictor(args.detector)
+    found = list(detector(images))
+    maps, classes = segment(args.segmenter, images)
+    rows = []
+    for image, score, objects, labels in zip(images, scores, found, maps):
+        rgb = image[..., ::-1]
+        good = objects.instances[objects.instances.scores >= 0.5]
+        rows.append(
+            beside(
+                draw_scores(
+                    rgb, score.scores, classifier.classes, 1, min_side=side),
+                draw_instances(
+                    rgb, good, detector.classes, legend=False, min_side=side),
+                draw_instances(
+                    rgb, as_instances(labels), classes, legend=False,
+                    by_class=True, min_side=side)))
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    sheet = np.concatenate(rows)[..., ::-1]
+    if not cv2.imwrite(str(args.out), sheet, [cv2.IMWRITE_JPEG_QUALITY, 80]):
+        raise SystemExit(f'error: {args.out} could not be written.')
+    print(f'Wrote {args.out}: {len(rows)} images.')
+
+
+if __name__ == '__main__':
+    main()

@@ -14,7 +14,7 @@ from mmfishnet.engine.errors import short_errors
 
 FORMATS = ('program', 'onnx', 'openvino', 'int8', 'torchscript')
 # Not multiples of 32 alone, and one of the smallest.
-CHECKED = ((1, 64, 96), (3, 50, 77), (1, 32, 32))
+CHECKED = ((1, 64, 96), (3, 50, 77), (1, 33, 64))
 
 
 def parse_args():
@@ -94,11 +94,12 @@ def export_all(args):
         args.out_dir.mkdir(parents=True, exist_ok=True)
         runs = dict(module=module)
         onnx_file = args.out_dir / 'backbone.onnx'
+        if {*args.formats} != {'torchscript'}:
+            program = export.export_program(module, example)
         if {'onnx', 'openvino', 'int8'} & {*args.formats}:
-            export.export_onnx(module, example, onnx_file)
+            export.export_onnx(program, onnx_file)
         for name in args.formats:
             if name == 'program':
-                program = export.export_program(module, example)
                 path = args.out_dir / 'backbone.pt2'
                 torch.export.save(program, path)
                 run = program.module()

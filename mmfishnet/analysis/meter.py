@@ -56,30 +56,30 @@ class Meter(TorchDispatchMode):
         self._live -= self._known.pop(key)
 
 
-def measure_limits(device: str, bf16: bool, threads: int,
-                   side: int = 2048) -> tuple[float, float]:
+def measure_limits(device: str, bf16: bool,
+                   threads: int) -> tuple[float, float]:
     """Measure what the device can do.
 
     Args:
         device (str): The device.
         bf16 (bool): Whether to multiply in bfloat16 or float32.
         threads (int): Threads of the CPU.
-        side (int): Of the matrices. Defaults to 2048.
 
     Returns:
         tuple[float, float]: FLOP a second in a matrix product, two a
         multiply-add; bytes a second read and written by a copy.
     """
+    side = 8192 if device.startswith('cuda') else 1024
     a = torch.randn(side, side, device=device)
-    big = torch.empty(2**26, device=device)
+    big = torch.empty(2**25, device=device)
     other = torch.empty_like(big)
     if bf16:
         a = a.bfloat16()
     product, copy = (
         Timer(stmt, globals=dict(a=a, big=big, other=other),
-              num_threads=threads).blocked_autorange(min_run_time=0.3).median
+              num_threads=threads).blocked_autorange(min_run_time=0.1).median
         for stmt in ('a @ a', 'other.copy_(big)'))
-    return 2 * side**3 / product, 2 * 4 * 2**26 / copy
+    return 2 * side**3 / product, 2 * 4 * 2**25 / copy
 
 
 def largest_error(found: Sequence[Tensor], truth: Sequence[Tensor]) -> float:

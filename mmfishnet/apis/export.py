@@ -2,8 +2,9 @@
 """Backbones in other runtimes: torch.export, ONNX, OpenVINO, TorchScript.
 
 Batch, height and width stay open: an exported backbone takes images of any
-size from 32x32 up, as the module does. ONNX, ONNX Runtime, OpenVINO and NNCF
-are optional packages.
+size from 33x33 up. (The module takes 32x32, too; its last feature is 1x1 then,
+and torch.export treats a size of 1 as a case of its own.) ONNX, ONNX Runtime,
+OpenVINO and NNCF are optional packages.
 """
 from __future__ import annotations
 
@@ -17,6 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from ..analysis.complexity import find_tensors, keep_modes
+
+MIN_SIZE = 33
 
 # What each package is for, and what installs it.
 PACKAGES = dict(
@@ -68,7 +71,7 @@ def export_program(model: nn.Module,
 
     Returns:
         torch.export.ExportedProgram: Its ``module()`` takes any batch of
-        images with H, W >= 32 and returns a tuple.
+        images with H, W >= 33 and returns a tuple.
 
     Raises:
         ValueError: If the example has a single image: torch would take a
@@ -80,21 +83,21 @@ def export_program(model: nn.Module,
             'the batch stays open.')
     open_dims = {
         0: torch.export.Dim('batch', min=1),
-        2: torch.export.Dim('height', min=32),
-        3: torch.export.Dim('width', min=32)
+        2: torch.export.Dim('height', min=MIN_SIZE),
+        3: torch.export.Dim('width', min=MIN_SIZE)
     }
     with keep_modes(model, train=False), torch.no_grad():
         return torch.export.export(
             Features(model), (images, ), dynamic_shapes=(open_dims, ))
 
 
-def export_onnx(model: nn.Module, images: Tensor,
+def export_onnx(program: torch.export.ExportedProgram,
                 path: str | os.PathLike) -> Path:
     """Write an ONNX file with the weights in it.
 
     Args:
-        model (nn.Module): Takes images and returns tensors.
-        images (Tensor): An example (N, C, H, W), N at least 2.
+        program (torch.export.ExportedProgram): What :func:`export_program`
+            returned.
         path (str | os.PathLike): The file, ``.onnx``.
 
     Returns:
@@ -103,7 +106,6 @@ def export_onnx(model: nn.Module, images: Tensor,
     """
     _need('onnx')
     _need('onnxscript')
-    program = export_program(model, images)
     count = len(program.graph_signature.user_outputs)
     torch.onnx.export(
         program,

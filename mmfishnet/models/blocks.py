@@ -239,7 +239,10 @@ class Bridge(BaseModule):
         """Refine (N, C, H, W) to (N, C, H, W)."""
         x = self.expand(self.squeeze(x))
         gate = self.gate(x)
-        return self.blocks(x) * gate + gate
+        x = self.blocks(x)
+        # Expanded, so that an exporter need not ask whether H and W are 1.
+        gate = gate.expand_as(x)
+        return x * gate + gate
 
 
 def recompute(module: nn.Module, x: Tensor, with_cp: bool) -> Tensor:

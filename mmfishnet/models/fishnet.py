@@ -335,8 +335,9 @@ class FishNet(Backbone):
         Raises:
             ValueError: If H or W is below 32.
         """
-        # A tracer's proxy has no size.
-        if isinstance(x, Tensor) and min(x.shape[-2:]) < 32:
+        # A tracer's proxy has no size, and an exporter does not know which
+        # of the two is the smaller one.
+        if isinstance(x, Tensor) and (x.shape[-2] < 32 or x.shape[-1] < 32):
             raise ValueError(
                 f'{type(self).__name__}: the image of {x.shape[-2]}x'
                 f'{x.shape[-1]} pixels is too small; H and W should be at '

@@ -29,11 +29,15 @@ def fish():
 
 
 @pytest.fixture(scope='module')
-def onnx_file(fish, tmp_path_factory):
+def program(fish):
+    return export.export_program(fish, torch.rand(EXAMPLE))
+
+
+@pytest.fixture(scope='module')
+def onnx_file(program, tmp_path_factory):
     pytest.importorskip('onnxscript')
-    return export.export_onnx(
-        fish, torch.rand(EXAMPLE),
-        tmp_path_factory.mktemp('onnx') / 'fish.onnx')
+    return export.export_onnx(program,
+                              tmp_path_factory.mktemp('onnx') / 'fish.onnx')
 
 
 def error(run, fish, sizes=SIZES):
@@ -44,8 +48,8 @@ def error(run, fish, sizes=SIZES):
             for images in map(torch.rand, sizes))
 
 
-def test_program(fish):
-    program = export.export_program(fish, torch.rand(EXAMPLE))
+@pytest.mark.slow
+def test_program(fish, program):
     assert error(program.module(), fish) < 1e-5
     with pytest.raises(ValueError, match='has 1 image; give 2'):
         export.export_program(fish, torch.rand(1, 3, 64, 64))

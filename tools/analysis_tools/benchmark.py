@@ -137,7 +137,8 @@ def other_runtimes(folder, threads):
         # Here: optional packages.
         from mmfishnet.apis import export
         onnx_file = export.export_onnx(
-            model, torch.randn(2, 3, 64, 96), folder / 'backbone.onnx')
+            export.export_program(model, torch.randn(2, 3, 64, 96)),
+            folder / 'backbone.onnx')
         runs = {'ONNX Runtime': export.OnnxRuntime(onnx_file, threads)}
         for name, batches in (('OpenVINO', None),
                               ('OpenVINO, int8', [images])):

@@ -148,9 +148,13 @@ def simulate(cfg: Config, epoch_length: int) -> Schedule:
                     end=max_epochs if scheduler.get('by_epoch', True) else
                     total)) for scheduler in schedulers
         ]
+        all_hooks = [
+            *(cfg.get('default_hooks') or {}).values(),
+            *(cfg.get('custom_hooks') or [])
+        ]
         hooks = [
-            HOOKS.build(hook) for hook in cfg.get('custom_hooks') or []
-            if str(hook.type).endswith('ClipGradUntilHook')
+            HOOKS.build(hook) for hook in all_hooks
+            if hook and str(hook.type).endswith('ClipGradUntilHook')
         ]
     runner.optim_wrapper.step()  # or the schedulers warn
     for hook in hooks:

@@ -55,7 +55,8 @@ class TrainLogProcessor(LogProcessor):
             tag[f'{prefix}clip_norm'] = clip
             extra.append(f'clipped to: {clip:g}')
         seconds = tag.get(f'{prefix}time')
-        batch_size = runner.train_dataloader.batch_size
+        batches = runner.train_dataloader.batch_sampler
+        batch_size = getattr(batches, 'batch_size', None)
         if seconds and batch_size:
             images = batch_size * get_world_size() / seconds
             tag[f'{prefix}images_per_s'] = images

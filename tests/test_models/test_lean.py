@@ -300,8 +300,8 @@ def test_low_precision_is_sound(depth, fixed):
             with torch.autocast('cpu', getattr(torch, name)):
                 features[name] = model(x)
         expected = model.double()(x.double())
-    for name, most in (('float32', 1e-4), ('bfloat16', 0.15), ('float16',
-                                                              0.02)):
+    for name, most in (('float32', 1e-4), ('float16', 0.05),
+                       ('bfloat16', 0.15)):
         for feature, exact in zip(features[name], expected):
             error = (feature.double() - exact).norm() / exact.norm()
             assert error < most, (name, error)

@@ -64,8 +64,8 @@ def test_torchrun_is_told(tmp_path, tool, more, gpus, env, nodes, rank):
                PYTHON=str(fake), **env)  # yapf: disable
     threads, *arguments = done.stdout.splitlines()
     assert int(threads) >= 1
-    assert arguments[:2] == ['-m', 'torch.distributed.run']
-    config, _, script = config_from_args(parse_args(arguments[2:]))
+    assert Path(arguments[0]).resolve() == TOOLS / 'dist_run.py'
+    config, _, script = config_from_args(parse_args(arguments[1:]))
     assert (config.min_nodes, config.max_nodes) == (nodes, nodes)
     assert config.nproc_per_node == gpus
     assert config.rdzv_configs['rank'] == rank

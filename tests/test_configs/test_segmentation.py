@@ -179,7 +179,9 @@ def test_tools(call_tool, tmp_path):
         metrics = tmp_path / 'metrics.json'
         done = call_tool('test', config, work / 'epoch_1.pth', *common,
                          *tta, '--show-dir', tmp_path / 'shown', '--out',
-                         metrics, '--out-item', 'metrics')
+                         metrics, '--out-item', 'metrics', '--cfg-options',
+                         # A visualizer of this name lives in the process.
+                         f'visualizer.name={tmp_path.name}{len(tta)}')
         assert done.returncode == 0, done.stderr[-3000:]
         results.append(json.loads(metrics.read_text()))
         pictures = sorted(path.name for path in tmp_path.rglob('test_*.png'))

@@ -161,7 +161,8 @@ def test_mask_rcnn_in_channels_last():
 
     (found, found_grad), (expected, grad) = losses(last), losses(model)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
-    assert largest_error([found_grad], [grad]) < 1e-3
+    # Rounding of some fifty layers; another layout's values would be off by 1.
+    assert largest_error([found_grad], [grad]) < 1e-2
     assert last.backbone.stem[0].weight.is_contiguous(
         memory_format=torch.channels_last)
 

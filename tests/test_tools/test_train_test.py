@@ -336,7 +336,7 @@ def test_classification(classifier, call_tool):
     assert '--tta: by default tta_model=AverageClsScoreTTA' in output
     top1, = json.loads(Path('metrics.json').read_text()).values()
     assert f'accuracy/top1: {top1:.4f}' in output
-    assert len(list(Path('my pictures').glob('*.png'))) == 12
+    assert len(list(Path('my pictures').rglob('*.png'))) == 12
 
 
 # What is refused, is so before anything is read.

@@ -77,9 +77,10 @@ def export_all(args):
         from mmfishnet.analysis.complexity import image_channels
         from mmfishnet.analysis.meter import largest_error
         from mmfishnet.apis import export
-        from mmfishnet.checkpoints import drop_pretrained
+        from mmfishnet.checkpoints import drop_pretrained, use_safe_loading
         from mmfishnet.engine.data_root import set_data_root
 
+        use_safe_loading()
         cfg = Config.fromfile(args.config)
         if args.data_root:
             set_data_root(cfg, args.data_root)

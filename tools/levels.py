@@ -77,8 +77,10 @@ def main():
     args = parse_args()
     # Takes seconds; --help does not need them.
     from mmfishnet.apis.predict import Predictor
+    from mmfishnet.checkpoints import use_safe_loading
     from mmfishnet.visualization import beside, draw_instances, draw_scores
 
+    use_safe_loading()
     images = large_objects(args.data_root, args.rows)
     side = max(images[0].shape[:2]) * 2
     classifier = Predictor(args.classifier)

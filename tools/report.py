@@ -46,7 +46,9 @@ def main():
     out = args.out or f'{args.work_dirs[0]}/report.html'
     with short_errors():
         # Takes seconds; --help does not need it.
+        from mmfishnet.checkpoints import use_safe_loading
         from mmfishnet.report import read_run, write_report
+        use_safe_loading()
         notes = write_report([read_run(folder) for folder in args.work_dirs],
                              out, args.device, args.max_images,
                              args.score_thr, not args.no_predict)

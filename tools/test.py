@@ -9,7 +9,7 @@ from mmengine.registry import METRICS
 from torch.distributed.elastic.multiprocessing.errors import record
 
 import mmfishnet  # noqa: F401 (registers FishNet)
-from mmfishnet.checkpoints import use_safe_loading
+from mmfishnet.checkpoints import CheckpointError, use_safe_loading
 from mmfishnet.checks import check_job
 from mmfishnet.engine.arguments import add_common_arguments, load_config
 from mmfishnet.engine.build import build_runner
@@ -96,7 +96,7 @@ def main():
         name = 'mmdet.DumpDetResults' if scope == 'mmdet' else 'DumpResults'
         runner.test_evaluator.metrics.append(
             METRICS.build(dict(type=name, out_file_path=args.out)))
-    with short_errors(OSError), explain_lost_peers():
+    with short_errors(OSError, CheckpointError), explain_lost_peers():
         metrics = runner.test()
     if args.out and args.out_item == 'metrics' and is_main_process():
         mmengine.dump(metrics, args.out)

@@ -7,6 +7,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 import mmfishnet  # noqa: F401 (registers FishNet)
 from mmfishnet.checkpoints import (
+    CheckpointError,
     drop_pretrained,
     require_pretrained,
     use_safe_loading,
@@ -99,7 +100,7 @@ def main():
         cfg, notes, checkpoint = prepare(args)
     check = partial(check_job, cfg, ('train', 'val')) if args.check else tuple
     runner = build_runner(cfg, notes, checkpoint, check)
-    with short_errors(OSError), explain_lost_peers():
+    with short_errors(OSError, CheckpointError), explain_lost_peers():
         runner.train()
     del runner
     leave_job()

@@ -6,6 +6,8 @@ import re
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 
+from ...checkpoints import CheckpointError
+
 # Many backbones name a norm after its kind: `bn1` is `gn1` elsewhere.
 _NAMED = re.compile(r'(?<![^.])(bn|gn|ln|in)(?=\d*$)')
 
@@ -29,7 +31,7 @@ class NormCheckHook(Hook):
             if other is None or other == batch_norm:
                 continue
             kinds = ['another kind of norm', 'batch norm']
-            raise ValueError(
+            raise CheckpointError(
                 f'the norms of the checkpoint are not those of the model: '
                 f'{norm} is {kinds[batch_norm]} in the model and '
                 f'{kinds[other]} in the checkpoint. If one of them is of a '

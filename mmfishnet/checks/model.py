@@ -9,7 +9,7 @@ import torch
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS, DefaultScope
 
-from .problem import Problem, error, note, short
+from .problem import Problem, error, note, short, warning
 from .sources import Source, find_class, setting, type_name
 
 # Parts whose num_classes is not that of the data: proposals know one class,
@@ -119,9 +119,12 @@ def check_channels(model: dict, scope: str | None) -> Iterator[Problem]:
         else:
             wanted = channels[index:index + 1 or None]
         given_list = list(given) if several else [given]
-        if given_list != list(wanted):
+        # YOLO's neck reads from the coarsest output on.
+        if given_list not in (list(wanted), list(wanted)[::-1]):
             shown = list(wanted) if several or len(wanted) != 1 else wanted[0]
-            yield error(
+            # Some necks read the last ones only; FPN wants all.
+            last = several and given_list == list(wanted)[-len(given_list):]
+            yield (warning if last else error)(
                 f'model.{key}', f'it is {given}, and {type_name(backbone)} '
                 f'with out_indices={backbone.get("out_indices")} gives '
                 f'{channels}. Set it to {shown}, or change '

@@ -144,6 +144,15 @@ def test_channels(name):
     _expect(list(check_channels(model, 'mmdet')), 'error', words)
 
 
+def test_channels_read_otherwise():
+    """Coarsest first, as YOLO's neck does; the last ones, as CLRNet's."""
+    neck = dict(type='YOLOV3Neck', in_channels=WIDTHS[::-1])
+    assert not list(check_channels(dict(backbone=FISHNET, neck=neck), 'mmdet'))
+    neck = dict(type='CLRFPN', in_channels=WIDTHS[1:])
+    _expect(list(check_channels(dict(backbone=FISHNET, neck=neck), 'mmdet')),
+            'warning', ['[832, 1600, 2112]'])
+
+
 def test_channels_of_unknown_backbones():
     model = dict(backbone=dict(type='Mine'),
                  neck=dict(type='FPN', in_channels=[1]))

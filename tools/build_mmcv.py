@@ -26,11 +26,12 @@ from importlib import metadata
 from pathlib import Path
 
 # Sources that define the same names for different things, as onedl-mmcv 2.3.6
-# and mmcv 2.1.0 have them. A unit holds one of each line at most.
+# and mmcv 2.1.0 have them. These names get the source's own name behind them,
+SAME_NAMES = ('PreCalc', 'add', 'bilinear_interpolate_gradient')
+RENAMED = ('cpu/bezier_align', 'cpu/roi_align', 'cpu/roi_align_rotated',
+           'cpu/rotated_feature_align')
+# and a unit holds one of each of these lines at most, as their headers clash.
 CLASHES = [
-    # PreCalc, bilinear_interpolate_gradient
-    'cpu/bezier_align cpu/roi_align cpu/roi_align_rotated '
-    'cpu/rotated_feature_align',
     # Point, divideUP, threadsPerBlock, MAXN, devIoU, BLOCK_DIM_X
     'cuda/box_iou_quadri_cuda cuda/box_iou_rotated_cuda cuda/carafe_cuda '
     'cuda/convex_iou cuda/iou3d_cuda cuda/line_nms_cuda '
@@ -58,6 +59,11 @@ def key(source: Path) -> str:
     return f'{source.parent.name}/{source.stem}'
 
 
+def is_glue(source: Path) -> bool:
+    """Whether a source binds the ops to Python, and does nothing else."""
+    return b'PYBIND11_MODULE' in source.read_bytes()
+
+
 def layout(sources: list[Path], count: int) -> list[list[Path]]:
     """Share sources out among translation units.
 
@@ -67,17 +73,22 @@ def layout(sources: list[Path], count: int) -> list[list[Path]]:
             many sources clash.
 
     Returns:
-        list[list[Path]]: What each unit includes, in order. Units are of
-        about the same size in bytes.
+        list[list[Path]]: What each unit includes, in order. The one that
+        takes longest comes first: what binds the ops to Python, alone. The
+        others are of about the same size in bytes.
     """
 
     def clash(one, other):
         return any({key(one), key(other)} <= group for group in GROUPS)
 
-    units = [[] for _ in range(count)]
+    def size(unit):
+        return sum(path.stat().st_size for path in unit)
+
+    glue = [[source] for source in sources if is_glue(source)]
+    units = [[] for _ in range(max(1, count - len(glue)))]
     tied = set.union(*GROUPS)
     for source in sorted(
-            sources,
+            (source for source in sources if [source] not in glue),
             key=lambda path: (key(path) in tied, path.stat().st_size, path),
             reverse=True):
         free = [unit for unit in units
@@ -85,11 +96,9 @@ def layout(sources: list[Path], count: int) -> list[list[Path]]:
         if not free:
             units.append([])
             free = units[-1:]
-        smallest = min(
-            free, key=lambda unit: sum(path.stat().st_size for path in unit))
-        smallest.append(source)
-    return [sorted(unit, key=lambda path: (key(path) in MACROS, path))
-            for unit in units if unit]
+        min(free, key=size).append(source)
+    return glue + [sorted(unit, key=lambda path: (key(path) in MACROS, path))
+                   for unit in units if unit]
 
 
 def join(csrc: Path, count: int) -> dict[str, list[Path]]:
@@ -111,12 +120,19 @@ def join(csrc: Path, count: int) -> dict[str, list[Path]]:
                             (csrc / 'cuda', [*csrc.glob('cuda/*.cu')])):
         for number, unit in enumerate(layout(sources, count)):
             suffix = unit[0].suffix
-            name = f'joined_{folder.name}_{number}'
+            # ninja takes them in the order of their names
+            name = f'joined_{folder.name}_{number:02d}'
             text = ''
+            if is_glue(unit[0]):  # -O3 takes a third of its time for nothing
+                text += '#pragma GCC optimize("O1")\n'
             for source in unit:
                 source.rename(f'{source}.inc')
                 path = source.relative_to(folder).as_posix()
-                text += f'#include "{path}.inc"\n'
+                names = SAME_NAMES if key(source) in RENAMED else ()
+                text += ''.join([
+                    *(f'#define {same} {same}_{source.stem}\n'
+                      for same in names), f'#include "{path}.inc"\n',
+                    *(f'#undef {same}\n' for same in names)])
             (folder / (name + suffix)).write_text(text)
             joined[name] = unit
     return joined

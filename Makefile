@@ -24,21 +24,21 @@ demo: env
 	@PATH="$(BIN):$$PATH" "$(PY)" tools/demo.py $(ARGS)
 
 # One thread each: two jobs of two threads are slower on two cores.
-test: env
+test:
+	@$(PYTHON) tools/setup_env.py "$(VENV)" --tests
 	@PATH="$(BIN):$$PATH" OMP_NUM_THREADS=1 "$(PY)" -m pytest \
 	    -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 env:
 	@$(PYTHON) tools/setup_env.py "$(VENV)"
 
-# Builds offline once its three packages are there.
-docs: env
-	@"$(PY)" -c 'import furo, myst_parser' 2>/dev/null || \
-	    "$(PY)" -m pip install --quiet -r requirements/docs.txt
+docs:
+	@$(PYTHON) tools/setup_env.py "$(VENV)" --tests
 	@"$(PY)" -m sphinx -W --keep-going -q -b html docs docs/build/html
 	@echo "docs/build/html/index.html"
 
-lint: env
+lint:
+	@$(PYTHON) tools/setup_env.py "$(VENV)" --tests
 	@"$(PY)" -m ruff check
 
 # Only .venv: another VENV may be yours.

@@ -214,7 +214,7 @@ def find_cuda() -> dict[str, str | None]:
         except metadata.PackageNotFoundError:
             toolkit = None
         if toolkit and not nvcc_fits(home, cuda):
-            pip('install', f'cuda-toolkit[nvcc,cccl]=={toolkit}')
+            python('-m', 'pip', 'install', f'cuda-toolkit[nvcc,cccl]=={toolkit}')
     if not nvcc_fits(home, cuda):
         return {
             'home': None,
@@ -237,9 +237,9 @@ def find_cuda() -> dict[str, str | None]:
     }
 
 
-def pip(*args) -> tuple[int, str]:
-    """Run pip; what it prints goes to stderr and is returned as well."""
-    process = subprocess.Popen([sys.executable, '-m', 'pip', *map(str, args)],
+def python(*args, cwd: Path | None = None) -> tuple[int, str]:
+    """Run Python; what it prints goes to stderr and is returned as well."""
+    process = subprocess.Popen([sys.executable, *map(str, args)], cwd=cwd,
                                stdin=subprocess.DEVNULL,
                                stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT,
@@ -298,9 +298,9 @@ def build(requirement: str, wheels: Path, jobs: int, plain: bool) -> None:
         sys.exit("There is no C++ compiler to compile mmcv's ops with")
     set_environment(jobs)
     with tempfile.TemporaryDirectory() as folder:
-        status, _ = pip('download', '--no-deps', '--no-binary=:all:',
-                        '--no-build-isolation', f'--dest={folder}',
-                        requirement)
+        status, _ = python('-m', 'pip', 'download', '--no-deps',
+                           '--no-binary=:all:', '--no-build-isolation',
+                           f'--dest={folder}', requirement)
         if status:
             sys.exit(status)
         archive, = Path(folder).iterdir()
@@ -312,9 +312,9 @@ def build(requirement: str, wheels: Path, jobs: int, plain: bool) -> None:
         csrc = source / 'mmcv/ops/csrc/pytorch'
         joined = {} if plain else join(csrc, jobs)
         while True:
-            status, output = pip('wheel', '--verbose', '--no-deps',
-                                 '--no-build-isolation',
-                                 f'--wheel-dir={wheels}', source)
+            # as pip does, which would ask for the requirements first
+            status, output = python('setup.py', 'bdist_wheel',
+                                    f'--dist-dir={wheels}', cwd=source)
             failed = failed_units(output, joined)
             if not failed:
                 sys.exit(status)

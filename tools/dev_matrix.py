@@ -92,8 +92,8 @@ def examine(name, folder):
         run(log, python, '-m', 'venv', env)
         bin_python = env / 'bin/python'
         run(log, bin_python, '-m', 'pip', 'install', '--no-compile', *torch)
-        run(log, sys.executable, ROOT / 'tools/setup_env.py', env, '--stack',
-            stack)
+        run(log, sys.executable, ROOT / 'tools/setup_env.py', env, '--tests',
+            '--stack', stack)
         installed = run(
             log, bin_python, '-c', 'import platform, torch; '
             'print(platform.python_version(), torch.__version__)').split()

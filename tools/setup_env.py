@@ -3,9 +3,9 @@
 """Set up an environment for mmfishnet.
 
 Makes a virtual environment, or takes one that you have, and installs torch,
-OpenMMLab's packages with mmcv's ops compiled for that torch, what the tests
-need, and mmfishnet itself (editable). What is there and works is kept; where
-nothing is left to do, it ends within a second. It needs Python, a C++ compiler
+OpenMMLab's packages with mmcv's ops compiled for that torch, mmfishnet itself
+(editable), and with --tests what the tests need. What is there and works is
+kept; where nothing is left to do, it ends within a second. It needs Python, a C++ compiler
 and a network, nothing else.
 """
 from __future__ import annotations
@@ -135,10 +135,9 @@ ADVICE = {
 
 def advice(output: str) -> str:
     """What to do about a command that failed, from what it printed."""
-    for pattern, text in ADVICE.items():
-        if re.search(pattern, output):
-            return text
-    return 'Read the log; then run the set-up again, it goes on from here.'
+    return next((text for pattern, text in ADVICE.items()
+                 if re.search(pattern, output)),
+                'Read the log; then run the set-up again, it goes on here.')
 
 
 # ---- questions to the environment's own Python; each answers in JSON ------
@@ -189,10 +188,14 @@ class Setup:
     Args:
         env (Path): The environment's folder.
         stack (str, optional): As on the command line.
+        tests (bool): Whether the tests are to run in it. What they need stays
+            in order once it is there.
     """
 
-    def __init__(self, env: Path, stack: str | None = None) -> None:
+    def __init__(self, env: Path, stack: str | None = None,
+                 tests: bool = False) -> None:
         self.env, self.stack = env, stack
+        self.tests = tests or self.read_stamp().get('tests', False)
         self.step = STEPS[0]
 
     def main(self, force: bool) -> None:
@@ -207,7 +210,8 @@ class Setup:
             step_start = time.monotonic()
             result = getattr(self, f'step_{self.step}')()
             self.say(f'{result} ({time.monotonic() - step_start:.0f} s)')
-        self.write_stamp(asked=self.asked(), installed=self.tracked())
+        self.write_stamp(asked=self.asked(), installed=self.tracked(),
+                         tests=self.tests)
         print(f'{self.env} is ready ({time.monotonic() - start:.0f} s).')
 
     # ---- the steps: each returns a line that says what came out ----------
@@ -216,7 +220,7 @@ class Setup:
         python = self.probe()['python'] if self.python else sys.version_info
         if tuple(python) < MINIMUM_PYTHON:
             raise SetupError(
-                'Python {}.{} is too old, the packages need {}.{}'.format(
+                'Python {}.{} is too old, {}.{} is needed'.format(
                     *python[:2], *MINIMUM_PYTHON),
                 'Name a new environment: make env VENV=... PYTHON=python3.11')
         if not self.python or (self.own
@@ -259,21 +263,21 @@ class Setup:
 
     def step_packages(self) -> str:
         installed = self.probe()['installed']
-        present = present_stack(installed)
-        self.stack = self.stack or present or 'maintained'
-        if present and present != self.stack:
-            raise SetupError(
-                f'{self.env} holds the {present} packages of OpenMMLab',
-                'Name another environment.')
+        present = present_stack(installed) or self.stack or 'maintained'
+        if self.stack not in (None, present):
+            raise SetupError(f'{self.env} holds the {present} packages',
+                             'Name another environment.')
+        self.stack = present
         plan = plan_stack(self.stack, installed, self.own)
         self.mmcv = plan.pop('mmcv', None)
-        self.say(f"OpenMMLab's {self.stack} packages and what the tests need")
+        tests = ['-r', ROOT / 'requirements/tests.txt'] * self.tests
+        self.say(f"OpenMMLab's {self.stack} packages"
+                 + ' and what the tests need' * self.tests)
         # torch up to 2.2 was built for numpy 1
         numpy = 'numpy<2' if versions.release(self.torch) < (2, 3) else 'numpy'
         # setuptools, ninja and packaging build mmcv and mmfishnet.
         self.install('setuptools>=77.0.3', 'ninja', 'packaging', numpy,
-                     *plan.values(), '-r', ROOT / 'requirements/tests.txt',
-                     doing='installing packages')
+                     *plan.values(), *tests, doing='installing packages')
         installed = self.probe()['installed']
         if not self.ask(CV2_PROBE) and 'opencv-python' in installed:
             # The last one installed counts; this needs no desktop's libraries.
@@ -286,20 +290,20 @@ class Setup:
     def step_mmcv(self) -> str:
         cuda = self.ask(CUDA_PROBE, 'The CUDA compiler is not available')
         self.say(cuda['note'])
+        installed = self.probe()['installed']
+        present = [name for name in OPENMMLAB['mmcv'] if name in installed]
         if not self.mmcv:
             if self.ops_fit(cuda['home']):
                 return f'its ops work with torch {self.torch}, kept'
-            version, = {version for name, version
-                        in self.probe()['installed'].items()
-                        if name in OPENMMLAB['mmcv']}
             name = 'onedl-mmcv' if self.stack == 'maintained' else 'mmcv'
-            self.mmcv = f'{name}=={version}'
+            self.mmcv = f'{name}=={installed[present[0]]}'
         self.say(f'compiling {self.mmcv}, a minute or, with CUDA, a few')
         with tempfile.TemporaryDirectory() as wheels:
             self.run([self.python, ROOT / 'tools/build_mmcv.py', self.mmcv,
                       wheels], "compiling mmcv's ops", show=True)
-            self.run([self.python, '-m', 'pip', 'uninstall', '--yes',
-                      *OPENMMLAB['mmcv']], 'removing mmcv')
+            if present:
+                self.run([self.python, '-m', 'pip', 'uninstall', '--yes',
+                          *present], 'removing mmcv')
             self.install(*Path(wheels).iterdir(), doing='installing mmcv')
         self.write_stamp(ops_torch=self.torch)
         self.ask(OPS_PROBE, "mmcv's ops do not work")
@@ -391,7 +395,8 @@ class Setup:
         content = [(ROOT / name).read_text() for name in files]
         # setup.py writes a module for each config.
         configs = sorted(map(str, ROOT.glob('configs/**/*.py')))
-        text = repr((ROOT, os.environ.get('FORCE_CUDA'), configs, content))
+        text = repr((ROOT, os.environ.get('FORCE_CUDA'), self.tests, configs,
+                     content))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def tracked(self) -> dict[str, str]:
@@ -401,9 +406,8 @@ class Setup:
                  *(re.match(r'-*[\w-]+', line).group()
                    for path in ROOT.glob('requirements/*.txt')
                    for line in read_requirements(path.stem))}
-        return {name: version
-                for name, version in self.probe()['installed'].items()
-                if name in names}
+        found = self.probe()['installed']
+        return {name: found[name] for name in names & found.keys()}
 
     def is_up_to_date(self) -> bool:
         stamp = self.read_stamp()
@@ -422,18 +426,19 @@ def main() -> int:
         '--help) and of pip.')
     parser.add_argument(
         'env', nargs='?', default=ROOT / '.venv',
-        help='folder of the environment: one to make, with the Python that '
-        'runs this, or one that you have (venv, conda, ...) to complete; its '
-        "torch and supported versions of OpenMMLab's packages stay. Default: "
-        '.venv')
+        help='folder of the environment: one to make, or one that you have '
+        "(venv, conda, ...) to complete; its torch and OpenMMLab's packages "
+        'stay if they are supported. Default: .venv')
     parser.add_argument(
         '--stack', choices=list(STACKS),
-        help="OpenMMLab's packages: the maintained ones (onedl-*), or its own "
-        'last releases. Default: those that are there, else the maintained')
+        help='the maintained packages (onedl-*), or the last of OpenMMLab. '
+        'Default: those that are there, else the maintained')
+    parser.add_argument('--tests', action='store_true',
+                        help='install what the tests need as well')
     parser.add_argument('--force', action='store_true',
                         help='go through all steps, also if nothing changed')
     args = parser.parse_args()
-    setup = Setup(Path(os.path.abspath(args.env)), args.stack)
+    setup = Setup(Path(os.path.abspath(args.env)), args.stack, args.tests)
     try:
         setup.main(args.force)
     except SetupError as error:

@@ -192,18 +192,18 @@ def nvcc_fits(home: str | Path | None, cuda: str) -> bool:
     return found is not None and found.group(1) == cuda.split('.')[0]
 
 
-def find_cuda() -> dict[str, str | None]:
+def find_cuda() -> tuple[str | None, str]:
     """Find, or install with pip, the CUDA compiler for the torch at hand.
 
     Returns:
-        dict[str, str | None]: ``home``, the toolkit's folder, None to compile
-        for the CPU; and ``note``, what to tell about it.
+        tuple[str | None, str]: The toolkit's folder, None to compile for the
+        CPU; and what to tell about it.
     """
     import torch
     from torch.utils.cpp_extension import CUDA_HOME
     cuda, gpu = torch.version.cuda, torch.cuda.is_available()
     if not wants_cuda(cuda, gpu, os.environ.get('FORCE_CUDA')):
-        return {'home': None, 'note': 'ops for the CPU'}
+        return None, "mmcv's ops are compiled for the CPU"
     home = CUDA_HOME
     if not nvcc_fits(home, cuda):
         # Current torch brings its toolkit as packages, but for the compiler.
@@ -214,15 +214,14 @@ def find_cuda() -> dict[str, str | None]:
         except metadata.PackageNotFoundError:
             toolkit = None
         if toolkit and not nvcc_fits(home, cuda):
-            python('-m', 'pip', 'install', f'cuda-toolkit[nvcc,cccl]=={toolkit}')
+            python('-m', 'pip', 'install',
+                   f'cuda-toolkit[nvcc,cccl]=={toolkit}')
     if not nvcc_fits(home, cuda):
-        return {
-            'home': None,
-            'note': 'ops for the CPU only, a detector cannot run on the GPU: '
-            f'there is no CUDA compiler for this torch. Install the CUDA '
-            f'toolkit {cuda}, set CUDA_HOME to its folder, and run this again '
-            '(the set-up with --force)'
-        }
+        return None, (
+            "mmcv's ops are compiled for the CPU only, a detector cannot run "
+            'on the GPU: there is no CUDA compiler for this torch. Install '
+            f'the CUDA toolkit {cuda}, set CUDA_HOME to its folder, and run '
+            'this again (the set-up with --force)')
     library = Path(home, 'lib/libcudart.so')
     packaged = library.with_name(f'libcudart.so.{cuda.split(".")[0]}')
     if packaged.exists() and not library.exists():
@@ -231,10 +230,8 @@ def find_cuda() -> dict[str, str | None]:
         'those of the GPUs here' if gpu else
         'all that torch knows, as there is no GPU (TORCH_CUDA_ARCH_LIST=9.0 '
         'and the like name fewer)')
-    return {
-        'home': str(home),
-        'note': f'ops for CUDA {cuda}, compute capabilities: {targets}'
-    }
+    return str(home), (f"mmcv's ops are compiled for CUDA {cuda}, compute "
+                       f'capabilities: {targets}')
 
 
 def python(*args, cwd: Path | None = None) -> tuple[int, str]:
@@ -264,7 +261,8 @@ def default_jobs() -> int:
 
 def set_environment(jobs: int) -> None:
     """Set what mmcv's setup.py, torch and the compilers read."""
-    home = find_cuda()['home']
+    home, note = find_cuda()
+    print(note, flush=True)
     os.environ.update(
         MMCV_WITH_OPS='1',
         MAX_JOBS=str(jobs),

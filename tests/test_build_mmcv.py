@@ -85,8 +85,9 @@ def test_layout(tmp_path, count):
         for group in build_mmcv.GROUPS:
             assert len(group & set(keys)) <= 1
         assert not set(keys[:-1]) & set(build_mmcv.MACROS)
-    sizes = [sum(path.stat().st_size for path in unit) for unit in units]
-    assert max(sizes) - min(sizes) <= 7000
+    if len(units) > 10:  # else one that clashes fills what has to be apart
+        sizes = [sum(path.stat().st_size for path in unit) for unit in units]
+        assert max(sizes) - min(sizes) <= 7000
 
 
 # ---- the build ------------------------------------------------------------
@@ -159,8 +160,9 @@ def test_what_does_not_compile_joined(sdist, tmp_path):
                           capture_output=True,
                           text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == ('4 sources of mmcv do not compile joined; '
-                           'compiling them one by one\n')
+    assert done.stdout.splitlines() == [
+        "mmcv's ops are compiled for the CPU",
+        '4 sources of mmcv do not compile joined; compiling them one by one']
     assert 'redefinition of' in done.stderr
     wheel, = (tmp_path / 'wheels').iterdir()
     shutil.unpack_archive(wheel, tmp_path / 'site', 'zip')

@@ -34,7 +34,6 @@ MINIMUM_PYTHON = (3, 10)
 # With the CUDA libraries that torch brings, the environment takes 7 GB.
 DISK_SPACE_GB = 8
 
-
 # Not imported: mmfishnet itself needs the packages that are installed here.
 versions = SimpleNamespace(**runpy.run_path(ROOT / 'mmfishnet/version.py'))
 OPENMMLAB = {module: names for module, names in versions.DISTRIBUTIONS.items()
@@ -118,8 +117,7 @@ ADVICE = {
     'The disk is full: free some space.',
     r'name resolution|Network is unreachable|NewConnectionError|ReadTimeout|'
     r'ConnectTimeout|ConnectionReset|ProxyError|SSLError':
-    'The package index cannot be reached: check the network and what '
-    '`pip config list` says.',
+    'No package index is reached: check the network and `pip config list`.',
     r'ensurepip is not available|Python\.h: No such file':
     'Python is incomplete. Debian and Ubuntu: apt-get install python3-venv '
     'python3-dev.',
@@ -128,8 +126,7 @@ ADVICE = {
     r'Killed signal|out of memory|Cannot allocate memory':
     'The memory ran out: set MAX_JOBS=1 and run it again.',
     r'No matching distribution|Could not find a version':
-    'The package index is not reached (check what `pip config list` says), or'
-    ' has nothing for this Python (use 3.11).',
+    'The package index (`pip config list`) has none for this Python; use 3.11.'
 }
 
 
@@ -164,7 +161,8 @@ print(json.dumps(probe))
 """
 
 CV2_PROBE = 'import cv2, json; print(json.dumps(cv2.__version__))'
-CUDA_PROBE = 'import build_mmcv as b, json; print(json.dumps(b.find_cuda()[0]))'
+CUDA_PROBE = ('import build_mmcv, json; '
+              'print(json.dumps(build_mmcv.find_cuda()[0]))')
 
 # Ops compiled for another torch do not always fail to load: run one.
 OPS_PROBE = """
@@ -300,7 +298,7 @@ class Setup:
             self.run([self.python, ROOT / 'tools/build_mmcv.py', self.mmcv,
                       wheels], "compiling mmcv's ops", show=True)
             if present:
-                self.run([self.python, '-m', 'pip', 'uninstall', '--yes',
+                self.run([self.python, '-m', 'pip', 'uninstall', '-y',
                           *present], 'removing mmcv')
             self.install(*Path(wheels).iterdir(), doing='installing mmcv')
         self.write_stamp(ops_torch=self.torch)
@@ -326,8 +324,8 @@ class Setup:
         return shutil.which('python3', path=self.env / 'bin')
 
     def say(self, text: str) -> None:
-        number = f'[{STEPS.index(self.step) + 1}/{len(STEPS)}]'
-        print(f'{number} {self.step}: {text}', flush=True)
+        number = STEPS.index(self.step) + 1
+        print(f'[{number}/{len(STEPS)}] {self.step}: {text}', flush=True)
 
     def install(self, *args, doing: str,
                 keep: tuple = ('torch', 'torchvision')) -> None:
@@ -393,8 +391,8 @@ class Setup:
         content = [(ROOT / name).read_text() for name in files]
         # setup.py writes a module for each config.
         configs = sorted(map(str, ROOT.glob('configs/**/*.py')))
-        text = repr((ROOT, os.environ.get('FORCE_CUDA'), self.tests, configs,
-                     content))
+        force = os.environ.get('FORCE_CUDA')
+        text = repr((ROOT, force, self.tests, configs, content))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def tracked(self) -> dict[str, str]:
@@ -412,8 +410,8 @@ class Setup:
         return (stamp.get('asked') == self.asked()
                 and stamp.get('installed') == self.tracked()
                 and self.stack in (None, present_stack(stamp['installed']))
-                and (ROOT / 'mmfishnet/.mim').is_dir()
-                and (ROOT / 'mmfishnet/configs').is_dir())
+                and all((ROOT / 'mmfishnet' / name).is_dir()
+                        for name in ('.mim', 'configs')))
 
 
 def main() -> int:

@@ -79,6 +79,7 @@ def export_all(args):
         from mmfishnet.apis import export
         from mmfishnet.checkpoints import drop_pretrained, use_safe_loading
         from mmfishnet.engine.data_root import set_data_root
+        from mmfishnet.models.pretrained_module import check_fit
 
         use_safe_loading()
         cfg = Config.fromfile(args.config)
@@ -88,7 +89,10 @@ def export_all(args):
         drop_pretrained(cfg.model)
         model = MODELS.build(cfg.model).eval()
         if args.checkpoint:
-            load_checkpoint(model, args.checkpoint, map_location='cpu')
+            check_fit(
+                model,
+                load_checkpoint(model, args.checkpoint, map_location='cpu').
+                get('state_dict', {}), args.checkpoint)
         module = model.backbone
         channels = image_channels(module)
         example = torch.randn(2, channels, 64, 96)

@@ -7,7 +7,6 @@ what lies around them: inputs, drawings, and files that other tools read.
 from __future__ import annotations
 
 import copy
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from mmengine.structures import InstanceData
 from rich.progress import track
 
 from ..checkpoints import read_checkpoint
+from ..models.pretrained_module import check_fit
 from .files import Writer
 from .inputs import Picture, count_pictures, find_inputs, load_inputs
 
@@ -55,6 +55,7 @@ class Predictor:
 
     Raises:
         FileNotFoundError: If the checkpoint is not there.
+        CheckpointError: If it does not fit the model, or is damaged.
         ValueError: If no config is given and the checkpoint carries none, or
             if the model is of another kind.
 
@@ -68,7 +69,8 @@ class Predictor:
                  checkpoint: str,
                  config: str | Config | None = None,
                  device: str | None = None) -> None:
-        cfg = _config(checkpoint, config)
+        held = read_checkpoint(checkpoint)
+        cfg = _config(checkpoint, held, config)
         scope = cfg.get('default_scope')
         # Each is imported where it is needed: either takes seconds.
         if scope == 'mmdet':
@@ -85,6 +87,8 @@ class Predictor:
             raise ValueError(
                 f'default_scope of the config is {scope!r}; predicting is for '
                 "detectors ('mmdet') and classifiers ('mmpretrain').")
+        check_fit(self._inferencer.model, held.get('state_dict', held),
+                  checkpoint)
         self.detects = scope == 'mmdet'
         if not meta.get('classes'):
             raise ValueError(
@@ -222,10 +226,9 @@ def _array(value) -> np.ndarray:
         value, torch.Tensor) else np.asarray(value)
 
 
-def _config(checkpoint, config) -> Config:
+def _config(checkpoint, held, config) -> Config:
     """The config that is given, or the one in the checkpoint's meta."""
     if config is None:
-        held = read_checkpoint(checkpoint)
         meta = held.get('meta') if isinstance(held, dict) else None
         text = (meta or {}).get('cfg')
         if not text:
@@ -233,8 +236,6 @@ def _config(checkpoint, config) -> Config:
                 f'{checkpoint} carries no config; name the one that it was '
                 'trained with (--config FILE).')
         return Config.fromstring(text, '.py')
-    if not os.path.isfile(checkpoint):
-        raise FileNotFoundError(f'there is no checkpoint {checkpoint}.')
     # The inferencers change what they are given.
     return (
         copy.deepcopy(config)

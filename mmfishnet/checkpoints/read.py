@@ -78,12 +78,9 @@ def read_checkpoint(path: str, map_location='cpu'):
         lines = re.sub(
             '.*WeightsUnpickler error: ', '', message,
             flags=re.DOTALL).strip().splitlines()
-        # torch reads what it writes itself, which is protocol 2.
-        other = ', or was saved with another pickle_protocol than 2' * (
-            'Unsupported operand' in message)
         raise CheckpointError(
-            f'{path} ({osp.getsize(path)} bytes) is damaged or cut short'
-            f'{other}; torch says: {type(error).__name__}: '
+            f'{path} ({osp.getsize(path)} bytes) is damaged or cut '
+            f'short; torch says: {type(error).__name__}: '
             f'{lines[0] if lines else ""}') from error
 
 
@@ -205,9 +202,15 @@ def _unpickle(file, map_location):
         entries = [(thing, name) for name, thing in _allowed().items()]
         # The types of dtypes, which no file names, but torch compares.
         entries += [type(np.dtype(code)) for code in np.typecodes['All']]
-        with torch.serialization.safe_globals(entries):
-            return torch.load(
-                file, map_location=map_location, weights_only=True)
+        try:
+            with torch.serialization.safe_globals(entries):
+                return torch.load(
+                    file, map_location=map_location, weights_only=True)
+        except pickle.UnpicklingError as error:
+            if 'Unsupported operand' not in str(error):
+                raise  # else of a protocol that torch does not write itself
+        if isinstance(file, io.BytesIO):
+            file.seek(0)
     return torch.load(
         file,
         map_location=map_location,
@@ -216,7 +219,8 @@ def _unpickle(file, map_location):
 
 
 class _Unpickler(pickle.Unpickler):
-    """The same for older torch, whose own cannot be told what is safe."""
+    """The same for older torch, whose own cannot be told what is safe, and for
+    protocols of pickle that torch's own does not know."""
 
     TORCH = {
         f'{thing.__module__}.{thing.__qualname__}': thing

@@ -6,8 +6,8 @@ from copy import deepcopy
 
 from mmengine.config import Config, ConfigDict
 
+from ..nested import dicts_in
 from .classes import model_class
-from .nested import dicts_in
 
 
 def enable_visualization(cfg: Config, show: bool, show_dir: str | None,

@@ -1,5 +1,8 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 """Exported backbones are the module, at sizes other than the example's."""
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -7,6 +10,7 @@ from mmfishnet.analysis.meter import largest_error
 from mmfishnet.apis import export
 from mmfishnet.models import FishNet
 
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = dict(
     tail=(1, 1, 1),
     bridge=1,
@@ -89,3 +93,23 @@ def test_what_is_missing(fish, monkeypatch):
     monkeypatch.setattr(export, 'import_module', missing)
     with pytest.raises(ImportError, match='pip install onnxruntime'):
         export.OnnxRuntime('fish.onnx')
+
+
+def test_tool(tmp_path, call_tool):
+    """It checks what it writes, and refuses weights of another network."""
+    tool = ('export', ROOT / 'configs/classification/fishnet_shapes.py')
+    out = ('--formats', 'torchscript', '--out-dir', tmp_path)
+    result = call_tool(*tool, *out)
+    assert result.returncode == 0, result.stderr
+    found = re.search(r'backbone.pt: largest difference .* (\S+) of the larg',
+                      result.stdout)
+    assert float(found[1]) < 1e-5
+
+    weights = tmp_path / 'other.pth'
+    torch.save(
+        {f'backbone.{k}': v for k, v in FishNet(SMALL).state_dict().items()},
+        weights)
+    result = call_tool(*tool, weights, *out)
+    assert result.returncode == 1
+    assert str(weights) in result.stderr
+    assert 'Traceback' not in result.stderr

@@ -226,3 +226,14 @@ def test_refusals(detector, folder, tmp_path, call_tool):
     result = call_tool('predict', folder / 'two.jpg', '--checkpoint', bare,
                        *out)
     assert 'carries no config' in result.stderr
+
+    held = torch.load(detector, weights_only=False)
+    held['state_dict'] = {
+        key: value
+        for key, value in held['state_dict'].items() if 'head3' not in key
+    }
+    torch.save(held, bare)
+    result = call_tool('predict', folder / 'two.jpg', '--checkpoint', bare,
+                       *out)
+    assert result.returncode == 1
+    assert 'head3' in result.stderr and 'Traceback' not in result.stderr

@@ -180,11 +180,21 @@ def test_file_without_checksums(tmp_path):
     assert is_damaged(path)
 
 
-def test_other_pickle_protocol(tmp_path):
-    torch.save(dict(STATE, text='x' * 300), tmp_path / 'file.pth',
-               pickle_protocol=4)
-    with pytest.raises(CheckpointError, match='another pickle_protocol than'):
-        read_checkpoint(str(tmp_path / 'file.pth'))
+@pytest.mark.parametrize('protocol', range(2, 6))
+@pytest.mark.parametrize('zipped', [True, False])
+def test_other_pickle_protocols(tmp_path, protocol, zipped):
+    path = str(tmp_path / 'file.pth')
+    torch.save(
+        dict(STATE, text='x' * 300),
+        path,
+        pickle_protocol=protocol,
+        _use_new_zipfile_serialization=zipped)
+    read = read_checkpoint(path)
+    assert read.pop('text') == 'x' * 300
+    torch.testing.assert_close(read, STATE, rtol=0, atol=0)
+    torch.save(dict(STATE, evil=os.system), path, pickle_protocol=protocol)
+    with pytest.raises(CheckpointError, match='holds more than weights'):
+        read_checkpoint(path)
 
 
 SCHEDULERS = [

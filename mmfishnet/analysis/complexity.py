@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,7 +141,9 @@ def find_tensors(output) -> Iterator[Tensor]:
             yield from find_tensors(item)
 
 
-def measure_kept_bytes(model: nn.Module, images: Tensor) -> int:
+def measure_kept_bytes(model: nn.Module,
+                       images: Tensor,
+                       is_part: bool = False) -> int:
     """Measure what autograd keeps of a training forward.
 
     Every tensor that a node of the graph saves is caught as it is saved, and
@@ -153,6 +155,9 @@ def measure_kept_bytes(model: nn.Module, images: Tensor) -> int:
             statistics of its norm layers.
         images (Tensor): (N, C, H, W), on the model's device. On 'meta' the
             same graph is recorded, with the same sizes, and nothing computed.
+        is_part (bool): Whether the model is a part of another: its norms stay
+            in the modes that they are in, and what it gets is there anyway.
+            Defaults to False.
 
     Returns:
         int: Bytes that live from the forward to the backward pass.
@@ -162,6 +167,9 @@ def measure_kept_bytes(model: nn.Module, images: Tensor) -> int:
         return tensor.untyped_storage()._cdata
 
     own = {key(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    if is_part:
+        own.add(key(images))
+    modes = nullcontext() if is_part else keep_modes(model, train=True)
     kept = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -171,7 +179,7 @@ def measure_kept_bytes(model: nn.Module, images: Tensor) -> int:
 
     # The outputs hold the graph, and with it every storage: no address is
     # used twice while we count.
-    with keep_modes(model, train=True), torch.enable_grad(), \
+    with modes, torch.enable_grad(), \
             torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         outputs = model(images)
     if not any(output.requires_grad for output in find_tensors(outputs)):

@@ -285,10 +285,10 @@ def _measure_largest_part(backbone: nn.Module, image: Tensor) -> int:
         part.register_forward_pre_hook(
             lambda part, args: inputs.setdefault(part, args[0]))
     with torch.no_grad():
-        backbone(image)
+        backbone.train()(image)
     return max(
-        measure_kept_bytes(part, x.requires_grad_()) -
-        x.untyped_storage().nbytes() for part, x in inputs.items())
+        measure_kept_bytes(part, x.requires_grad_(), is_part=True)
+        for part, x in inputs.items())
 
 
 def measure_memory(cfg: Config,

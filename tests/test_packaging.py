@@ -21,6 +21,17 @@ INHERIT = {
     'with read_base():\n'
     '    from mmfishnet.configs.mask_rcnn_fishnet150_fpn import *\n'
 }
+# MMDetection is there, and meets the name of ours in a config.
+USE = """
+import sys
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+cfg = Config.fromfile(sys.argv[1]).model.backbone
+fish = MODELS.build(cfg)
+print(sys.modules['mmfishnet'].__file__)
+print([tuple(x.shape) for x in fish(torch.rand(1, 3, 64, 96))])
+"""
 
 
 def run(python, *args, **kwargs):
@@ -97,17 +108,16 @@ def test_wheel_works_where_it_is_installed(project_python, project_environ,
     site, = project_python.parents[1].glob('lib/python*/site-packages')
     mim = site / MIM
     assert os.access(mim / 'tools/dist_train.sh', os.X_OK)
-    printed = run(
+    file, shapes = run(
         project_python,
         '-c',
-        'import sys, mmfishnet; from mmengine.config import Config; '
-        'print(mmfishnet.__file__, Config.fromfile(sys.argv[1]).model.backbone'
-        '.type)',
+        USE,
         mim / 'configs/mask_rcnn_fishnet150_fpn.py',
         cwd=tmp_path,
-        env=project_environ).split()
-    assert printed == [str(site / 'mmfishnet/__init__.py'),
-                       'mmfishnet.FishNet']
+        env=project_environ).splitlines()
+    assert file == str(site / 'mmfishnet/__init__.py')
+    assert shapes == str([(1, 320, 16, 24), (1, 832, 8, 12), (1, 1600, 4, 6),
+                          (1, 2112, 2, 3)])
     assert '--work-dir' in run(
         project_python,
         mim / 'tools/train.py',

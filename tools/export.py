@@ -91,8 +91,8 @@ def export_all(args):
         if args.checkpoint:
             check_fit(
                 model,
-                load_checkpoint(model, args.checkpoint, map_location='cpu').
-                get('state_dict', {}), args.checkpoint)
+                load_checkpoint(model, args.checkpoint, map_location='cpu'),
+                args.checkpoint)
         module = model.backbone
         channels = image_channels(module)
         example = torch.randn(2, channels, 64, 96)

@@ -126,7 +126,7 @@ ADVICE = {
     r'Killed signal|out of memory|Cannot allocate memory':
     'The memory ran out: set MAX_JOBS=1 and run it again.',
     r'No matching distribution|Could not find a version':
-    'The package index (`pip config list`) has none for this Python; use 3.11.'
+    'The index (`pip config list`) is not reached or has none for this Python.'
 }
 
 

@@ -87,8 +87,7 @@ class Predictor:
             raise ValueError(
                 f'default_scope of the config is {scope!r}; predicting is for '
                 "detectors ('mmdet') and classifiers ('mmpretrain').")
-        check_fit(self._inferencer.model, held.get('state_dict', held),
-                  checkpoint)
+        check_fit(self._inferencer.model, held, checkpoint)
         self.detects = scope == 'mmdet'
         if not meta.get('classes'):
             raise ValueError(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmengine.runner.checkpoint import CheckpointLoader
-from torch import Tensor, nn
+from torch import nn
 
 from ..checkpoints.fit import check_part, fit
 from ..checkpoints.pretrained import has_scheme, is_pretrained
@@ -87,7 +87,7 @@ def load_pretrained(module: PretrainedModule,
 
 
 def check_fit(model: nn.Module,
-              state_dict: Mapping[str, Tensor],
+              checkpoint: Mapping,
               source: str = 'the checkpoint') -> None:
     """Check that the weights of a whole model fit its parts of ours.
 
@@ -95,7 +95,8 @@ def check_fit(model: nn.Module,
 
     Args:
         model (nn.Module): A model that has modules of ours.
-        state_dict (Mapping[str, Tensor]): The weights that are to be loaded.
+        checkpoint (Mapping): The weights that are to be loaded, or what holds
+            them as 'state_dict'.
         source (str): Where they are from, for messages. Defaults to 'the
             checkpoint'.
 
@@ -103,7 +104,8 @@ def check_fit(model: nn.Module,
         CheckpointError: If those of a backbone or a score neck are not all
             there, or of another shape, or too many.
     """
-    state = {unwrap(key): value for key, value in state_dict.items()}
+    weights = checkpoint.get('state_dict', checkpoint)
+    state = {unwrap(key): value for key, value in weights.items()}
     for name, module in model.named_modules():
         if not isinstance(module, PretrainedModule):
             continue

@@ -14,5 +14,5 @@ class FitCheckHook(Hook):
     """
 
     def after_load_checkpoint(self, runner, checkpoint) -> None:
-        check_fit(runner.model, checkpoint.get('state_dict', checkpoint),
+        check_fit(runner.model, checkpoint,
                   runner.cfg.get('load_from') or 'the checkpoint')

@@ -19,7 +19,7 @@ from torch.utils.benchmark import Measurement, Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..models import FishNet
-from .complexity import find_tensors, measure_kept_bytes
+from .complexity import find_tensors, measure_kept_bytes, measure_recomputed
 from .meter import Meter, largest_error, measure_limits
 from .peers import NETWORKS
 
@@ -153,6 +153,8 @@ class Result:
             over its largest value.
         grad_error (float, optional): The same of the parameters' gradients.
         kept (int, optional): Bytes that autograd keeps for the backward pass.
+        held (int, optional): These, and what ``with_cp`` recomputes at a
+            time.
         peak (int, optional): Bytes that live at most in a step, beside
             parameters and their gradients: features, their gradients and
             what is recomputed. On a GPU the allocator's, workspaces included.
@@ -173,6 +175,7 @@ class Result:
     output_error: float = 0.0
     grad_error: float | None = None
     kept: int | None = None
+    held: int | None = None
     peak: int | None = None
     flops_share: float | None = None
     traffic_share: float | None = None
@@ -332,7 +335,10 @@ def measure_section(section: str,
         if run.step:
             result.grad_error = largest_error(grads, truths[name][1])
             with run.context:
-                result.kept = measure_kept_bytes(model, run.images)
+                result.held = result.kept = measure_kept_bytes(
+                    model, run.images)
+                if variant.with_cp:
+                    result.held += measure_recomputed(model, run.images)
         if run.step and device.startswith('cuda'):
             result.peak = _allocated(run)
         elif run.step and not variant.compiled:

@@ -47,8 +47,8 @@ MARKS = (
     Mark('step', 'fp32', 'kept', 0.47),
     Mark('step', 'fp32', 'seconds', 0.95),
     Mark('step', 'fp32, with_cp', 'kept', 0.12),
-    Mark('step', 'fp32, with_cp', 'peak', 0.22),
-    Mark('step', 'fp32, compiled', 'seconds', 0.87),
+    Mark('step', 'fp32, with_cp', 'held', 0.22),
+    Mark('step', 'fp32, channels-last, compiled', 'seconds', 0.87),
 )
 
 
@@ -100,6 +100,7 @@ def _cells(result: Result, base: Result | None) -> list[str]:
         f'{100 * result.spread:.0f}',
         '' if result.ratio is None else f'{result.ratio:.2f}',
         size('kept'),
+        size('held'),
         size('peak'),
         error(result.output_error),
         error(result.grad_error),
@@ -109,11 +110,12 @@ def _cells(result: Result, base: Result | None) -> list[str]:
 
 
 COLUMNS = ('Network', 'Variant', 'ms', 'IQR %', 'ratio', 'kept MiB',
-           'peak MiB', 'output error', 'gradient error', 'FLOP %',
+           'held MiB', 'peak MiB', 'output error', 'gradient error', 'FLOP %',
            'traffic %', 'first s')
 CAPTION = (
     'ms: median, IQR: its interquartile range. Ratios are to pytorchcv in '
-    'fp32, channels first, of the same run. kept: what autograd keeps; peak: '
+    'fp32, channels first, of the same run. kept: what autograd keeps; held: '
+    'that, and the largest part that with_cp recomputes; peak: '
     'the most that lives in a step beside parameters and their gradients. '
     'Errors: largest difference from float64 over the largest value. FLOP, '
     'traffic: share of the time that a matrix product of as many FLOP, or a '

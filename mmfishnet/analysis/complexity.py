@@ -6,6 +6,7 @@ import csv
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..models.blocks import Stage
 from .peers import Network
 
 MIB = 2**20
@@ -186,6 +188,40 @@ def measure_kept_bytes(model: nn.Module,
         raise ValueError('the model has nothing to train: autograd kept '
                          'nothing.')
     return sum(kept.values())
+
+
+def _recomputed_parts(backbone: nn.Module) -> Iterator[nn.Module]:
+    """The modules that ``with_cp`` recomputes, each in one piece."""
+    for module in backbone.modules():
+        if isinstance(module, Stage):
+            yield from filter(None, (module.refine, module.transfer))
+        elif hasattr(module, 'with_cp') and module is not backbone:
+            yield module
+
+
+def measure_recomputed(backbone: nn.Module, image: Tensor) -> int:
+    """Measure what ``with_cp`` recomputes at a time.
+
+    Args:
+        backbone (nn.Module): A backbone of ours, with ``with_cp`` or without.
+        image (Tensor): Images (N, C, H, W) on the backbone's device.
+
+    Returns:
+        int: Bytes that autograd keeps of the largest part, beyond its input.
+    """
+    backbone = deepcopy(backbone)
+    for module in backbone.modules():
+        if hasattr(module, 'with_cp'):
+            module.with_cp = False
+    inputs = {}
+    for part in _recomputed_parts(backbone):
+        part.register_forward_pre_hook(
+            lambda part, args: inputs.setdefault(part, args[0]))
+    with torch.no_grad():
+        backbone.train()(image)
+    return max(
+        measure_kept_bytes(part, x.requires_grad_(), is_part=True)
+        for part, x in inputs.items())
 
 
 def measure(model: nn.Module,

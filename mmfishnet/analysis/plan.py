@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os.path as osp
-from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -18,8 +17,7 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch import Tensor, nn
 
 from ..checkpoints.pretrained import drop_pretrained
-from ..models.blocks import Stage
-from .complexity import image_channels, measure_kept_bytes
+from .complexity import image_channels, measure_kept_bytes, measure_recomputed
 from .schedule import TRAIN_IMAGES, published_images
 
 
@@ -268,29 +266,6 @@ def _features(model: nn.Module) -> nn.Module:
     return nn.Sequential(model.backbone, model.neck)
 
 
-def _recomputed_parts(backbone: nn.Module) -> Iterator[nn.Module]:
-    """The modules that ``with_cp`` recomputes, each in one piece."""
-    for module in backbone.modules():
-        if isinstance(module, Stage):
-            yield from filter(None, (module.refine, module.transfer))
-        elif hasattr(module, 'with_cp') and module is not backbone:
-            yield module
-
-
-def _measure_largest_part(backbone: nn.Module, image: Tensor) -> int:
-    """What autograd keeps of the largest part that ``with_cp`` recomputes,
-    beyond its input."""
-    inputs = {}
-    for part in _recomputed_parts(backbone):
-        part.register_forward_pre_hook(
-            lambda part, args: inputs.setdefault(part, args[0]))
-    with torch.no_grad():
-        backbone.train()(image)
-    return max(
-        measure_kept_bytes(part, x.requires_grad_(), is_part=True)
-        for part, x in inputs.items())
-
-
 def measure_memory(cfg: Config,
                    size: tuple[int, int],
                    heads: int,
@@ -325,12 +300,8 @@ def measure_memory(cfg: Config,
         model.half()
     backbone = measure_kept_bytes(model.backbone, image)
     both = measure_kept_bytes(_features(model), image)
-    recomputed = 0
-    if with_cp:
-        for module in model.backbone.modules():
-            if hasattr(module, 'with_cp'):
-                module.with_cp = False
-        recomputed = _measure_largest_part(model.backbone, image)
+    recomputed = measure_recomputed(model.backbone,
+                                    image) if with_cp else 0
     return Memory(
         backbone=backbone,
         neck=both - backbone,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.runner.checkpoint import CheckpointLoader
 from mmengine.structures import InstanceData
 from rich.progress import track
 
@@ -87,7 +88,10 @@ class Predictor:
             raise ValueError(
                 f'default_scope of the config is {scope!r}; predicting is for '
                 "detectors ('mmdet') and classifiers ('mmpretrain').")
-        check_fit(self._inferencer.model, held, checkpoint)
+        # As it was loaded: under our names, where loading translates.
+        check_fit(self._inferencer.model,
+                  CheckpointLoader.load_checkpoint(checkpoint, 'cpu'),
+                  checkpoint)
         self.detects = scope == 'mmdet'
         if not meta.get('classes'):
             raise ValueError(

@@ -11,6 +11,7 @@ from mmengine.runner import set_random_seed
 from pycocotools.coco import COCO
 
 from mmfishnet.apis import Predictor, predict
+from mmfishnet.checkpoints.weights import to_official
 from mmfishnet.datasets.shapes import draw_coco
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -202,6 +203,22 @@ def test_classifier(tmp_path, folder, call_tool):
             scores = model(batch['inputs'], mode='tensor').softmax(-1)[0]
         np.testing.assert_allclose(entry['scores'], scores, atol=1e-5)
         assert row['class'] == classes[int(scores.argmax())]
+
+    # The same weights under the authors' names, and no config with them.
+    cfg.dump(tmp_path / 'config.py')
+    torch.save(
+        dict(
+            state_dict=to_official(model.state_dict()),
+            meta=dict(dataset_meta=dict(classes=classes))),
+        tmp_path / 'theirs.pth')
+    result = call_tool('predict', folder / 'two.jpg', '--checkpoint',
+                       tmp_path / 'theirs.pth', '--config',
+                       tmp_path / 'config.py', '--out-dir', tmp_path / 'again',
+                       '--device', 'cpu')
+    assert result.returncode == 0, result.stderr
+    again, = json.loads((tmp_path / 'again/predictions.json').read_text())
+    np.testing.assert_allclose(
+        again['scores'], results[1]['scores'], atol=1e-5)
 
 
 def test_refusals(detector, folder, tmp_path, call_tool):

@@ -183,7 +183,7 @@ def _check_warm_up(key, name, cfg, end, steps, total, unit,
             key, f'{name} is a warm-up of one step, which has no second to '
             f'end with: the learning rate stays at {factor:g} of its value '
             'for the whole run. ' +
-            (f'An epoch is {scale} iteration; ' if scale * full == 1 and
+            (f'An epoch is {scale} iteration. ' if scale * full == 1 and
              cfg.get('convert_to_iter_based') else '') +
             'Let it last 2 steps or more (end), add '
             'convert_to_iter_based=True to count in iterations, or remove it')

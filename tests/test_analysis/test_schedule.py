@@ -89,3 +89,8 @@ def test_tool(call_tool, tmp_path):
     assert 'epochs 20 to 28: learning rate 0.002' in lines
     assert 'epochs 0 to 2: gradients clipped to 5' in lines
     assert cv2.imread(str(out)) is not None
+
+    # The word at the start of a run is said here, too.
+    done = call_tool('analysis_tools/schedule', CONFIG, '--epoch-length', '1',
+                     '--out', out)
+    assert 'warm-up of one step' in done.stdout

@@ -13,6 +13,7 @@ from mmfishnet.analysis.schedule import (
     plot,
     simulate,
 )
+from mmfishnet.checks.schedule import check_schedule
 
 
 def parse_args():
@@ -48,6 +49,8 @@ def main():
         length = (
             epoch_length(cfg)
             if args.epoch_length is None else args.epoch_length)
+        for problem in check_schedule(cfg, length):
+            print(problem)
         schedule = simulate(cfg, length)
     except ValueError as error:
         raise SystemExit(f'error: {error}') from None

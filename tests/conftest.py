@@ -1,6 +1,7 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 """Tools, and mmfishnet as others get it: built and installed."""
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -68,6 +69,26 @@ def call_tool(monkeypatch, capsys):
                                            *capsys.readouterr())
 
     return call_tool
+
+
+@pytest.fixture
+def check_published(call_tool, tmp_path):
+    """check_published(checkpoint, image): share it, and do what its card says
+    of how to use it. The file and the card's text are returned."""
+
+    def check_published(checkpoint, image):
+        done = call_tool('publish', checkpoint, tmp_path / 'published')
+        assert done.returncode == 0, done.stderr
+        path, = tmp_path.glob('published/*.pth')
+        card = path.with_suffix('.md').read_text()
+        code, = re.findall(r'## Use\n\n```python\n(.*?)```', card, re.S)
+        for name, meant in (('image.jpg', image), (path.name, path),
+                            ("'out'", repr(str(tmp_path / 'out')))):
+            code = code.replace(name, str(meant))
+        exec(code, {})
+        return path, card
+
+    return check_published
 
 
 @pytest.fixture(scope='session')

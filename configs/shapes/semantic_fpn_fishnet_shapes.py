@@ -13,7 +13,7 @@ palette = [[40, 40, 40], [230, 75, 53], [77, 187, 213], [0, 160, 135],
            [243, 190, 60], [132, 110, 190], [240, 120, 170]]
 data_root = 'data/shapes/'
 size = (128, 128)
-width = 64
+width = 32
 norm_cfg = dict(type='BN', requires_grad=True)
 
 model = dict(
@@ -58,7 +58,7 @@ dataset = dict(
     data_root=data_root,
     metainfo=dict(classes=classes, palette=palette))
 train_dataloader = dict(
-    batch_size=8,
+    batch_size=4,
     num_workers=0,
     persistent_workers=False,
     sampler=dict(type='DefaultSampler', shuffle=True),
@@ -80,17 +80,17 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
 
-max_epochs = 8
+max_epochs = 12
 train_cfg = dict(
-    type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=4)
+    type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=6)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=3e-3, weight_decay=0.05, foreach=True),
+    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05, foreach=True),
     clip_grad=dict(max_norm=5.0))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=50),
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=100),
     dict(
         type='CosineAnnealingLR',
         T_max=max_epochs,
@@ -106,5 +106,5 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook'))
 log_processor = dict(by_epoch=True)
-auto_scale_lr = dict(enable=False, base_batch_size=16)
+auto_scale_lr = dict(enable=False, base_batch_size=8)
 randomness = dict(seed=0)

@@ -2,6 +2,7 @@
 """FishNet in MMSegmentation, and the configs that we ship for it."""
 import copy
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import PixelData
@@ -163,33 +165,47 @@ def test_example_of_the_docs():
     assert tuple(model.decode_head.in_channels) == model.backbone.out_channels
 
 
-def test_tools(call_tool, tmp_path):
-    """train.py and test.py on drawn shapes, with the options they share."""
+@pytest.mark.skipif(get_device() != 'cpu', reason='two processes, two GPUs')
+def test_tools(call_tool, check_published, tmp_path):
+    """Training and test in two processes, and the options that they share."""
     draw_coco(tmp_path / 'data', train=8, val=3, size=64)
     config = CONFIGS / 'shapes/semantic_fpn_fishnet_shapes.py'
     work = tmp_path / 'work'
     common = ('--data-root', tmp_path / 'data', '--work-dir', work,
               '--from-scratch')
-    done = call_tool('train', config, *common, '--cfg-options',
-                     'train_cfg.max_epochs=1', 'train_cfg.val_interval=1',
-                     'default_hooks.logger.interval=1')
-    assert done.returncode == 0, done.stderr[-3000:]
+
+    def dist(script, *args):
+        done = subprocess.run(
+            ['bash', CONFIGS.parent / f'tools/{script}.sh', config, *args],
+            env={**os.environ, 'PYTHON': sys.executable},
+            capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+    dist('dist_train', '2', *common, '--cfg-options',
+         'train_cfg.max_epochs=1', 'train_cfg.val_interval=1',
+         'default_hooks.logger.interval=1')
+    checkpoint = work / 'epoch_1.pth'
+    asked = ('--show-dir', tmp_path / 'shown', '--out',
+             tmp_path / 'metrics.json', '--out-item', 'metrics')
     results = []
-    for tta in ((), ('--tta', )):
-        metrics = tmp_path / 'metrics.json'
-        done = call_tool('test', config, work / 'epoch_1.pth', *common,
-                         *tta, '--show-dir', tmp_path / 'shown', '--out',
-                         metrics, '--out-item', 'metrics', '--cfg-options',
-                         # A visualizer of this name lives in the process.
-                         f'visualizer.name={tmp_path.name}{len(tta)}')
-        assert done.returncode == 0, done.stderr[-3000:]
-        results.append(json.loads(metrics.read_text()))
+    for tta in (False, True):
+        if tta:
+            dist('dist_test', checkpoint, '2', *common, *asked, '--tta')
+        else:
+            done = call_tool('test', config, checkpoint, *common, *asked)
+            assert done.returncode == 0, done.stderr[-3000:]
+        metrics = json.loads((tmp_path / 'metrics.json').read_text())
+        results.append(metrics['mIoU'])
         pictures = sorted(path.name for path in tmp_path.rglob('test_*.png'))
         assert len({name.split('_')[1] for name in pictures}) == 3
     plain, mirrored = results
-    assert 0 <= plain['mIoU'] <= 100 and 0 <= mirrored['mIoU'] <= 100
+    assert 0 <= plain <= 100 and 0 <= mirrored <= 100
     # Untrained, but seen from two sides it is not the same.
     assert plain != mirrored
+
+    _, card = check_published(checkpoint, next(
+        tmp_path.glob('data/val2017/*.jpg')))
+    assert 'segmentation' in card and '| mIoU | ' in card
 
 
 def test_without_mmsegmentation(tmp_path):

@@ -295,7 +295,7 @@ def test_resumed_run_goes_on(resumed):
     assert 'coco/segm_mAP:' in output
 
 
-def test_distributed_test(resumed, folder):
+def test_distributed_test(resumed, folder, check_published):
     checkpoint = Path('my run/last_checkpoint').read_text()
     output = run(TOOLS / 'dist_test.sh', 'my config.py', checkpoint, 2,
                  '--data-root', 'my data', '--work-dir', 'my test',
@@ -315,6 +315,10 @@ def test_distributed_test(resumed, folder):
     # MMDetection's visualizer draws in the first process only.
     pictures = list(Path('my test').glob('*/my pictures/*.jpg'))
     assert len(pictures) == 2
+
+    _, card = check_published(checkpoint, next(
+        folder.glob('my data/val2017/*.jpg')))
+    assert 'detection' in card and '| coco/segm_mAP | ' in card
 
 
 @pytest.fixture(scope='module')

@@ -31,8 +31,8 @@ model = dict(
             in_channels=width,
             conv_out_channels=32,
             norm_cfg=norm_cfg)),
-    train_cfg=dict(rpn_proposal=dict(nms_pre=1000, max_per_img=300)),
-    test_cfg=dict(rpn=dict(nms_pre=1000, max_per_img=300)))
+    train_cfg=dict(rpn_proposal=dict(nms_pre=600, max_per_img=200)),
+    test_cfg=dict(rpn=dict(nms_pre=600, max_per_img=200)))
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -54,7 +54,7 @@ test_pipeline = [
                    'scale_factor'))
 ]
 train_dataloader = dict(
-    batch_size=4,
+    batch_size=2,
     num_workers=0,
     persistent_workers=False,
     dataset=dict(pipeline=train_pipeline))
@@ -68,11 +68,11 @@ val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1.5e-3, weight_decay=0.05, foreach=True),
+    optimizer=dict(type='AdamW', lr=1.2e-3, weight_decay=0.05, foreach=True),
     clip_grad=dict(max_norm=5.0))
 default_hooks = dict(
     logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=2))
 visualizer = dict(type='mmfishnet.InstanceVisualizer')
-auto_scale_lr = dict(enable=False, base_batch_size=4)
+auto_scale_lr = dict(enable=False, base_batch_size=2)
 randomness = dict(seed=0)
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=20, val_interval=5)

@@ -15,9 +15,9 @@ import numpy as np
 FINEST_STRIDE = 4
 # Images that a training from scratch sees in all: as many for few images as
 # for many, so that an epoch of few is short and there are more of them.
-SEEN = 8000
-BATCH_SIZE = 4
-LR_OF_BATCH = 1.5e-3
+SEEN = 4000
+BATCH_SIZE = 2
+LR_OF_BATCH = 1.2e-3
 MAX_SIDE = 512
 
 
@@ -32,8 +32,8 @@ class Measured:
             multiple of 32.
         anchor_scale (float): Side of the finest anchors in strides.
         objects (int): Objects of a crowded image (the 90th percentile).
-        epochs (int): So that 8000 images are seen, from 12 to 100.
-        lr (float): For four images a step, less for fewer steps in all.
+        epochs (int): So that 4000 images are seen, from 10 to 100.
+        lr (float): For two images a step, less for fewer steps in all.
         warmup (int): Iterations of the warm-up.
     """
     classes: tuple[str, ...]
@@ -89,7 +89,7 @@ def measure(ann_file: str | os.PathLike) -> Measured:
     scale = np.median(extents) / 2 / FINEST_STRIDE
     scale = float(np.clip(round(2 * scale) / 2, 2, 8))
     counts = Counter(image_id for image_id, _ in boxes)
-    epochs = int(np.clip(round(SEEN / len(counts)), 12, 100))
+    epochs = int(np.clip(round(SEEN / len(counts)), 10, 100))
     steps = epochs * math.ceil(len(counts) / BATCH_SIZE)
     return Measured(
         classes=tuple(

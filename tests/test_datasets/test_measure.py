@@ -52,10 +52,10 @@ def test_what_the_numbers_follow_from(tmp_path):
     assert huge.anchor_scale * 4 * 2 == 40
     # As many pictures are seen in all, within limits; more steps, more rate.
     many = measure(coco(tmp_path / 'many.json', count=400))
-    assert (few.epochs, many.epochs) == (100, 20)
-    assert many.epochs * many.num_images == 8000
-    assert measure(coco(tmp_path / 'm.json', count=4000)).epochs == 12
-    assert many.lr == 1.5e-3
+    assert (few.epochs, many.epochs) == (100, 10)
+    assert many.epochs * many.num_images == 4000
+    assert measure(coco(tmp_path / 'm.json', count=4000)).epochs == 10
+    assert many.lr == 1.2e-3
     assert measure(coco(tmp_path / 's.json', count=8)).lr < 1e-3
 
 

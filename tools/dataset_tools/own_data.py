@@ -21,7 +21,7 @@ data_root = {data_root!r}
 classes = {classes!r}
 
 size = ({side}, {side})  # the longer side of most pictures, 512 at most
-max_epochs = {epochs}  # so that about 8000 pictures are seen
+max_epochs = {epochs}  # so that about 4000 pictures are seen
 
 model = dict(
     # The second of five anchor sizes is that of half of the objects.
@@ -120,8 +120,9 @@ def main():
                     f'there is no folder {root / folder}; name the one with '
                     'the pictures (--train-images, --val-images).')
     count = len(measured.classes)
-    # Half of the samples may be objects, so twice as many as there are.
-    samples = max(32, min(256, 2 * measured.objects))
+    # Half of RPN's samples may be objects, so twice as many as there are; the
+    # heads see half of the objects in a step, and all before long.
+    samples = max(32, min(128, measured.objects))
     text = CONFIG.format(
         images=measured.num_images,
         classes_count='one class' if count == 1 else f'{count} classes',
@@ -135,7 +136,7 @@ def main():
         epochs=measured.epochs,
         scale=measured.anchor_scale,
         objects=measured.objects,
-        rpn_samples=max(64, samples),
+        rpn_samples=2 * samples,
         rcnn_samples=samples,
         found=max(100, 2 * measured.objects),
         val_interval=max(1, measured.epochs // 5),

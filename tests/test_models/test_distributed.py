@@ -6,6 +6,7 @@ from itertools import combinations
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import parameters_to_vector
 
 from mmfishnet.models import FishNet
 
@@ -31,16 +32,24 @@ def train(results):
             model = FishNet(SMALL, out_indices=out_indices, **variant)
             model = DistributedDataParallel(
                 model.train(), find_unused_parameters=False)
+            optimizer = torch.optim.SGD(model.parameters(), 0.01, 0.9)
             torch.manual_seed(rank)
             # The second forward raises if the first left a gradient out.
             for _ in range(2):
                 features = model(torch.randn(2, 3, 32, 64))
+                optimizer.zero_grad()
                 sum(f.square().mean() for f in features).backward()
+                optimizer.step()
+                weights = parameters_to_vector(model.parameters())
+                both = [torch.empty_like(weights) for _ in range(2)]
+                dist.all_gather(both, weights.detach())
+                # After every step, to the bit.
+                assert torch.equal(*both)
     torch.save([p.grad for p in model.parameters()], f'{results}/{rank}.pth')
     dist.destroy_process_group()
 
 
-def test_no_parameter_is_unused_in_two_processes(tmp_path):
+def test_two_processes_use_all_parameters_and_agree(tmp_path):
     subprocess.run([
         sys.executable, '-m', 'torch.distributed.run', '--standalone',
         '--local_addr=127.0.0.1', '--nproc_per_node=2', __file__, tmp_path

@@ -44,7 +44,7 @@ train_pipeline = [
         type='RandomFlip',
         prob=[0.25, 0.25, 0.25],
         direction=['horizontal', 'vertical', 'diagonal']),
-    dict(type='RandomRotate', prob=0.5, degree=30, seg_pad_val=255),
+    dict(type='RandomRotate', prob=0.5, degree=30),
     dict(type='PackSegInputs')
 ]
 test_pipeline = [

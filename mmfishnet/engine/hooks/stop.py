@@ -1,7 +1,6 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 from __future__ import annotations
 
-import math
 import os.path as osp
 import signal
 import threading
@@ -65,7 +64,7 @@ class StopHook(Hook):
                          outputs=None) -> None:
         """Stop here, if there is a reason to."""
         loss = (outputs or {}).get('loss', 0.)
-        finite = math.isfinite(float(loss))
+        finite = bool(torch.as_tensor(loss).detach().isfinite())
         self.lost = 0 if finite else self.lost + 1
         state = torch.tensor([self.signalled, self.lost])
         dist.all_reduce(state, op='max')

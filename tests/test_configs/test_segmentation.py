@@ -192,7 +192,10 @@ def test_tools(call_tool, check_published, tmp_path):
         if tta:
             dist('dist_test', checkpoint, '2', *common, *asked, '--tta')
         else:
-            done = call_tool('test', config, checkpoint, *common, *asked)
+            # A visualizer of the usual name may live in this process.
+            done = call_tool('test', config, checkpoint, *common, *asked,
+                             '--cfg-options',
+                             f'visualizer.name={tmp_path.name}')
             assert done.returncode == 0, done.stderr[-3000:]
         metrics = json.loads((tmp_path / 'metrics.json').read_text())
         results.append(metrics['mIoU'])

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
 from ...registry import HOOKS, register
@@ -78,6 +78,7 @@ class ChannelsLastHook(Hook):
         """Convert the model, once in a run."""
         if not self._done:
             model = runner.model
-            use_channels_last(
-                model.module if is_model_wrapper(model) else model)
+            while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+                model = model.module
+            use_channels_last(model)
             self._done = True

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
 
 from ...registry import HOOKS, register
@@ -93,7 +93,7 @@ class CompileBackboneHook(Hook):
             return
         self._done = True
         model = runner.model
-        if is_model_wrapper(model):
+        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
         device = next(model.parameters()).device
         problem = why_not_compile(device, self.backend)

@@ -38,8 +38,12 @@ meta = torch.load('{file}', weights_only=True)['meta']
 config = Config.fromstring(meta['cfg'], '.py')
 ImageClassificationInferencer(config, pretrained='{file}')('image.jpg')""",
     mmseg="""\
+import torch
+from mmengine.config import Config
 from mmseg.apis import MMSegInferencer
-MMSegInferencer(weights='{file}')('image.jpg', out_dir='out')""")
+meta = torch.load('{file}', weights_only=True)['meta']
+config = Config.fromstring(meta['cfg'], '.py')
+MMSegInferencer(config, weights='{file}')('image.jpg', out_dir='out')""")
 TASKS = dict(
     mmdet='detection', mmpretrain='classification', mmseg='segmentation')
 BUFFERS = ('running_mean', 'running_var', 'num_batches_tracked')

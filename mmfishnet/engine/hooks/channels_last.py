@@ -3,10 +3,10 @@ from __future__ import annotations
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
 from ...registry import HOOKS, register
+from ..bare import bare_model
 
 
 def _is_mmcv_op(module: nn.Module) -> bool:
@@ -77,8 +77,5 @@ class ChannelsLastHook(Hook):
     def before_run(self, runner) -> None:
         """Convert the model, once in a run."""
         if not self._done:
-            model = runner.model
-            while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-                model = model.module
-            use_channels_last(model)
+            use_channels_last(bare_model(runner.model))
             self._done = True

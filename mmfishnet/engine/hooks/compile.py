@@ -3,10 +3,10 @@ from __future__ import annotations
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
 
 from ...registry import HOOKS, register
+from ..bare import bare_model
 
 
 def why_not_compile(device: torch.device | str = 'cpu',
@@ -92,9 +92,7 @@ class CompileBackboneHook(Hook):
         if self._done:
             return
         self._done = True
-        model = runner.model
-        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-            model = model.module
+        model = bare_model(runner.model)
         device = next(model.parameters()).device
         problem = why_not_compile(device, self.backend)
         if problem:

@@ -4,9 +4,9 @@ from __future__ import annotations
 import re
 
 from mmengine.hooks import Hook
-from mmengine.model import BaseTTAModel, is_model_wrapper
 
 from ...checkpoints import CheckpointError
+from ..bare import bare_model
 
 # Many backbones name a norm after its kind: `bn1` is `gn1` elsewhere.
 _NAMED = re.compile(r'(?<![^.])(bn|gn|ln|in)(?=\d*$)')
@@ -21,9 +21,7 @@ class NormCheckHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint) -> None:
         """Compare the norms of both."""
-        model = runner.model
-        while isinstance(model, BaseTTAModel) or is_model_wrapper(model):
-            model = model.module
+        model = bare_model(runner.model)
         state = checkpoint.get('state_dict', checkpoint)
         theirs = _norms(key.removeprefix('module.') for key in state)
         for norm, batch_norm in _norms(model.state_dict()).items():

@@ -163,15 +163,19 @@ def test_mask_rcnn_in_channels_last():
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
     # Rounding of some fifty layers; another layout's values would be off by 1.
     assert largest_error([found_grad], [grad]) < 1e-2
-    assert last.backbone.stem[0].weight.is_contiguous(
-        memory_format=torch.channels_last)
 
+    layouts = []
+    last.neck.register_forward_hook(
+        lambda module, args, levels: layouts.extend(
+            level.is_contiguous(memory_format=torch.channels_last)
+            for level in levels))
     with torch.no_grad():
         results = [
             m.eval().predict(
                 m.data_preprocessor(deepcopy(inputs), False)['inputs'],
                 deepcopy(inputs['data_samples'])) for m in (last, model)
         ]
+    assert layouts and all(layouts)
     for found, expected in zip(*results):
         found, expected = found.pred_instances, expected.pred_instances
         assert len(expected) > 10

@@ -32,10 +32,12 @@ def use_channels_last(model: nn.Module) -> nn.Module:
 
     Convolutions then read and write features whose channels lie side by side
     in memory, which CPUs and tensor cores are made for; every value stays.
+    The images alone are converted, what follows takes their layout. Weights
+    stay as they are: DistributedDataParallel has laid out its buckets by them,
+    and with others a resumed run would differ in the last bits.
 
     MMCV's operators, RoIAlign among them, take any tensor for a contiguous
-    one and are silently wrong for others (its issue 2203). They are given
-    contiguous ones: their weights stay as they are, and what they read is
+    one and are silently wrong for others (its issue 2203). What they read is
     converted in front of each.
 
     Args:
@@ -50,11 +52,8 @@ def use_channels_last(model: nn.Module) -> nn.Module:
     if not isinstance(getattr(model, 'backbone', None), nn.Module):
         raise ValueError(f'{type(model).__name__} has no backbone to which '
                          'channels-last images could be given.')
-    model.to(memory_format=torch.channels_last)
     for module in model.modules():
         if _is_mmcv_op(module):
-            for param in module.parameters():
-                param.data = param.data.contiguous()
             module.register_forward_pre_hook(_contiguous, with_kwargs=True)
     model.backbone.register_forward_pre_hook(_channels_last)
     return model

@@ -109,6 +109,8 @@ def examine(name, folder):
 def main():
     args = parse_args()
     args.dir.mkdir(parents=True, exist_ok=True)
+    # Where it is set, each process compiles torch's and mmdet's sources anew.
+    os.environ.pop('PYTHONDONTWRITEBYTECODE', None)
     rows, today = [], datetime.date.today()
     for name in args.names:
         print(f'{name} ...', flush=True)

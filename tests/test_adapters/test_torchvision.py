@@ -26,7 +26,8 @@ def test_detectors(detector):
         **(dict(num_keypoints=5) if detector is KeypointRCNN else {}),
         min_size=96,
         max_size=128,
-        box_batch_size_per_image=64,
+        box_batch_size_per_image=32,
+        box_detections_per_img=8,
         box_score_thresh=0)
     images = [torch.rand(3, 96, 128), torch.rand(3, 80, 100)]
     boxes = torch.tensor([[10., 10., 70., 60.], [30., 20., 90., 75.]])
@@ -53,7 +54,7 @@ def test_detectors(detector):
     with torch.no_grad():
         found = model.eval()(images)
     for image, sample in zip(images, found):
-        assert 0 < len(sample['boxes']) <= 100
+        assert 0 < len(sample['boxes']) <= 8
         assert sample['labels'].min() >= 1 and sample['labels'].max() <= 3
         if detector is MaskRCNN:
             assert sample['masks'].shape[2:] == image.shape[1:]

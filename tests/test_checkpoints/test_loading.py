@@ -53,7 +53,8 @@ def state():
             serialization=vars(torch.serialization),
             module=vars(torch.nn.Module), loader=vars(CheckpointLoader),
             schemes=CheckpointLoader._schemes,
-            safe={str(x): x for x in torch.serialization.get_safe_globals()},
+            safe={str(x): x for x in getattr(
+                torch.serialization, 'get_safe_globals', list)()},
         ).items()
         for key, value in things.items()
     }
@@ -63,12 +64,15 @@ for name in sys.argv[2:]:
     importlib.import_module(name)
 after = state()
 model = torch.nn.Linear(2, 2)
-content = load_checkpoint(model, sys.argv[1])
+try:
+    content = load_checkpoint(model, sys.argv[1])
+    found = [repr(content['note']), model.weight.tolist()]
+except pickle.UnpicklingError:  # the classic MMEngine's, on torch from 2.6
+    found = ['refused']
 print(json.dumps(dict(
     changed=sorted(k for k in {*before, *after}
                    if before.get(k) != after.get(k)),
-    keys=sorted(content), note=repr(content['note']),
-    weight=model.weight.tolist())))
+    found=found)))
 """
 # Another project's class, which no safe reader looks up.
 ODD = """
@@ -104,7 +108,7 @@ def test_importing_changes_nothing(tmp_path):
         for modules in ((), ('mmfishnet', 'mmfishnet.checkpoints',
                              'mmfishnet.models.released')))
     assert with_us == without
-    assert with_us['note'] == "Note('x')"
+    assert with_us['found'][0] in ("Note('x')", 'refused')
     assert with_us['changed'] == []
 
 

@@ -17,7 +17,7 @@ from torch import nn
 import mmfishnet  # noqa: F401
 from mmfishnet.analysis.schedule import simulate
 from mmfishnet.analysis.table3 import read_run
-from mmfishnet.checkpoints import drop_pretrained
+from mmfishnet.checkpoints import drop_pretrained, use_safe_loading
 from mmfishnet.engine.data_root import set_data_root
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -140,6 +140,7 @@ def record_steps(runner, steps, stop_after=math.inf):
 def steps(tiny_coco, tmp_path_factory):
     """All of a run of 32 epochs that was stopped in the second one, at the
     fifth of its 96 iterations, and resumed from the end of the first."""
+    use_safe_loading()  # as tools/train.py: MMEngine alone may refuse the log
     work_dir = tmp_path_factory.mktemp('run')
     steps = []
     for stop_after, resume in ((4, False), (math.inf, True)):

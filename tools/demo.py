@@ -109,7 +109,7 @@ def main():
     start = time.time()
 
     data_cls, data = args.data_dir / 'shapes_cls', args.data_dir / 'shapes'
-    amount, epochs, shorter = [], 10, []
+    amount, epochs, shorter = [], 5, []
     if args.quick:
         data_cls, data = (path.with_name(path.name + '_quick')
                           for path in (data_cls, data))

@@ -2,7 +2,7 @@
 # drawn shapes, in three minutes on two CPU cores.
 _base_ = '../classification/fishnet_shapes.py'
 
-max_epochs = 10
+max_epochs = 5
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 # Whole objects, as a detector's regions hold them.
 train_pipeline = [

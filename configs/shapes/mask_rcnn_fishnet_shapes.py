@@ -19,7 +19,7 @@ model = dict(
         **_base_.tiny_fishnet,
         init_cfg=dict(
             type='Pretrained',
-            checkpoint='work_dirs/fishnet_tiny_shapes/epoch_10.pth')),
+            checkpoint='work_dirs/fishnet_tiny_shapes/epoch_5.pth')),
     # Norms after the backbone as well: there is no time to learn without.
     neck=dict(
         in_channels=_base_.tiny_fishnet_channels,
@@ -85,7 +85,7 @@ val_evaluator = dict(
     ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator
 
-max_epochs = 4
+max_epochs = 2
 train_cfg = dict(
     type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
 val_cfg = dict(type='ValLoop')

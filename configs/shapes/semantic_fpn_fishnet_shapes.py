@@ -24,7 +24,7 @@ model = dict(
         **_base_.tiny_fishnet,
         init_cfg=dict(
             type='Pretrained',
-            checkpoint='work_dirs/fishnet_tiny_shapes/epoch_10.pth')),
+            checkpoint='work_dirs/fishnet_tiny_shapes/epoch_5.pth')),
     neck=dict(
         in_channels=_base_.tiny_fishnet_channels,
         out_channels=width,
@@ -81,9 +81,9 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
 
-max_epochs = 20
+max_epochs = 9
 train_cfg = dict(
-    type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=10)
+    type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=max_epochs)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(

@@ -8,6 +8,6 @@ model = dict(
         out_indices=(0, 1, 2, 3),
         init_cfg=dict(
             type='Pretrained',
-            checkpoint='work_dirs/resnet_tiny_shapes/epoch_10.pth',
+            checkpoint='work_dirs/resnet_tiny_shapes/epoch_5.pth',
             prefix='backbone.')),
     neck=dict(in_channels=_base_.tiny_resnet_channels))

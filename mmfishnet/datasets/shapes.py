@@ -26,7 +26,7 @@ DETECTION_CLASSES = ('ring', 'square', 'triangle', 'star', 'cross', 'heart')
 
 
 def draw_coco(out_dir: str | os.PathLike,
-              train: int = 1200,
+              train: int = 2400,
               val: int = 200,
               size: int = 192,
               seed: int = 0,
@@ -62,7 +62,7 @@ def draw_coco(out_dir: str | os.PathLike,
         out_dir (str | os.PathLike): Folder to draw to, made if missing. If it
             holds the same set already, nothing is done. A set that was left
             unfinished is drawn anew.
-        train (int): Number of training images, 1 or more. Defaults to 1200.
+        train (int): Number of training images, 1 or more. Defaults to 2400.
         val (int): Number of validation images, 1 or more. Defaults to 200.
         size (int): Height and width of the images in pixels, 64 or more.
             Defaults to 192. The objects' circumscribed circles are 25 % to
@@ -144,7 +144,7 @@ def draw_coco(out_dir: str | os.PathLike,
 
 
 def draw_classification(out_dir: str | os.PathLike,
-                        train: int = 3600,
+                        train: int = 7200,
                         val: int = 480,
                         size: int = 64,
                         seed: int = 0,
@@ -161,7 +161,7 @@ def draw_classification(out_dir: str | os.PathLike,
     Args:
         out_dir (str | os.PathLike): See :func:`draw_coco`.
         train (int): Number of training images of all classes together, 12 or
-            more. Defaults to 3600.
+            more. Defaults to 7200.
         val (int): Number of validation images, likewise. Defaults to 480.
         size (int): Height and width of the images in pixels, 32 or more.
             Defaults to 64.

@@ -17,7 +17,7 @@ def parse_args():
         help='coco: instance segmentation in the layout of COCO 2017; '
         'cls: one object per image, one folder per class (default: coco)')
     parser.add_argument(
-        '--train', type=int, help='training images (default: 1200; cls: 3600)')
+        '--train', type=int, help='training images (default: 2400; cls: 7200)')
     parser.add_argument(
         '--val', type=int, help='validation images (default: 200; cls: 480)')
     parser.add_argument(

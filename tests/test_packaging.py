@@ -63,6 +63,7 @@ def test_wheel_ships_configs_and_tools(checkout, wheel):
         for name in ('mmfishnet', 'configs', 'tools')
         for path in (checkout / name).rglob('*')
         if path.is_file() and 'egg-info' not in str(path)
+        and '__pycache__' not in path.parts
     }
     expected = {
         name if name.startswith('mmfishnet/') else MIM + name

@@ -175,14 +175,13 @@ def test_inferencer(folder, uninterrupted):
     assert result['pred_class'] == CLASSES[result['pred_label']]
 
 
-def test_compiled_and_channels_last(folder, uninterrupted):
+def test_compiled(folder, uninterrupted):
     """Learns as the plain model does, under EMA."""
     # Without inductor, whose C++ compiler takes minutes for a net this deep.
     (folder / 'compiled.py').write_text("""\
 _base_ = 'shapes.py'
 custom_hooks = [
     *_base_.custom_hooks,
-    dict(type='mmfishnet.ChannelsLastHook'),
     dict(type='mmfishnet.CompileBackboneHook', backend='eager')
 ]
 """)

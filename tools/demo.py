@@ -81,6 +81,10 @@ def newest(folder, pattern):
     return max(folder.glob(pattern), key=lambda path: path.stat().st_mtime)
 
 
+def last_checkpoint(work_dir):
+    return (work_dir / 'last_checkpoint').read_text().strip()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--work-dir', type=Path, default='work_dirs/demo')
@@ -109,11 +113,11 @@ def main():
     start = time.time()
 
     data_cls, data = args.data_dir / 'shapes_cls', args.data_dir / 'shapes'
-    amount, epochs, shorter = [], 5, []
+    amount, shorter = [], []
     if args.quick:
         data_cls, data = (path.with_name(path.name + '_quick')
                           for path in (data_cls, data))
-        amount, epochs = ['--train', 24, '--val', 12], 1
+        amount = ['--train', 24, '--val', 12]
         shorter = ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1',
                    'default_hooks.logger.interval=1']
     draw = [sys.executable, TOOLS / 'dataset_tools/draw_shapes.py']
@@ -127,7 +131,7 @@ def main():
         pretrain_dir, *(['--cfg-options', *shorter] if shorter else [])
     ])
 
-    pretrained = pretrain_dir / f'epoch_{epochs}.pth'
+    pretrained = last_checkpoint(pretrain_dir)
     options = ['--data-root', data, '--work-dir', args.work_dir]
     overrides = ['--cfg-options',
                  f'model.backbone.init_cfg.checkpoint={pretrained}', *shorter]
@@ -135,7 +139,7 @@ def main():
         [*train, CONFIG, args.gpus, *options, *overrides])
 
     scalars = newest(args.work_dir, '*/vis_data/scalars.json')
-    checkpoint = (args.work_dir / 'last_checkpoint').read_text().strip()
+    checkpoint = last_checkpoint(args.work_dir)
     pictures = args.work_dir / 'pictures'
     logs = Path(get_installed_path('mmdet'), '.mim/tools/analysis_tools')
     plots = [[
@@ -160,8 +164,8 @@ def main():
         run('Draw what the three say of the same images', [
             sys.executable, TOOLS / 'levels.py', '--classifier', pretrained,
             '--detector', checkpoint, '--segmenter',
-            (pixels_dir / 'last_checkpoint').read_text().strip(),
-            '--data-root', data, '--out', args.work_dir / 'levels.jpg'
+            last_checkpoint(pixels_dir), '--data-root', data, '--out',
+            args.work_dir / 'levels.jpg'
         ])
     print(f'\nDone in {(time.time() - start) / 60:.1f} minutes. Pictures '
           '(ground truth left, predictions right), curves, logs and the '

@@ -93,49 +93,40 @@ def weights(folder):
 @pytest.mark.slow
 def test_study(run_tool, call_tool, tmp_path):
     """From drawing to the report, for one seed."""
-    # The ResNet's runs are done already: their results are read.
-    done_already = dict(
-        cls=dict(top1=25.0), mask_rcnn=dict(box_ap=1.5, mask_ap=0.5))
-    for task, result in done_already.items():
-        folder = tmp_path / f'{task}_resnet_5'
-        folder.mkdir()
-        (folder / 'last_checkpoint').write_text('it is not asked for')
-        (folder / miniature.RESULT).write_text(
-            json.dumps(dict(result, seconds=60)))
     command = ('miniature', '--quick', '--work-dir', tmp_path, '--seeds', '5')
     done = run_tool(*command)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
-    assert 'cls_fishnet_5: Epoch(train)' in done.stdout
-    assert 'resnet_5: Epoch' not in done.stdout
+    assert 'cls_resnet_5: Epoch(train)' in done.stdout
     text = (tmp_path / 'report.md').read_text()
     assert text in done.stdout
-    assert '| 5 | ResNet | 25.0 | 1.5 | 0.5 |' in text
-    runs = [tmp_path / f'{task}_fishnet_5' for task in ('cls', 'mask_rcnn')]
-    found = {}
-    for run in runs:
-        found.update(json.loads((run / 'metrics.json').read_text()))
-    row = [f'{found[key] * factor:.1f}'
-           for _, key, factor, _ in miniature.METRICS.values()]
-    assert f'| 5 | FishNet | {" | ".join(row)} |' in text
+    for network, title in (('fishnet', 'FishNet'), ('resnet', 'ResNet')):
+        runs = [tmp_path / f'{task}_{network}_5'
+                for task in ('cls', 'mask_rcnn')]
+        found = {}
+        for run in runs:
+            found.update(json.loads((run / 'metrics.json').read_text()))
+        row = [f'{found[key] * factor:.1f}'
+               for _, key, factor, _ in miniature.METRICS.values()]
+        assert f'| 5 | {title} | {" | ".join(row)} |' in text
 
-    # The detector began with the classifier's weights; the stem and all
-    # batch norms still have them, the convolutions were trained.
-    classifier, detector = map(weights, runs)
-    kept = [key for key in detector if key.startswith('backbone.')]
-    assert len(kept) > 100
-    for key in kept:
-        fixed = detector[key].dim() < 2 or 'backbone.stem' in key
-        # The gate's and the bridge's convolutions have biases.
-        if key.endswith('bias') and f'{key[:-4]}running_mean' not in kept:
-            fixed = False
-        assert torch.equal(classifier[key], detector[key]) is fixed, key
+        # The detector began with the classifier's weights; the stem and all
+        # batch norms still have them, the convolutions were trained.
+        classifier, detector = map(weights, runs)
+        kept = [key for key in detector if key.startswith('backbone.')]
+        assert len(kept) > 100
+        for key in kept:
+            fixed = detector[key].dim() < 2 or 'backbone.stem' in key
+            # The gate's and the bridge's convolutions have biases.
+            if key.endswith('bias') and f'{key[:-4]}running_mean' not in kept:
+                fixed = False
+            assert torch.equal(classifier[key], detector[key]) is fixed, key
 
     # Nothing is done twice; what is missing goes on.
-    (runs[1] / miniature.RESULT).unlink()
+    (tmp_path / 'mask_rcnn_resnet_5' / 'result.json').unlink()
     done = call_tool(*command)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
     assert 'Epoch(train)' not in done.stdout
-    assert 'mask_rcnn_fishnet_5: Epoch(test)' in done.stdout
+    assert 'mask_rcnn_resnet_5: Epoch(test)' in done.stdout
     assert (tmp_path / 'report.md').read_text().splitlines()[:-2] == \
         text.splitlines()[:-2]
 

@@ -2,24 +2,28 @@
 """Backbones in other runtimes: torch.export, ONNX, OpenVINO, TorchScript.
 
 Batch, height and width stay open: an exported backbone takes images of any
-size from 33x33 up. (The module takes 32x32, too; its last feature is 1x1 then,
-and torch.export treats a size of 1 as a case of its own.) ONNX, ONNX Runtime,
-OpenVINO and NNCF are optional packages.
+size from 32x32 up, as the module does. ONNX, ONNX Runtime, OpenVINO and NNCF
+are optional packages.
 """
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental import _config as symbols
 
 from ..analysis.complexity import find_tensors, keep_modes
 
-MIN_SIZE = 33
+# The last feature of 32x32 is 1x1, and torch.export takes a size of 1 for a
+# case of its own unless it is told not to (from torch 2.7 on).
+SIZE_OBLIVIOUS = 'backed_size_oblivious'
+MIN_SIZE = 32 if hasattr(symbols, SIZE_OBLIVIOUS) else 33
 
 # What each package is for, and what installs it.
 PACKAGES = dict(
@@ -71,7 +75,7 @@ def export_program(model: nn.Module,
 
     Returns:
         torch.export.ExportedProgram: Its ``module()`` takes any batch of
-        images with H, W >= 33 and returns a tuple.
+        images with H, W >= 32 (33 before torch 2.7) and returns a tuple.
 
     Raises:
         ValueError: If the example has a single image: torch would take a
@@ -86,7 +90,9 @@ def export_program(model: nn.Module,
         2: torch.export.Dim('height', min=MIN_SIZE),
         3: torch.export.Dim('width', min=MIN_SIZE)
     }
-    with keep_modes(model, train=False), torch.no_grad():
+    sizes = symbols.patch({SIZE_OBLIVIOUS: True}) if MIN_SIZE == 32 else (
+        nullcontext())
+    with keep_modes(model, train=False), torch.no_grad(), sizes:
         return torch.export.export(
             Features(model), (images, ), dynamic_shapes=(open_dims, ))
 
@@ -163,6 +169,24 @@ def export_openvino(onnx_file: str | os.PathLike,
             preset=nncf.QuantizationPreset.MIXED)
     openvino.save_model(model, str(path), compress_to_fp16=False)
     return Path(path)
+
+
+class Program(nn.Module):
+    """An exported program as a module that can be told to evaluate.
+
+    Args:
+        program (torch.export.ExportedProgram): What :func:`export_program`
+            returned.
+    """
+
+    def __init__(self, program: torch.export.ExportedProgram) -> None:
+        super().__init__()
+        # No submodule: torch's refuses train() and eval().
+        self.run = program.module().__call__
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Images (N, C, H, W) to features."""
+        return self.run(images)
 
 
 class OnnxRuntime(nn.Module):

@@ -81,3 +81,40 @@ def test_pyramid():
         'pool': (1, 24, 1, 2)
     }
     torch.testing.assert_close(levels['0'], finest)
+
+
+def test_whole_detector_in_onnx(tmp_path):
+    """Boxes, scores, labels and masks of other images than the example."""
+    pytest.importorskip('onnx')
+    runtime = pytest.importorskip('onnxruntime')
+    torch.manual_seed(0)
+    model = MaskRCNN(
+        BackboneWithFPN(tiny_fish(), 32),
+        num_classes=4,
+        min_size=96,
+        max_size=128,
+        box_detections_per_img=8,
+        box_score_thresh=0).eval()
+    path = str(tmp_path / 'detector.onnx')
+    torch.onnx.export(
+        model, ([torch.rand(3, 96, 128)], ),
+        path,
+        dynamo=False,
+        opset_version=18,
+        input_names=['image'],
+        dynamic_axes=dict(image={
+            1: 'height',
+            2: 'width'
+        }))
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3  # it warns of the number of objects
+    session = runtime.InferenceSession(path, options)
+    for shape in (3, 96, 128), (3, 80, 100):
+        image = torch.rand(shape)
+        with torch.no_grad():
+            expected = model([image])[0]
+        found = session.run(None, dict(image=image.numpy()))
+        assert len(expected['boxes']) == 8
+        for key, value in zip(expected, found):
+            torch.testing.assert_close(
+                torch.from_numpy(value), expected[key], atol=1e-3, rtol=1e-4)

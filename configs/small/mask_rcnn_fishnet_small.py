@@ -54,7 +54,7 @@ test_pipeline = [
                    'scale_factor'))
 ]
 train_dataloader = dict(
-    batch_size=2,
+    batch_size=4,
     num_workers=0,
     persistent_workers=False,
     dataset=dict(pipeline=train_pipeline))
@@ -68,13 +68,13 @@ val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1.2e-3, weight_decay=0.05, foreach=True),
+    optimizer=dict(type='AdamW', lr=2.4e-3, weight_decay=0.05, foreach=True),
     clip_grad=dict(max_norm=5.0))
 # Faster on a CPU by a third, and the same values.
 custom_hooks = [dict(type='mmfishnet.ChannelsLastHook')]
 default_hooks = dict(
     logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=2))
 visualizer = dict(type='mmfishnet.InstanceVisualizer')
-auto_scale_lr = dict(enable=False, base_batch_size=2)
+auto_scale_lr = dict(enable=False, base_batch_size=4)
 randomness = dict(seed=0)
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=20, val_interval=5)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import conv2d
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.benchmark import Timer
@@ -66,20 +67,30 @@ def measure_limits(device: str, bf16: bool,
         threads (int): Threads of the CPU.
 
     Returns:
-        tuple[float, float]: FLOP a second in a matrix product, two a
-        multiply-add; bytes a second read and written by a copy.
+        tuple[float, float]: FLOP a second, two a multiply-add, in a large
+        matrix product or 1x1 convolution; bytes a second read and written
+        by a copy.
     """
     side = 8192 if device.startswith('cuda') else 1024
-    a = torch.randn(side, side, device=device)
+    matrix = torch.randn(side, side, device=device)
+    images = torch.randn(4, side, 32, 32, device=device)
     big = torch.empty(2**25, device=device)
-    other = torch.empty_like(big)
     if bf16:
-        a = a.bfloat16()
-    product, copy = (
-        Timer(stmt, globals=dict(a=a, big=big, other=other),
-              num_threads=threads).blocked_autorange(min_run_time=0.1).median
-        for stmt in ('a @ a', 'other.copy_(big)'))
-    return 2 * side**3 / product, 2 * 4 * 2**25 / copy
+        matrix, images = matrix.bfloat16(), images.bfloat16()
+    names = dict(
+        a=matrix,
+        kernel=matrix[:, :, None, None],
+        images=images.contiguous(memory_format=torch.channels_last),
+        big=big,
+        other=torch.empty_like(big),
+        conv2d=conv2d)
+    product, convolution, copy = (
+        Timer(stmt, globals=names, num_threads=threads).blocked_autorange(
+            min_run_time=0.1).median
+        for stmt in ('a @ a', 'conv2d(images, kernel)', 'other.copy_(big)'))
+    # On some CPUs convolutions have the faster library of the two.
+    rate = 2 * side**2 * max(side / product, 4 * 32**2 / convolution)
+    return rate, 2 * 4 * 2**25 / copy
 
 
 def largest_error(found: Sequence[Tensor], truth: Sequence[Tensor]) -> float:

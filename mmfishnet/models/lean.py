@@ -94,6 +94,10 @@ class _MaxPool2x2(torch.autograd.Function):
 
     @staticmethod
     def forward(x):
+        layout = layout_of(x)
+        if x.is_cpu:
+            # torch pools channels-last features in a twentieth of the time.
+            x = x.contiguous(memory_format=torch.channels_last)
         pooled, index = nn.functional.max_pool2d(
             x, 2, stride=2, ceil_mode=True, return_indices=True)
         height, width = pooled.shape[-2:]
@@ -103,7 +107,9 @@ class _MaxPool2x2(torch.autograd.Function):
         first = torch.arange(height, device=x.device)[:, None] * columns
         index -= 2 * (first + torch.arange(width, device=x.device))
         lower = index >= columns
-        return pooled, (index - lower * (columns - 2)).to(torch.uint8)
+        corner = (index - lower * (columns - 2)).to(torch.uint8)
+        return (pooled.contiguous(memory_format=layout),
+                corner.contiguous(memory_format=layout))
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -125,9 +131,9 @@ class _MaxPool2x2(torch.autograd.Function):
             memory_format=ctx.layout)
         for i in range(4):
             place = spread[..., i // 2::2, i % 2::2]
-            height, width = place.shape[-2:]
-            place.copy_(
-                torch.where(corner == i, grad, 0)[..., :height, :width])
+            inside = (..., *map(slice, place.shape[-2:]))
+            # Twice as fast as to select; the same unless grad is infinite.
+            torch.mul(grad[inside], (corner == i)[inside], out=place)
         return spread
 
 

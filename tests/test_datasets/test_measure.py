@@ -55,8 +55,8 @@ def test_what_the_numbers_follow_from(tmp_path):
     assert (few.epochs, many.epochs) == (100, 10)
     assert many.epochs * many.num_images == 4000
     assert measure(coco(tmp_path / 'm.json', count=4000)).epochs == 10
-    assert many.lr == 1.2e-3
-    assert measure(coco(tmp_path / 's.json', count=8)).lr < 1e-3
+    assert many.lr == 2.4e-3
+    assert measure(coco(tmp_path / 's.json', count=8)).lr < 1.2e-3
 
 
 @pytest.mark.parametrize('changes, words', [

@@ -20,7 +20,7 @@ _base_ = __import__('mmfishnet').config_path(
 data_root = {data_root!r}
 classes = {classes!r}
 
-size = ({side}, {side})  # the longer side of most pictures, 512 at most
+size = ({side}, {side})  # the longer side of the larger pictures, 512 at most
 max_epochs = {epochs}  # so that about 4000 pictures are seen
 
 model = dict(

@@ -15,7 +15,7 @@ import numpy as np
 FINEST_STRIDE = 4
 # Images that a training from scratch sees in all: as many for few images as
 # for many, so that an epoch of few is short and there are more of them.
-SEEN = 4000
+SEEN = 3600
 BATCH_SIZE = 4
 LR_OF_BATCH = 2.4e-3
 MAX_SIDE = 512
@@ -32,7 +32,7 @@ class Measured:
             percentile), at most 512, a multiple of 32.
         anchor_scale (float): Side of the finest anchors in strides.
         objects (int): Objects of a crowded image (the 90th percentile).
-        epochs (int): So that 4000 images are seen, from 10 to 100.
+        epochs (int): So that 3600 images are seen, from 8 to 100.
         lr (float): For four images a step, less for fewer steps in all.
         warmup (int): Iterations of the warm-up.
     """
@@ -90,7 +90,7 @@ def measure(ann_file: str | os.PathLike) -> Measured:
     scale = np.median(extents) / 2 / FINEST_STRIDE
     scale = float(np.clip(round(2 * scale) / 2, 2, 8))
     counts = Counter(image_id for image_id, _ in boxes)
-    epochs = int(np.clip(round(SEEN / len(counts)), 10, 100))
+    epochs = int(np.clip(round(SEEN / len(counts)), 8, 100))
     steps = epochs * math.ceil(len(counts) / BATCH_SIZE)
     return Measured(
         classes=tuple(
@@ -102,5 +102,5 @@ def measure(ann_file: str | os.PathLike) -> Measured:
         objects=int(np.ceil(np.percentile(list(counts.values()), 90))),
         epochs=epochs,
         # Few steps allow no high rate: the warm-up alone would eat them.
-        lr=LR_OF_BATCH * min(1., math.sqrt(steps / 1000)),
+        lr=LR_OF_BATCH * min(1., math.sqrt(steps * BATCH_SIZE / SEEN)),
         warmup=min(200, max(20, steps // 20)))

@@ -23,7 +23,8 @@ from mmfishnet.models import FishNet
 
 ROOT = Path(__file__).parents[2]
 # As COCO's pictures are: landscape, portrait, panorama, square.
-SIZES = ((64, 96), (96, 64), (64, 160), (128, 96), (64, 64), (96, 96))
+SIZES = ((64, 96), (96, 64), (64, 160), (128, 96), (64, 64), (96, 96),
+         (96, 128), (160, 64), (64, 128), (128, 64))
 SMALL = dict(
     tail=(1, 1, 1),
     bridge=1,

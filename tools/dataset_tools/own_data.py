@@ -21,7 +21,7 @@ data_root = {data_root!r}
 classes = {classes!r}
 
 size = ({side}, {side})  # the longer side of the larger pictures, 512 at most
-max_epochs = {epochs}  # so that about 4000 pictures are seen
+max_epochs = {epochs}  # so that about 3600 pictures are seen
 
 model = dict(
     # The second of five anchor sizes is that of half of the objects.
@@ -139,7 +139,7 @@ def main():
         rpn_samples=2 * samples,
         rcnn_samples=samples,
         found=max(100, 2 * measured.objects),
-        val_interval=max(1, measured.epochs // 5),
+        val_interval=max(1, measured.epochs // 3),
         lr=measured.lr,
         warmup=measured.warmup)
     Path(args.config).parent.mkdir(parents=True, exist_ok=True)

@@ -16,12 +16,16 @@ from types import ModuleType
 
 import torch
 from torch import Tensor, nn
-from torch.fx.experimental import _config as symbols
 
 from ..analysis.complexity import find_tensors, keep_modes
 
+try:
+    from torch.fx.experimental import _config as symbols
+except ImportError:  # an old torch
+    symbols = None
+
 # The last feature of 32x32 is 1x1, and torch.export takes a size of 1 for a
-# case of its own unless it is told not to (from torch 2.7 on).
+# case of its own unless it is told not to, which a current one can be.
 SIZE_OBLIVIOUS = 'backed_size_oblivious'
 MIN_SIZE = 32 if hasattr(symbols, SIZE_OBLIVIOUS) else 33
 
@@ -75,7 +79,7 @@ def export_program(model: nn.Module,
 
     Returns:
         torch.export.ExportedProgram: Its ``module()`` takes any batch of
-        images with H, W >= 32 (33 before torch 2.7) and returns a tuple.
+        images with H, W >= ``MIN_SIZE`` and returns a tuple.
 
     Raises:
         ValueError: If the example has a single image: torch would take a

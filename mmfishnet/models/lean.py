@@ -133,7 +133,7 @@ class _MaxPool2x2(torch.autograd.Function):
             place = spread[..., i // 2::2, i % 2::2]
             inside = (..., *map(slice, place.shape[-2:]))
             # Twice as fast as to select; the same unless grad is infinite.
-            torch.mul(grad[inside], (corner == i)[inside], out=place)
+            place.copy_(grad[inside] * (corner == i)[inside])
         return spread
 
 

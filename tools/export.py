@@ -13,8 +13,8 @@ import mmfishnet  # noqa: F401 (registers FishNet)
 from mmfishnet.engine.errors import short_errors
 
 FORMATS = ('program', 'onnx', 'openvino', 'int8', 'torchscript')
-# Not multiples of 32 alone.
-CHECKED = ((1, 64, 96), (3, 50, 77))
+# Not multiples of 32 alone; the smallest as well.
+CHECKED = ((1, 64, 96), (3, 50, 77), (1, 33, 64))
 
 
 def parse_args():
@@ -97,6 +97,7 @@ def export_all(args):
         channels = image_channels(module)
         example = torch.randn(2, channels, 64, 96)
         args.out_dir.mkdir(parents=True, exist_ok=True)
+        sizes = (*CHECKED, (1, export.MIN_SIZE, export.MIN_SIZE))
         runs = dict(module=module)
         onnx_file = args.out_dir / 'backbone.onnx'
         if {*args.formats} != {'torchscript'}:
@@ -124,8 +125,7 @@ def export_all(args):
                 run = export.OpenVINO(path)
             runs[name] = run
             errors = []
-            smallest = (1, export.MIN_SIZE, export.MIN_SIZE)
-            for batch, height, width in (*CHECKED, smallest):
+            for batch, height, width in sizes:
                 images = torch.randn(batch, channels, height, width)
                 with torch.no_grad():
                     errors.append(largest_error(run(images), module(images)))

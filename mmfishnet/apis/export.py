@@ -26,8 +26,7 @@ except ImportError:  # an old torch
 
 # The last feature of 32x32 is 1x1, and torch.export takes a size of 1 for a
 # case of its own unless it is told not to, which a current one can be.
-SIZE_OBLIVIOUS = 'backed_size_oblivious'
-MIN_SIZE = 32 if hasattr(symbols, SIZE_OBLIVIOUS) else 33
+MIN_SIZE = 32 if hasattr(symbols, 'backed_size_oblivious') else 33
 
 # What each package is for, and what installs it.
 PACKAGES = dict(
@@ -94,8 +93,9 @@ def export_program(model: nn.Module,
         2: torch.export.Dim('height', min=MIN_SIZE),
         3: torch.export.Dim('width', min=MIN_SIZE)
     }
-    sizes = symbols.patch({SIZE_OBLIVIOUS: True}) if MIN_SIZE == 32 else (
-        nullcontext())
+    sizes = nullcontext()
+    if MIN_SIZE == 32:
+        sizes = symbols.patch(backed_size_oblivious=True)
     with keep_modes(model, train=False), torch.no_grad(), sizes:
         return torch.export.export(
             Features(model), (images, ), dynamic_shapes=(open_dims, ))

@@ -17,18 +17,24 @@ def tiny_fish(**kwargs):
     return FishNet(TINY.tiny_fishnet.depth.to_dict(), **kwargs)
 
 
+def tiny_detector(detector, **kwargs):
+    return detector(
+        BackboneWithFPN(tiny_fish(), 32),
+        num_classes=4,
+        min_size=96,
+        max_size=128,
+        box_detections_per_img=8,
+        box_score_thresh=0,
+        **kwargs)
+
+
 @pytest.mark.parametrize('detector', [FasterRCNN, MaskRCNN, KeypointRCNN])
 def test_detectors(detector):
     """A training step that reaches every weight, and a prediction."""
-    model = detector(
-        BackboneWithFPN(tiny_fish(), 32),
-        num_classes=4,
+    model = tiny_detector(
+        detector,
         **(dict(num_keypoints=5) if detector is KeypointRCNN else {}),
-        min_size=96,
-        max_size=128,
-        box_batch_size_per_image=32,
-        box_detections_per_img=8,
-        box_score_thresh=0)
+        box_batch_size_per_image=32)
     images = [torch.rand(3, 96, 128), torch.rand(3, 80, 100)]
     boxes = torch.tensor([[10., 10., 70., 60.], [30., 20., 90., 75.]])
     targets = []
@@ -88,13 +94,7 @@ def test_whole_detector_in_onnx(tmp_path):
     pytest.importorskip('onnx')
     runtime = pytest.importorskip('onnxruntime')
     torch.manual_seed(0)
-    model = MaskRCNN(
-        BackboneWithFPN(tiny_fish(), 32),
-        num_classes=4,
-        min_size=96,
-        max_size=128,
-        box_detections_per_img=8,
-        box_score_thresh=0).eval()
+    model = tiny_detector(MaskRCNN).eval()
     path = str(tmp_path / 'detector.onnx')
     torch.onnx.export(
         model, ([torch.rand(3, 96, 128)], ),

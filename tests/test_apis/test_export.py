@@ -22,7 +22,7 @@ SMALL = dict(
     tail_channels=(16, 32, 64))
 EXAMPLE = (2, 3, 64, 96)
 SMALLEST = (1, 3, export.MIN_SIZE, export.MIN_SIZE)
-SIZES = ((1, 3, 64, 64), (3, 3, 50, 77), SMALLEST)
+SIZES = ((1, 3, 64, 64), (3, 3, 50, 77), (1, 3, 33, 95), SMALLEST)
 
 
 @pytest.fixture(scope='module')

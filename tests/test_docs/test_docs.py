@@ -5,10 +5,13 @@ import re
 import shlex
 import subprocess
 import sys
+from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+
+from mmfishnet.datasets import draw_coco
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -50,35 +53,43 @@ def commands():
     ]
 
 
-def options(tool):
-    """The options that a tool's code defines, its arguments shared or not."""
-    sources = [ROOT / tool]
-    if 'add_common_arguments' in sources[0].read_text():
-        sources.append(ROOT / 'mmfishnet/engine/arguments.py')
-    names = set()
-    for source in sources:
-        for node in ast.walk(ast.parse(source.read_text())):
-            if isinstance(node, ast.Call) and getattr(
-                    node.func, 'attr', '') == 'add_argument':
-                names |= {
-                    arg.value
-                    for arg in node.args if isinstance(arg, ast.Constant)
-                }
-    return names | {'--help'}
-
-
-@pytest.mark.parametrize('command', commands())
-def test_commands(command):
-    """The tool is there and knows every option; configs named are there."""
+def started(command):
+    """The tool in Python that a command starts, and its arguments."""
     try:
         tool, *args = shlex.split(command)
     except ValueError:  # a part of a sentence
         tool, *args = command.split()
     assert (ROOT / tool).is_file()
     if tool.endswith('.sh'):
-        tool = 'tools/test.py' if '_test' in tool else 'tools/train.py'
-    given = [arg.split('=')[0] for arg in args if arg.startswith('--')]
-    assert [arg for arg in given if arg not in options(tool)] == []
+        kind = 'test' if '_test' in tool else 'train'
+        # Processes or, under Slurm, partition, job and work directory.
+        at = [0, 0, 1] if 'slurm' in tool else [1 + (kind == 'test')]
+        for place in at[:len(args)]:
+            del args[place]
+        tool = f'tools/{kind}.py'
+    return tool.removeprefix('tools/').removesuffix('.py'), args
+
+
+@pytest.mark.parametrize('command', commands())
+def test_commands(command, call_tool, monkeypatch):
+    """The tool's own parser takes every word; configs named are there."""
+    tool, args = started(command)
+    if not args:  # named only
+        return
+    parse = ArgumentParser.parse_args
+
+    def stop(parser, *given):
+        parse(parser, *given)
+        raise SystemExit(0)
+
+    monkeypatch.setattr(ArgumentParser, 'parse_args', stop)
+    done = call_tool(tool, *args)
+    if 'arguments are required: ' in done.stderr:  # in a sentence
+        missing = done.stderr.split('required: ')[1].strip().split(', ')
+        words = ' '.join(f'{name} X' if name[0] == '-' else 'X'
+                         for name in missing)
+        done = call_tool(tool, *words.split(), *args)
+    assert done.returncode == 0, done.stderr
     for arg in args:
         if arg.startswith('configs/') and arg.endswith('.py'):
             mine = arg in ('configs/mine.py', 'configs/cells.py')
@@ -148,6 +159,45 @@ def test_project_files():
     first = yaml.safe_load(template)['body'][0]
     assert 'python -m mmfishnet doctor' in first['attributes']['description']
     assert first['validations']['required']
+
+
+@pytest.mark.slow
+def test_own_data(call_tool, tmp_path, monkeypatch):
+    """The tutorial, as it stands, with fewer epochs."""
+    text = (ROOT / 'docs/your_own_data.md').read_text()
+    shell = '\n'.join(
+        re.findall('^```shell\n(.*?)^```', text, re.DOTALL | re.MULTILINE))
+    lines = shell.replace('\\\n', ' ').splitlines()
+    draw_coco(tmp_path / 'drawn', train=8, val=2, size=64)
+    # The folder that the page shows.
+    data = tmp_path / 'data/cells'
+    for split in ('train', 'val'):
+        for old, new in ((f'{split}2017', split),
+                         (f'annotations/instances_{split}2017.json',
+                          f'annotations/{split}.json')):
+            (data / new).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / 'drawn' / old).rename(data / new)
+    (tmp_path / 'more_pictures').symlink_to(data / 'val')
+    monkeypatch.chdir(tmp_path)
+
+    before = [line for line in lines if 'tools/dataset_tools' not in line
+              and not line.startswith('python tools/')]
+    listed = subprocess.run(['bash', '-ec', '\n'.join(before)],
+                            capture_output=True, text=True)
+    assert listed.returncode == 0, listed.stderr
+    assert 'pascal_voc.py' in listed.stdout
+    for line in lines:
+        if not line.startswith('python tools/'):
+            continue
+        tool, args = started(
+            line.removeprefix('python ').replace('epoch_9', 'epoch_1'))
+        if tool == 'train':
+            args += ['--cfg-options', 'train_cfg.max_epochs=1']
+        done = call_tool(tool, *args)
+        assert done.returncode == 0, (line, done.stderr)
+    assert list(tmp_path.glob('work_dirs/cells/*/pictures/*.jpg'))
+    assert len(list(tmp_path.glob('predicted/**/*.jpg'))) == 2
+    assert 'Worst images' in (tmp_path / 'work_dirs/cells/report.html').read_text()
 
 
 @pytest.mark.slow

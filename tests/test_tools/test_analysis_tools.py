@@ -1,6 +1,14 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 import csv
+import json
+import time
+from contextlib import ExitStack
 from pathlib import Path
+
+import pytest
+
+from mmfishnet.datasets import draw_coco
+from mmfishnet.models import FishNet
 
 ROOT = Path(__file__).parents[2]
 PNG = b'\x89PNG\r\n'
@@ -63,3 +71,54 @@ def test_wrong_arguments(call_tool):
     assert done.stderr.startswith("error: there is no network 'fishnet18'")
     done = call_tool('analysis_tools/complexity', '--size', '8')
     assert done.returncode == 2 and 'at least 32' in done.stderr
+
+
+def test_training_time(call_tool, tmp_path):
+    """What is slow is found where it is, forward and backward."""
+    pytest.importorskip('mmdet')
+    from mmdet.datasets.transforms import RandomFlip
+    from mmdet.registry import MODELS, TRANSFORMS
+
+    class SlowFishNet(FishNet):
+
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.stem.register_forward_hook(slow_backward)
+
+        def forward(self, x):
+            time.sleep(0.3)
+            return super().forward(x)
+
+    class SlowFlip(RandomFlip):
+
+        def transform(self, results):
+            time.sleep(0.4)
+            return super().transform(results)
+
+    def slow_backward(stem, inputs, output):
+        if output.requires_grad:
+            output.register_hook(lambda grad: time.sleep(0.5))
+
+    draw_coco(tmp_path, 4, 2, size=64)
+    times = tmp_path / 'times.json'
+    with ExitStack() as stack:
+        for registry, kind in ((MODELS, SlowFishNet), (TRANSFORMS, SlowFlip)):
+            registry.register_module(module=kind)
+            stack.callback(registry.module_dict.pop, kind.__name__)
+        done = call_tool(
+            'analysis_tools/training_time',
+            ROOT / 'configs/shapes/mask_rcnn_fishnet_shapes.py', '--data-root',
+            tmp_path, '--work-dir', tmp_path / 'run', '--json', times,
+            '--cfg-options', 'model.backbone.type=SlowFishNet',
+            'train_dataloader.dataset.pipeline.3.type=SlowFlip',
+            'train_dataloader.batch_size=1', 'train_cfg.max_epochs=1')
+    assert done.returncode == 0, done.stderr
+    seconds = json.loads(times.read_text())
+    training, validation = seconds['training'], seconds['validation']
+    for part, least in (('backbone, forward', 1.2), ('data', 1.6),
+                        ('backbone, backward', 2.0)):
+        assert least < training[part] < least + 2, training
+    assert 0.6 < validation['backbone, forward'] < 2.6
+    assert validation['metrics'] > 0 and 'metrics' not in training
+    for part in ('heads and neck, backward', 'neck, forward', 'data'):
+        assert part in done.stdout and training[part] > 0

@@ -1,192 +1,186 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
-"""Where the time of a detector's training goes, part by part.
+"""Where the time of a training goes, from the first step to the last metric.
 
-Some steps of a config's own training are run, and its validation where
---evaluate is given. Modules are timed from outside, so this is for detectors
-that compute forward and backward in the calling process, on a CPU or a GPU.
+The config is trained as tools/train.py trains it, without pretrained weights
+where they are missing, and each second is counted for one part. --cfg-options
+train_cfg.max_epochs=1 makes it short. Of several processes it is the first
+one's time.
 """
 import argparse
 import json
 import time
-from collections import defaultdict
+from collections import Counter
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from statistics import median
+
+import torch
+from mmengine.dist import is_main_process
+from rich.console import Console
+from rich.table import Table
 
 import mmfishnet  # noqa: F401 (registers FishNet)
+from mmfishnet.checkpoints import drop_pretrained
+from mmfishnet.checks import check_job
+from mmfishnet.engine.arguments import add_common_arguments, load_config
+from mmfishnet.engine.bare import bare_model
+from mmfishnet.engine.build import build_runner
 from mmfishnet.engine.errors import short_errors
 
-
-def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
-    parser.add_argument('--data-root', metavar='DIR')
-    parser.add_argument(
-        '--steps', type=int, default=8, help='default: %(default)s')
-    parser.add_argument(
-        '--evaluate', action='store_true', help='time the validation as well')
-    parser.add_argument('--work-dir', default='work_dirs/training_time')
-    parser.add_argument('--json', type=Path, metavar='FILE')
-    parser.add_argument(
-        '--cfg-options', nargs='+', metavar='KEY=VALUE', default=[])
-    return parser.parse_args()
+# What MMDetection's heads compute targets and losses by.
+LOSSES = ('loss_by_feat', 'loss_and_target')
 
 
 class Clock:
-    """Seconds of each part in each step."""
+    """Seconds of each part; what a part calls is not counted for it again.
 
-    def __init__(self, sync):
-        self.sync = sync
-        self.steps = []
-        self.now = None
+    Attributes:
+        seconds (Counter): By phase ('training' or 'validation') and part.
+        phase (str): What the next parts belong to.
+    """
+
+    def __init__(self):
+        self.seconds = Counter()
+        self.phase = 'training'
+        self._parts = []
+        self._since = None
 
     def tick(self):
-        self.sync()
-        return time.perf_counter()
+        """Count what has passed for the part that is going on."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        if self._parts:
+            self.seconds[self._parts[-1]] += now - self._since
+        self._since = now
 
-    def start(self):
-        self.steps.append(defaultdict(float))
+    @contextmanager
+    def part(self, name):
+        self.tick()
+        self._parts.append((self.phase, name))
+        yield
+        self.tick()
+        self._parts.pop()
 
-    def add(self, part, since):
-        if self.steps:
-            self.steps[-1][part] += self.tick() - since
+    def rename(self, name):
+        """What has passed since the last tick is another part's."""
+        self._parts[-1] = self.phase, name
 
-    def around(self, part, function):
-        """The function, timed."""
+    def around(self, owner, method, name):
+        """Count a method of an object."""
+        call = getattr(owner, method)
 
         def timed(*args, **kwargs):
-            since = self.tick()
-            returned = function(*args, **kwargs)
-            self.add(part, since)
-            return returned
+            with self.part(name):
+                return call(*args, **kwargs)
 
-        return timed
+        setattr(owner, method, timed)
 
 
 def watch(runner, clock):
-    """Have the parts of a training step timed."""
-    import torch
-    from mmengine.hooks import Hook
+    """Have the parts of a training and its validations counted."""
+    model = bare_model(runner.model)
+    wrapper = runner.optim_wrapper = runner.build_optim_wrapper(
+        runner.optim_wrapper)
 
-    model, wrapper = runner.model, runner.optim_wrapper
-    reached = {}
+    def tick_at_gradients(features):
+        # The backbone's backward pass begins when the last of its features
+        # has its gradient.
+        for feature in features:
+            if feature.requires_grad:
+                feature.register_hook(lambda grad: clock.tick())
+        return features
 
-    def arrive(grad):
-        # The last of the backbone's outputs whose gradient is there.
-        reached['backbone'] = clock.tick()
+    clock.around(runner, 'train', 'weights, loaders, hooks')
+    clock.around(runner, 'call_hook', 'logging, checkpoints, schedules')
+    clock.around(runner.train_loop, 'run', 'data')
+    if runner.val_loop is not None:
+        run = runner.val_loop.run
 
-    def after_backbone(module, args, outputs):
-        for output in outputs:
-            if isinstance(output, torch.Tensor) and output.requires_grad:
-                output.register_hook(arrive)
+        def validate():
+            clock.phase = 'validation'
+            with clock.part('data'):
+                metrics = run()
+            clock.phase = 'training'
+            return metrics
 
-    model.backbone.register_forward_hook(after_backbone)
-    for name in ('data_preprocessor', 'backbone', 'neck'):
-        module = getattr(model, name, None)
-        if module is not None:
-            module.forward = clock.around(f'{name}, forward', module.forward)
-    for name in ('rpn_head', 'roi_head', 'bbox_head'):
-        head = getattr(model, name, None)
-        for method in ('loss', 'loss_and_predict'):
-            if hasattr(head, method):
-                setattr(head, method,
-                        clock.around(f'{name}, forward and losses',
-                                     getattr(head, method)))
-
+        runner.val_loop.run = validate
+        for method in ('process', 'evaluate'):
+            clock.around(runner.val_loop.evaluator, method, 'metrics')
+    for method in ('train_step', 'val_step'):
+        clock.around(runner.model, method, 'heads, forward')
+    clock.around(model.data_preprocessor, 'forward', 'images to the model')
+    neck = getattr(model, 'neck', None)
+    if neck is None:
+        extract_feat = model.extract_feat
+        model.extract_feat = lambda *args, **kwargs: tick_at_gradients(
+            extract_feat(*args, **kwargs))
+    else:
+        clock.around(neck, 'forward', 'neck, forward')
+        neck.register_forward_pre_hook(
+            lambda neck, inputs: (tick_at_gradients(inputs[0]), ))
+    # Not around the backbone, which could not be compiled then.
+    clock.around(model, 'extract_feat', 'backbone, forward')
+    for module in model.modules():
+        for method in LOSSES:
+            if hasattr(module, method):
+                clock.around(module, method, 'targets and losses')
+    clock.around(wrapper, 'update_params', 'optimizer, clipping')
     backward = wrapper.backward
 
-    def timed_backward(loss, **kwargs):
-        since = clock.tick()
-        backward(loss, **kwargs)
-        end = clock.tick()
-        middle = reached.pop('backbone', end)
-        clock.steps[-1]['heads and neck, backward'] += middle - since
-        clock.steps[-1]['backbone, backward'] += end - middle
+    def timed_backward(*args, **kwargs):
+        with clock.part('heads and neck, backward'):
+            backward(*args, **kwargs)
+            clock.rename('backbone, backward')
 
     wrapper.backward = timed_backward
-    wrapper.step = clock.around('optimizer', wrapper.step)
 
-    class Watch(Hook):
-        """The step as a whole, and the loader's part before it."""
 
-        priority = 'HIGHEST'
-        ended = None
-
-        def before_train_iter(self, runner, batch_idx, data_batch=None):
-            clock.start()
-            self.began = clock.tick()
-            if self.ended is not None:
-                clock.steps[-1]['data'] = self.began - self.ended
-
-        def after_train_iter(self, *args, **kwargs):
-            clock.add('step', self.began)
-            self.ended = clock.tick()
-
-    class Last(Hook):
-        """What the other hooks take after a step: logs, checkpoints."""
-
-        priority = 'LOWEST'
-
-        def after_train_iter(self, *args, **kwargs):
-            clock.add('hooks', first.ended)
-            first.ended = clock.tick()
-
-    first = Watch()
-    runner.register_hook(first)
-    runner.register_hook(Last())
+def tabulate(seconds):
+    whole = seconds.total()
+    table = Table('', title=f'{whole:.0f} s')
+    phases = 'training', 'validation'
+    for phase in phases:
+        table.add_column(f'{phase}, s', justify='right')
+        table.add_column('%', justify='right')
+    parts = Counter()
+    for (_, part), spent in seconds.items():
+        parts[part] += spent
+    for part, _ in parts.most_common():
+        row = []
+        for spent in (seconds[phase, part] for phase in phases):
+            row += [f'{spent:.1f}', f'{100 * spent / whole:.1f}'
+                    ] if spent else ['', '']
+        table.add_row(part, *row)
+    return table
 
 
 def main():
-    args = parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--json', type=Path, metavar='FILE')
+    add_common_arguments(parser)
+    args = parser.parse_args()
     with short_errors():
-        # Takes seconds; --help does not need it.
-        import torch
-        from mmengine.config import Config, DictAction
-        from mmengine.runner import Runner
-
-        from mmfishnet.checkpoints import drop_pretrained
-        from mmfishnet.engine.data_root import set_data_root
-
-        parser = argparse.ArgumentParser()
-        parser.add_argument('--options', nargs='*', action=DictAction)
-        options = parser.parse_args(['--options', *args.cfg_options]).options
-        cfg = Config.fromfile(args.config)
-        cfg.merge_from_dict(options or {})
-        if args.data_root:
-            set_data_root(cfg, args.data_root)
-        drop_pretrained(cfg.model)  # time does not depend on the weights
-        cfg.work_dir = args.work_dir
-        cfg.default_hooks.checkpoint.interval = -1
-        cfg.train_cfg = dict(
-            type='IterBasedTrainLoop',
-            max_iters=args.steps,
-            val_interval=10**9)
-        runner = Runner.from_cfg(cfg)
-        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
-        sync = (
-            torch.cuda.synchronize
-            if torch.cuda.is_available() else lambda: None)
-        clock = Clock(sync)
+        cfg, notes = load_config(args)
+    drop_pretrained(cfg.model, only_missing=True)
+    check = partial(check_job, cfg, ('train', 'val')) if args.check else tuple
+    runner = build_runner(cfg, notes, check=check)
+    clock = Clock()
+    with short_errors():
         watch(runner, clock)
         runner.train()
-        evaluation = None
-        if args.evaluate:
-            since = clock.tick()
-            runner.val()
-            evaluation = clock.tick() - since
-
-    # The first steps warm caches and workers up.
-    steps = clock.steps[min(2, len(clock.steps) - 1):]
-    parts = {part: median(step.get(part, 0.0) for step in steps)
-             for part in dict.fromkeys(p for step in steps for p in step)}
-    whole = parts['step'] + parts.get('data', 0) + parts.get('hooks', 0)
-    for part, seconds in sorted(parts.items(), key=lambda item: -item[1]):
-        print(f'{part:32} {1000 * seconds:9.1f} ms  '
-              f'{100 * seconds / whole:5.1f} %')
-    if evaluation is not None:
-        print(f'{"validation, whole":32} {evaluation:9.1f} s')
+    if not is_main_process():
+        return
+    Console().print(tabulate(clock.seconds))
     if args.json:
-        args.json.write_text(
-            json.dumps(dict(parts=parts, evaluation=evaluation)) + '\n')
+        args.json.write_text(json.dumps({
+            phase: {
+                part: seconds
+                for (of, part), seconds in clock.seconds.items() if of == phase
+            }
+            for phase in ('training', 'validation')
+        }) + '\n')
 
 
 if __name__ == '__main__':

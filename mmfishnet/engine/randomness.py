@@ -10,8 +10,10 @@ load the data makes no difference.
 """
 from __future__ import annotations
 
+import os
 import random
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -206,7 +208,8 @@ def start_worker(worker_id: int, num_workers: int, rank: int,
     """Start a process that loads data: what MMEngine does, and one thing more.
 
     A scheduler that ends a job sends SIGTERM to all its processes. The main
-    one then still writes a checkpoint, and must not lose its workers before.
+    one then still writes a checkpoint, and must not lose its workers before:
+    they obey its own SIGTERM alone, by which Python ends them with it.
 
     Args:
         worker_id (int): Number of this worker.
@@ -214,5 +217,15 @@ def start_worker(worker_id: int, num_workers: int, rank: int,
         rank (int): Rank of the process that they load for.
         seed (int): Seed of the run.
     """
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if hasattr(signal, 'sigwaitinfo'):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(
+            target=_obey, args=(os.getppid(), ), daemon=True).start()
     worker_init_fn(worker_id, num_workers, rank, seed)
+
+
+def _obey(parent: int) -> None:
+    """End this process when the parent, and nobody else, sends SIGTERM."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)

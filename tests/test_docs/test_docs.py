@@ -197,7 +197,8 @@ def test_own_data(call_tool, tmp_path, monkeypatch):
         assert done.returncode == 0, (line, done.stderr)
     assert list(tmp_path.glob('work_dirs/cells/*/pictures/*.jpg'))
     assert len(list(tmp_path.glob('predicted/**/*.jpg'))) == 2
-    assert 'Worst images' in (tmp_path / 'work_dirs/cells/report.html').read_text()
+    page = tmp_path / 'work_dirs/cells/report.html'
+    assert 'Worst images' in page.read_text()
 
 
 @pytest.mark.slow

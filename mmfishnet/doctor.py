@@ -27,7 +27,11 @@ from .version import (
 )
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-SET_UP = f'python tools/setup_env.py {sys.prefix}'
+_ACTIVATE = Path('.venv/bin/activate')
+# Outside the environment that is there already, nothing needs a set-up.
+SET_UP = (f'source {_ACTIVATE}' if _ACTIVATE.exists()
+          and Path(sys.prefix) != Path('.venv').resolve() else
+          f'python tools/setup_env.py {sys.prefix}')
 GIGABYTE = 1e9
 # A run of Mask R-CNN keeps a few checkpoints with the optimiser's state.
 DISK_SPACE_GB = 5

@@ -210,7 +210,8 @@ class Setup:
             self.say(f'{result} ({time.monotonic() - step_start:.0f} s)')
         self.write_stamp(asked=self.asked(), installed=self.tracked(),
                          tests=self.tests)
-        print(f'{self.env} is ready ({time.monotonic() - start:.0f} s).')
+        print(f'{self.env} is ready ({time.monotonic() - start:.0f} s): '
+              f'source {self.env}/bin/activate')
 
     # ---- the steps: each returns a line that says what came out ----------
     def step_environment(self) -> str:

@@ -65,6 +65,13 @@ def require_pretrained(model_cfg: dict) -> None:
         checkpoint = cfg['checkpoint']
         if not is_missing(checkpoint):
             continue
+        trained = re.search(r'work_dirs/(\w+)/', checkpoint)
+        if trained:
+            raise FileNotFoundError(
+                f'the pretrained weights {checkpoint} are not there: they '
+                f'come from a training of {trained[1]}, which comes first. '
+                'Or name those of another by `--cfg-options '
+                'model.backbone.init_cfg.checkpoint=FILE`.')
         known = re.match(r'fishne[xt]+\d+', osp.basename(checkpoint).lower())
         name = known.group() if known else 'NAME'
         raise FileNotFoundError(

@@ -63,7 +63,8 @@ def measure(ann_file: str | os.PathLike) -> Measured:
     if not os.path.isfile(ann_file):
         raise FileNotFoundError(
             f'there is no annotation file {ann_file} (looked for '
-            f'{os.path.abspath(ann_file)}).')
+            f'{os.path.abspath(ann_file)}). Its name in the folder is an '
+            'argument: --train, --val.')
     data = mmengine.load(ann_file, file_format='json')
     for key in ('images', 'annotations', 'categories'):
         if not isinstance(data, dict) or not data.get(key):

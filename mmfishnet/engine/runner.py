@@ -97,14 +97,18 @@ class ExactRunner(Runner):
             hook = dict(hook, type=WholeCheckpointHook)
         super().register_hook(hook, priority)
 
+    def set_randomness(self, *args, **kwargs) -> None:
+        """As MMEngine's, and the config names the seed that was drawn."""
+        super().set_randomness(*args, **kwargs)
+        self.cfg.randomness = dict(
+            self.cfg.get('randomness') or {}, seed=self.seed)
+
     def dump_config(self) -> None:
         """Write the config of this run to its work directory.
 
         Other tools can start from it, in one process, and draw the same.
         """
         self.cfg.launcher = 'none'
-        self.cfg.randomness = dict(
-            self.cfg.get('randomness') or {}, seed=self.seed)
         super().dump_config()
 
     def average_statistics(self, iteration: int) -> None:

@@ -76,11 +76,13 @@ def read_run(folder: str | Path) -> Run:
         raise FileNotFoundError(
             f'{folder} is not the work directory of a training: there is no '
             'TIME/vis_data/scalars.json in it.')
-    train, val = {}, {}
+    train, val, config = {}, {}, None
     for log in logs:
         entries = [json.loads(line) for line in log.open() if line.strip()]
         started = [e['iter'] for e in entries if 'loss' in e]
         if started:
+            # That in the work directory may be a later test's.
+            config = log.with_name('config.py')
             # A part that went on from an earlier checkpoint replaces what
             # the part before did after it.
             train = {i: e for i, e in train.items() if i < started[0]}
@@ -89,16 +91,16 @@ def read_run(folder: str | Path) -> Run:
                 train[entry['iter']] = entry
             elif any('/' in key for key in entry):
                 val[entry['step']] = entry
-    configs = sorted(
-        folder.glob('*.py'), key=lambda path: path.stat().st_mtime)
-    configs = configs or sorted(folder.glob('*/vis_data/config.py'))
-    if not configs:
+    if config is None or not config.exists():
+        config = max(folder.glob('*.py'), default=None,
+                     key=lambda path: path.stat().st_mtime)
+    if config is None:
         raise FileNotFoundError(f'there is no config in {folder}.')
     texts = sorted(logs[-1].parents[1].glob('*.log'))
     return Run(
         name=folder.resolve().name,
         folder=folder,
-        config=Config.fromfile(configs[-1]),
+        config=Config.fromfile(config),
         train=[train[i] for i in sorted(train)],
         val=[val[i] for i in sorted(val)],
         checkpoint=find_latest_checkpoint(str(folder)),

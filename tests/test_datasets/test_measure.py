@@ -109,8 +109,11 @@ def test_config_of_drawn_shapes(tmp_path, call_tool):
     parameters = sum(p.numel() for p in model.backbone.parameters())
     assert round(parameters / 1e6, 1) == 0.7  # as the documentation says
 
-    result = call_tool('dataset_tools/own_data', root, path, '--val-images',
-                       'elsewhere')
+    # Perhaps it was changed by hand.
+    result = call_tool('dataset_tools/own_data', root, path)
+    assert result.returncode == 1 and '--overwrite' in result.stderr
+    result = call_tool('dataset_tools/own_data', root, path, '--overwrite',
+                       '--val-images', 'elsewhere')
     assert result.returncode == 1
     assert 'there is no folder' in result.stderr
 

@@ -21,7 +21,8 @@ data_root = {data_root!r}
 classes = {classes!r}
 
 size = ({side}, {side})  # the longer side of the larger pictures, 512 at most
-max_epochs = {epochs}  # so that about 3600 pictures are seen
+# So many that 3600 pictures are seen, within limits.
+max_epochs = {epochs}
 
 model = dict(
     # The second of five anchor sizes is that of half of the objects.
@@ -97,6 +98,8 @@ def parse_args():
         default='val2017/',
         metavar='DIR',
         help='likewise (default: %(default)s)')
+    parser.add_argument(
+        '--overwrite', action='store_true', help='replace the config')
     args = parser.parse_args()
     if not args.config.endswith('.py'):
         parser.error(f'{args.config} should end in .py')
@@ -107,6 +110,10 @@ def main():
     args = parse_args()
     root = Path(args.data_root)
     with short_errors():
+        if os.path.exists(args.config) and not args.overwrite:
+            raise FileExistsError(
+                f'{args.config} is there already, perhaps with changes of '
+                'yours: name another file, or --overwrite.')
         measured = measure(root / args.train)
         theirs = measure(root / args.val).classes
         missing = [name for name in measured.classes if name not in theirs]

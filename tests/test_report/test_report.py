@@ -113,7 +113,10 @@ def test_a_resumed_run_is_one(work_dir, tmp_path):
     second.write_text('\n'.join(
         re.sub(r'"loss": [\d.]+', '"loss": 77.0', line) for line in lines
         if '"iter": 4' in line or '"step": 2,' in line))
+    # A test in the same folder has left its config there.
+    (run_dir / 'later.py').write_text("load_from = 'epoch_2.pth'")
     run, before = read_run(run_dir), read_run(work_dir)
+    assert 'model' in run.config and run.config == before.config
     assert run.parts == 2
     assert [e['iter'] for e in run.train] == [1, 2, 3, 4]
     assert [e['loss'] for e in run.train][:3] == [

@@ -197,7 +197,6 @@ class Setup:
         self.step = STEPS[0]
 
     def main(self, force: bool) -> None:
-        start = time.monotonic()
         if not force and self.python and self.is_up_to_date():
             print(f'{self.env} is up to date.')
             return
@@ -205,13 +204,12 @@ class Setup:
         LOG.write_text('')
         print(f'Setting up {self.env}; the log is {LOG}', flush=True)
         for self.step in STEPS:
-            step_start = time.monotonic()
+            start = time.monotonic()
             result = getattr(self, f'step_{self.step}')()
-            self.say(f'{result} ({time.monotonic() - step_start:.0f} s)')
+            self.say(f'{result} ({time.monotonic() - start:.0f} s)')
         self.write_stamp(asked=self.asked(), installed=self.tracked(),
                          tests=self.tests)
-        print(f'{self.env} is ready ({time.monotonic() - start:.0f} s): '
-              f'source {self.env}/bin/activate')
+        print(f'Ready: source {self.env}/bin/activate')
 
     # ---- the steps: each returns a line that says what came out ----------
     def step_environment(self) -> str:

@@ -71,7 +71,8 @@ def require_pretrained(model_cfg: dict) -> None:
                 f'the pretrained weights {checkpoint} are not there: they '
                 f'come from a training of {trained[1]}, which comes first. '
                 'Or name those of another by `--cfg-options '
-                'model.backbone.init_cfg.checkpoint=FILE`.')
+                'model.backbone.init_cfg.checkpoint=FILE`, or train without: '
+                '`--from-scratch`.')
         known = re.match(r'fishne[xt]+\d+', osp.basename(checkpoint).lower())
         name = known.group() if known else 'NAME'
         raise FileNotFoundError(

@@ -82,7 +82,8 @@ def read_run(folder: str | Path) -> Run:
         started = [e['iter'] for e in entries if 'loss' in e]
         if started:
             # That in the work directory may be a later test's.
-            config = log.with_name('config.py')
+            if log.with_name('config.py').exists():
+                config = log.with_name('config.py')
             # A part that went on from an earlier checkpoint replaces what
             # the part before did after it.
             train = {i: e for i, e in train.items() if i < started[0]}
@@ -91,7 +92,7 @@ def read_run(folder: str | Path) -> Run:
                 train[entry['iter']] = entry
             elif any('/' in key for key in entry):
                 val[entry['step']] = entry
-    if config is None or not config.exists():
+    if config is None:
         config = max(folder.glob('*.py'), default=None,
                      key=lambda path: path.stat().st_mtime)
     if config is None:

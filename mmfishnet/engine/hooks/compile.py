@@ -65,8 +65,9 @@ class CompileBackboneHook(Hook):
 
     MMEngine's own ``compile=`` compiles the whole step, in which regions
     whose number depends on the image break the graph and compile anew. Here
-    it is the backbone alone, where nothing does. The first step takes a
-    minute or two longer, and so does the first image of each validation.
+    it is the backbone alone, where nothing does. With ``dynamic=False`` the
+    first step takes about a minute longer, for images of one size; with open
+    sizes and unequal sides torch 2.13 needs many (docs/benchmarks.md).
 
     Where compiling does not work, a warning says why, and the run goes on
     without.

@@ -66,20 +66,15 @@ def require_pretrained(model_cfg: dict) -> None:
         if not is_missing(checkpoint):
             continue
         trained = re.search(r'work_dirs/(\w+)/', checkpoint)
-        if trained:
-            raise FileNotFoundError(
-                f'the pretrained weights {checkpoint} are not there: they '
-                f'come from a training of {trained[1]}, which comes first. '
-                'Or name those of another by `--cfg-options '
-                'model.backbone.init_cfg.checkpoint=FILE`, or train without: '
-                '`--from-scratch`.')
         known = re.match(r'fishne[xt]+\d+', osp.basename(checkpoint).lower())
         name = known.group() if known else 'NAME'
+        how = (f'train {trained[1]} first, which leaves them there'
+               if trained else f'run `python tools/get_weights.py {name}`, '
+               'which puts the published weights there')
         raise FileNotFoundError(
             f'the pretrained weights {checkpoint} are not there (looked for '
             f'{osp.abspath(osp.expanduser(checkpoint))}). Either\n'
-            f'  - run `python tools/get_weights.py {name}`, which puts the '
-            'published weights there, or\n'
+            f'  - {how}, or\n'
             "  - download the authors' file and name it by `--cfg-options "
             'model.backbone.init_cfg.checkpoint=FILE`, or\n'
             '  - train without: `--from-scratch` (no pretrained weights, '

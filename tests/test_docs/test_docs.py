@@ -33,14 +33,19 @@ def blocks(language):
     return found
 
 
+def shell(text):
+    """The shell commands of a page, one below the other."""
+    return '\n'.join(
+        re.findall(r'^```(?:shell|bash)\n(.*?)^```',
+                   text.replace('\\\n', ' '), re.DOTALL | re.MULTILINE))
+
+
 def commands():
     """Every command of the documentation that starts a tool of ours."""
     found = {}
     for page in PAGES:
         text = page.read_text().replace('\\\n', ' ')
-        for code in re.findall(r'^```(?:shell|bash)\n(.*?)^```', text,
-                               re.DOTALL | re.MULTILINE) + re.findall(
-                                   r'`([^`\n]+)`', text):
+        for code in [shell(text), *re.findall(r'`([^`\n]+)`', text)]:
             for line in code.splitlines():
                 match = re.search(r'(?<![\w/])(tools/[\w/]+\.(?:py|sh))(.*)',
                                   line)
@@ -164,10 +169,7 @@ def test_project_files():
 @pytest.mark.slow
 def test_own_data(call_tool, tmp_path, monkeypatch):
     """The tutorial, as it stands, with fewer epochs."""
-    text = (ROOT / 'docs/your_own_data.md').read_text()
-    shell = '\n'.join(
-        re.findall('^```shell\n(.*?)^```', text, re.DOTALL | re.MULTILINE))
-    lines = shell.replace('\\\n', ' ').splitlines()
+    lines = shell((ROOT / 'docs/your_own_data.md').read_text()).splitlines()
     draw_coco(tmp_path / 'drawn', train=8, val=2, size=64)
     # The folder that the page shows.
     data = tmp_path / 'data/cells'

@@ -26,7 +26,9 @@ from mmfishnet.engine.arguments import add_common_arguments, load_config
 from mmfishnet.engine.bare import bare_model
 from mmfishnet.engine.build import build_runner
 from mmfishnet.engine.errors import short_errors
+from mmfishnet.engine.launch import leave_job
 
+PHASES = ('training', 'validation')
 # What MMDetection's heads compute targets and losses by.
 LOSSES = ('loss_by_feat', 'loss_and_target')
 
@@ -35,12 +37,12 @@ class Clock:
     """Seconds of each part; what a part calls is not counted for it again.
 
     Attributes:
-        seconds (Counter): By phase ('training' or 'validation') and part.
-        phase (str): What the next parts belong to.
+        seconds (dict[str, Counter]): Of each part, by phase.
+        phase (str): What the next parts belong to, one of :data:`PHASES`.
     """
 
     def __init__(self):
-        self.seconds = Counter()
+        self.seconds = {phase: Counter() for phase in PHASES}
         self.phase = 'training'
         self._parts = []
         self._since = None
@@ -51,7 +53,8 @@ class Clock:
             torch.cuda.synchronize()
         now = time.perf_counter()
         if self._parts:
-            self.seconds[self._parts[-1]] += now - self._since
+            phase, part = self._parts[-1]
+            self.seconds[phase][part] += now - self._since
         self._since = now
 
     @contextmanager
@@ -137,18 +140,15 @@ def watch(runner, clock):
 
 
 def tabulate(seconds):
-    whole = seconds.total()
+    parts = sum(seconds.values(), Counter())
+    whole = parts.total()
     table = Table('', title=f'{whole:.0f} s')
-    phases = 'training', 'validation'
-    for phase in phases:
+    for phase in seconds:
         table.add_column(f'{phase}, s', justify='right')
         table.add_column('%', justify='right')
-    parts = Counter()
-    for (_, part), spent in seconds.items():
-        parts[part] += spent
     for part, _ in parts.most_common():
         row = []
-        for spent in (seconds[phase, part] for phase in phases):
+        for spent in (of_phase[part] for of_phase in seconds.values()):
             row += [f'{spent:.1f}', f'{100 * spent / whole:.1f}'
                     ] if spent else ['', '']
         table.add_row(part, *row)
@@ -170,17 +170,12 @@ def main():
     with short_errors():
         watch(runner, clock)
         runner.train()
-    if not is_main_process():
-        return
-    Console().print(tabulate(clock.seconds))
-    if args.json:
-        args.json.write_text(json.dumps({
-            phase: {
-                part: seconds
-                for (of, part), seconds in clock.seconds.items() if of == phase
-            }
-            for phase in ('training', 'validation')
-        }) + '\n')
+    if is_main_process():
+        Console().print(tabulate(clock.seconds))
+        if args.json:
+            args.json.write_text(json.dumps(clock.seconds) + '\n')
+    del runner
+    leave_job()
 
 
 if __name__ == '__main__':

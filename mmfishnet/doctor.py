@@ -258,7 +258,8 @@ def check_ops(report: Report, missing: set[str]) -> None:
         # A ramp's average over columns 1 to 5, seen from pixels' centres
         if abs(pooled.item() - 2.5) > 1e-4 or abs(ramp.grad.sum() - 1) > 1e-4:
             raise RuntimeError(f'RoIAlign gives {pooled.item()} for 2.5')
-        return f'nms and RoIAlign work (compiled for CUDA {cuda})'
+        target = 'the CPU alone' if cuda == 'not available' else f'CUDA {cuda}'
+        return f'nms and RoIAlign work (compiled for {target})'
 
     attempt(report, 'mmcv ops', lambda: run_ops('cpu'), todo)
     if torch.cuda.is_available():

@@ -1,5 +1,6 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 """Tools, and mmfishnet as others get it: built and installed."""
+import logging
 import os
 import re
 import runpy
@@ -10,6 +11,7 @@ import venv
 from pathlib import Path
 
 import pytest
+from mmengine.logging import MMLogger
 from mmengine.runner import set_random_seed
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,6 +57,10 @@ def call_tool(monkeypatch, capsys):
         path = str(ROOT / f'tools/{name}.py')
         capsys.readouterr()
         code = 0
+        # The logger of a test before would write to what was captured then.
+        for handler in MMLogger.get_current_instance().handlers:
+            if type(handler) is logging.StreamHandler:
+                handler.setStream(sys.stdout)
         with monkeypatch.context() as patch:
             patch.setattr(sys, 'argv', [path, *map(str, args)])
             patch.setenv('COLUMNS', WIDE)

@@ -67,8 +67,8 @@ def main():
             pictures=not args.no_pictures)
     pictures = len({row['picture'] for row in rows})
     objects = sum(row.get('count', 0) for row in rows)
-    found = f', {objects} objects' if rows and 'count' in rows[0] else ''
-    print(f'{pictures} pictures{found}: {args.out_dir}')
+    found = f', objects: {objects}' if rows and 'count' in rows[0] else ''
+    print(f'pictures: {pictures}{found}, in {args.out_dir}')
 
 
 if __name__ == '__main__':

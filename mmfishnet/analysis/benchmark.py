@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.benchmark import Measurement, Timer
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..engine.hooks.compile import compile_in_place
 from ..models import FishNet
 from .complexity import find_tensors, measure_kept_bytes, measure_recomputed
 from .meter import Meter, largest_error, measure_limits
@@ -37,8 +38,10 @@ class Variant:
         name (str): Its name in tables.
         channels_last (bool): Whether weights and images are channels-last.
             Defaults to False.
-        compiled (bool): Whether ``torch.compile`` has compiled it, for the
-            size at hand. Defaults to False.
+        compiled (bool): Whether ``torch.compile`` has compiled it.
+            Defaults to False.
+        open_sizes (bool): Whether for all sizes, or for the one at hand.
+            Defaults to False.
         bf16 (bool): Whether convolutions compute in bfloat16 (norms do in
             float32). Defaults to False.
         with_cp (bool): Whether stages are recomputed in the backward pass.
@@ -48,6 +51,7 @@ class Variant:
     name: str
     channels_last: bool = False
     compiled: bool = False
+    open_sizes: bool = False
     bf16: bool = False
     with_cp: bool = False
 
@@ -56,6 +60,9 @@ PLAIN = Variant('fp32')
 CHANNELS_LAST = Variant('fp32, channels-last', channels_last=True)
 COMPILED = replace(
     CHANNELS_LAST, name='fp32, channels-last, compiled', compiled=True)
+OPEN_SIZES = replace(
+    COMPILED, name='fp32, channels-last, compiled for all sizes',
+    open_sizes=True)
 BF16 = Variant('bf16, channels-last', channels_last=True, bf16=True)
 INFERENCE = (PLAIN, CHANNELS_LAST, COMPILED, BF16,
              replace(BF16, name='bf16, channels-last, compiled',
@@ -63,7 +70,7 @@ INFERENCE = (PLAIN, CHANNELS_LAST, COMPILED, BF16,
 STEP = (PLAIN, replace(PLAIN, name='fp32, with_cp', with_cp=True),
         replace(PLAIN, name='fp32, compiled', compiled=True), CHANNELS_LAST,
         replace(CHANNELS_LAST, name='fp32, channels-last, with_cp',
-                with_cp=True), COMPILED, BF16)
+                with_cp=True), COMPILED, OPEN_SIZES, BF16)
 
 OURS, AUTHORS = 'FishNet-150', 'FishNet-150, pytorchcv'
 
@@ -184,7 +191,8 @@ class Result:
     times: list[Measurement] = field(default_factory=list, repr=False)
 
 
-def _sync(device: str) -> None:
+def sync(device: str) -> None:
+    """Wait for a GPU; a CPU has done what it was asked for."""
     if device.startswith('cuda'):
         torch.cuda.synchronize()
 
@@ -227,7 +235,7 @@ class Run:
             self.images = self.images.bfloat16()
         self.params = [p for p in model.parameters() if p.requires_grad]
         if variant.compiled:
-            model.compile(fullgraph=True, dynamic=False)
+            compile_in_place(model, dynamic=variant.open_sizes)
 
     def __call__(self) -> list[Tensor]:
         """Compute the outputs, and in a step all gradients."""
@@ -325,10 +333,10 @@ def measure_section(section: str,
             del double
             counts[name] = _count(Run(section, model, images, PLAIN))
         run = result.call = Run(section, model, images, variant)
-        _sync(device)
+        sync(device)
         start = time.perf_counter()
         run()
-        _sync(device)
+        sync(device)
         result.first = time.perf_counter() - start
         outputs, grads = run.results()
         result.output_error = largest_error(outputs, truths[name][0])

@@ -53,7 +53,7 @@ def read_checkpoint(path: str, map_location='cpu'):
     """
     path = osp.expanduser(path)
     if not osp.isfile(path):
-        raise FileNotFoundError(f'{path} can not be found.')
+        raise FileNotFoundError(f'the checkpoint {path} does not exist.')
     if str(path).endswith('.safetensors'):
         return _read_safetensors(path)
     file = _open(path)

@@ -84,10 +84,11 @@ def enable_tracking(cfg: Config, trackers: Sequence[str]) -> None:
     """
     visualizer = cfg.setdefault('visualizer', dict(type='Visualizer'))
     backends = list(visualizer.get('vis_backends') or ())
+    missing = ' '.join(name for name in trackers if find_spec(name) is None)
+    if missing:
+        raise ValueError(f'--track needs what is not installed: pip install '
+                         f'{missing}')
     for tracker in trackers:
-        if find_spec(tracker) is None:
-            raise ValueError(f'--track {tracker} needs the package {tracker}: '
-                             f'pip install {tracker}')
         backend = dict(type=TRACKERS[tracker])
         if tracker == 'wandb':
             os.environ.setdefault('WANDB_MODE', 'offline')

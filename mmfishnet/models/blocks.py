@@ -11,13 +11,12 @@ from functools import reduce
 from operator import add
 
 import torch
-import torch.nn.functional as F
 import torch.utils.checkpoint as cp
 from mmcv.cnn import build_conv_layer, build_norm_layer
 from mmengine.model import BaseModule, Sequential, constant_init
 from torch import Tensor, nn
 
-from .lean import layout_of, norm_relu
+from .lean import double, layout_of, norm_relu
 
 # How all of our modules start unless their ``init_cfg`` says otherwise.
 INIT_CFG = [
@@ -342,4 +341,4 @@ class URBlock(Stage):
     def resample(self, refined: Tensor, joined: Tensor | None) -> Tensor:
         """Up-sample to the size of what is joined: twice its own, unless H or
         W of the image is no multiple of 32."""
-        return F.interpolate(refined, size=joined.shape[-2:], mode='nearest')
+        return double(refined, joined.shape[-2:])

@@ -22,7 +22,7 @@ from .blocks import (
     build_norm,
     pre_act_conv,
 )
-from .lean import MaxPool2x2
+from .lean import MaxPool2x2, open_size
 
 # Down-sampling of tail and head (Table 2). All of them give ceil(H / 2), as
 # the strided convolutions of other backbones do.
@@ -342,7 +342,7 @@ class FishNet(Backbone):
                 f'{type(self).__name__}: the image of {x.shape[-2]}x'
                 f'{x.shape[-1]} pixels is too small; H and W should be at '
                 'least 32, the stride of the last stage.')
-        refined, output = {}, {'stem': self.stem(x)}
+        refined, output = {}, {'stem': self.stem(open_size(x))}
         for spec in self.specs:
             stage = getattr(self, spec.name)
             refined[spec.name], output[spec.name] = stage(

@@ -148,7 +148,8 @@ def evaluate(run,
     if progress:
         predictions = track(predictions, f'Evaluate {run.name}', len(ids))
     results = []
-    for image_id, prediction in zip(ids, predictions):
+    # In this order: the progress bar ends with what it counts.
+    for prediction, image_id in zip(predictions, ids):
         results += coco_results(prediction, image_id, categories)
     if model.skipped:
         name, reason = model.skipped[0]

@@ -102,7 +102,7 @@ def test_web_page(tmp_path):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match='no.pth can not be found'):
+    with pytest.raises(FileNotFoundError, match='no.pth does not exist'):
         read_checkpoint(str(tmp_path / 'no.pth'))
 
 

@@ -17,9 +17,13 @@ from mmfishnet.engine.hooks import (
     ChannelsLastHook,
     CompileBackboneHook,
     compile_backbone,
+    compile_in_place,
     use_channels_last,
+    why_not_compile,
 )
 from mmfishnet.models import FishNet
+from mmfishnet.models.blocks import Bottleneck, ChannelReduction, URBlock
+from mmfishnet.models.lean import MaxPool2x2, open_size
 
 ROOT = Path(__file__).parents[2]
 # As COCO's pictures are: landscape, portrait, panorama, square.
@@ -69,17 +73,63 @@ def test_compiled_backbone():
     plain, names = deepcopy(model), [*model.state_dict()]
     # What is traced is what 'inductor' would compile; nothing is generated.
     compile_backbone(model, backend='aot_eager')
-    for size in SIZES:
+
+    def check(*size, layout=torch.contiguous_format):
         images = torch.randn(1, 3, *size, dtype=torch.double)
         for found, expected in zip(
-                step(model, images), step(plain, images), strict=True):
+                step(model, images.contiguous(memory_format=layout)),
+                step(plain, images), strict=True):
             torch.testing.assert_close(found, expected)
-    assert not counters['graph_break']
+
+    for size in SIZES:
+        check(*size)
     # The first, and one more where height and width are the same.
     assert counters['stats']['unique_graphs'] <= 2
+    # What 32 does not divide is another graph, with other up-sampling.
+    check(50, 97, layout=torch.channels_last)
+    assert not counters['graph_break']
     assert [*model.state_dict()] == names
     # EMA's copy, and what is pickled, are plain.
     assert deepcopy(model).backbone._compiled_call_impl is None
+
+
+class Fin(nn.Module):
+    """Down and up again: all that makes torch generate code for one size."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 16, 3, stride=2, padding=1)
+        self.pool = MaxPool2x2()
+        self.up = URBlock(
+            Bottleneck(16, 8, shortcut=ChannelReduction(2)),
+            transfer=Bottleneck(16, 16))
+
+    def forward(self, x):
+        x = self.conv(open_size(x, 4))
+        return self.up(self.pool(x), x)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(why_not_compile() is not None, reason='no compiler')
+def test_code_for_all_sizes():
+    """Code is generated once, not once a size.
+
+    The sizes are such that oneDNN, which has another way for small features,
+    does not change its mind.
+    """
+    torch._dynamo.reset()
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    model = Fin().to(memory_format=torch.channels_last)
+    plain = deepcopy(model)
+    compile_in_place(model)
+    for size in ((64, 96), (96, 64), (64, 100), (80, 80), (104, 60)):
+        images = torch.randn(1, 3, *size).contiguous(
+            memory_format=torch.channels_last)
+        for found, expected in zip(
+                step(model, images), step(plain, images), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    assert counters['stats']['unique_graphs'] == 1
 
 
 def runner_of(model):

@@ -2,7 +2,8 @@
 """Time and memory of FishNet-150 and its peers, in every variant, in one run.
 
 Sections: 'inference' and 'step' (a training step with norms and stem fixed)
-time backbones; 'growth' shows that cost grows linearly with pixels and batch;
+time backbones; 'sizes' compiles a step for all sizes and times the first one
+of each; 'growth' shows that cost grows linearly with pixels and batch;
 'detector' records the memory of Mask R-CNN's step. Peers that are not
 installed (pytorchcv) are left out.
 """
@@ -10,6 +11,8 @@ import argparse
 import json
 import platform
 import sys
+import time
+from dataclasses import replace
 from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,12 +26,15 @@ from mmfishnet.analysis import benchmark as bench
 from mmfishnet.analysis import benchmark_report as report
 from mmfishnet.analysis.complexity import measure_kept_bytes
 
-SECTIONS = ('inference', 'step', 'growth', 'detector')
+SECTIONS = ('inference', 'step', 'sizes', 'growth', 'detector')
 SHAPES = dict(
     cpu=dict(inference=['4x224x224', '1x800x1344'], step=['1x512x512']),
     cuda=dict(
         inference=['1x800x1344', '8x800x1344', '256x224x224'],
         step=['1x800x1344', '8x800x1344', '256x224x224']))
+# Of pictures of COCO, resized to 1333x800 and padded to multiples of 32.
+SIZES = ((800, 1344), (1344, 800), (800, 1088), (800, 1216), (1216, 800),
+         (800, 1056), (800, 1248), (800, 800), (1088, 800), (672, 1344))
 SIDES = (256, 384, 512, 768, 1024, 1344)
 BATCHES = (2, 4, 8)
 
@@ -151,6 +157,26 @@ def other_runtimes(folder, threads):
     return others
 
 
+def measure_sizes(args):
+    """Seconds of the first compiled step at each size: what takes tens of
+    them is compiled anew."""
+    sizes = ((64, 96), (96, 64)) if args.quick else SIZES
+    rows = {}
+    for variant in (bench.OPEN_SIZES, replace(bench.OPEN_SIZES, with_cp=True)):
+        run = bench.Run('step', bench.build(bench.OURS, variant, args.device),
+                        torch.empty(1, 3, 32, 32), variant)
+        row = rows['with_cp' if variant.with_cp else 'fp32'] = {}
+        for height, width in sizes:
+            images = torch.randn(1, 3, height, width, device=args.device)
+            run.images = images.contiguous(memory_format=torch.channels_last)
+            start = time.perf_counter()
+            run()
+            bench.sync(args.device)
+            row[f'{height}x{width}'] = time.perf_counter() - start
+            run.clear()
+    return rows
+
+
 def measure_growth(args):
     """Time and kept bytes of our network against pixels and batch."""
     sides, batches = ((64, 96), (2, )) if args.quick else (SIDES, BATCHES)
@@ -240,6 +266,12 @@ def main():
             for what, ratio, bound in report.check_marks(results):
                 word = 'reached' if ratio <= bound else 'missed'
                 console.print(f'{what} {ratio:.3f}, at most {bound}: {word}')
+        if 'sizes' in args.sections:
+            sizes = content['sizes'] = measure_sizes(args)
+            for name, row in sizes.items():
+                times = ', '.join(f'{size} {seconds:.1f}'
+                                  for size, seconds in row.items())
+                console.print(f'first compiled step, {name}, s: {times}')
         if 'growth' in args.sections:
             growth = content['growth'] = measure_growth(args)
             report.draw_growth(growth['rows'], args.out_dir / 'growth.png')

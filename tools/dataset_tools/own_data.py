@@ -127,12 +127,13 @@ def main():
                     f'there is no folder {root / folder}; name the one with '
                     'the pictures (--train-images, --val-images).')
     count = len(measured.classes)
+    classes_count = 'one class' if count == 1 else f'{count} classes'
     # Half of RPN's samples may be objects, so twice as many as there are; the
     # heads see half of the objects in a step, and all before long.
     samples = max(32, min(128, measured.objects))
     text = CONFIG.format(
         images=measured.num_images,
-        classes_count='one class' if count == 1 else f'{count} classes',
+        classes_count=classes_count,
         data_root=os.path.join(args.data_root, ''),
         train_file=args.train,
         val_file=args.val,
@@ -151,7 +152,7 @@ def main():
         warmup=measured.warmup)
     Path(args.config).parent.mkdir(parents=True, exist_ok=True)
     Path(args.config).write_text(text)
-    print(f'{args.config}: {measured.num_images} pictures, {count} classes, '
+    print(f'{args.config}: {measured.num_images} pictures, {classes_count}, '
           f'{measured.side} pixels, {measured.epochs} epochs')
 
 

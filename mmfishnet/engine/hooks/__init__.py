@@ -2,7 +2,12 @@
 from .channels_last import ChannelsLastHook, use_channels_last
 from .checkpoint import WholeCheckpointHook
 from .clip_grad import ClipGradUntilHook
-from .compile import CompileBackboneHook, compile_backbone, why_not_compile
+from .compile import (
+    CompileBackboneHook,
+    compile_backbone,
+    compile_in_place,
+    why_not_compile,
+)
 from .empty_results import EmptyResultsHook
 from .fit_check import FitCheckHook
 from .norm_check import NormCheckHook
@@ -20,6 +25,7 @@ __all__ = [
     'StopHook',
     'WholeCheckpointHook',
     'compile_backbone',
+    'compile_in_place',
     'use_channels_last',
     'why_not_compile',
 ]

@@ -34,29 +34,44 @@ def why_not_compile(device: torch.device | str = 'cpu',
     return None
 
 
-def compile_backbone(model: nn.Module,
+def compile_in_place(network: nn.Module,
                      dynamic: bool | None = True,
                      backend: str = 'inductor') -> None:
-    """Compile a model's backbone in place, forward and backward.
+    """Compile a network in place, forward and backward, as one graph.
 
-    The whole forward becomes one graph: FishNet has 16 kinds of blocks, and
-    torch compiles a function 8 times at most. The names in the state dict
-    stay, copies of the model (EMA) are not compiled.
+    FishNet has 16 kinds of blocks, and torch compiles a function 8 times at
+    most. The names in the state dict stay, copies (EMA) are not compiled.
 
     Args:
-        model (nn.Module): What has a ``backbone``.
+        network (nn.Module): What breaks no graph, as our backbones.
         dynamic (bool, optional): Whether one graph serves images of all
             sizes; False compiles one a size, None does so for the first and
             serves all with the next. Defaults to True.
         backend (str): torch's name of what compiles. Defaults to 'inductor'.
+    """
+    # For torch 2.13's inductor, the gradient of a convolution depends on the
+    # size unless convolutions work in channels-last.
+    open_sizes = backend == 'inductor' and dynamic is not False
+    network.compile(
+        fullgraph=True,
+        dynamic=dynamic,
+        backend=backend,
+        options=dict(force_layout_optimization=True) if open_sizes else None)
+
+
+def compile_backbone(model: nn.Module, **kwargs) -> None:
+    """Compile a model's backbone, see :func:`compile_in_place`.
+
+    Args:
+        model (nn.Module): What has a ``backbone``.
+        **kwargs: Those of :func:`compile_in_place`.
 
     Raises:
         ValueError: If it has no ``backbone``.
     """
     if not isinstance(getattr(model, 'backbone', None), nn.Module):
         raise ValueError(f'{type(model).__name__} has no backbone to compile.')
-    model.backbone.compile(
-        fullgraph=True, dynamic=dynamic, backend=backend)
+    compile_in_place(model.backbone, **kwargs)
 
 
 @register(HOOKS)
@@ -65,20 +80,23 @@ class CompileBackboneHook(Hook):
 
     MMEngine's own ``compile=`` compiles the whole step, in which regions
     whose number depends on the image break the graph and compile anew. Here
-    it is the backbone alone, where nothing does. With ``dynamic=False`` the
-    first step takes about a minute longer, for images of one size; with open
-    sizes and unequal sides torch 2.13 needs many (docs/benchmarks.md).
+    it is the backbone alone, where nothing does. The first step takes two to
+    three minutes longer on two cores; with ``dynamic=False``, for images of
+    one size, less than one (docs/benchmarks.md). Without
+    :class:`ChannelsLastHook` torch 2.13 compiles anew for other widths.
 
     Where compiling does not work, a warning says why, and the run goes on
     without.
 
     Args:
-        dynamic (bool, optional): See :func:`compile_backbone`.
+        dynamic (bool, optional): See :func:`compile_in_place`.
             Defaults to True.
         backend (str): Likewise. Defaults to 'inductor'.
 
     Example:
-        >>> custom_hooks = [dict(type='mmfishnet.CompileBackboneHook')]
+        >>> custom_hooks = [
+        ...     dict(type='mmfishnet.ChannelsLastHook'),
+        ...     dict(type='mmfishnet.CompileBackboneHook')]
     """
 
     def __init__(self,
@@ -101,6 +119,7 @@ class CompileBackboneHook(Hook):
                 'CompileBackboneHook: torch.compile does not work here, the '
                 f'backbone runs without. {problem}')
             return
-        compile_backbone(model, self.dynamic, self.backend)
+        compile_backbone(
+            model, dynamic=self.dynamic, backend=self.backend)
         runner.logger.info('CompileBackboneHook: the backbone is compiled '
                            'at the first step.')

@@ -40,6 +40,10 @@ def test_nvcc_is_of_torchs_cuda(tmp_path):
     nvcc.write_text('#!/bin/sh\n'
                     'echo Cuda compilation tools, release 13.0, V13.0.88')
     nvcc.chmod(0o755)
+    # What torch's headers include is missing.
+    assert not build_mmcv.nvcc_fits(tmp_path, '13.0')
+    (tmp_path / 'include').mkdir()
+    (tmp_path / 'include/cusparse.h').touch()
     assert build_mmcv.nvcc_fits(tmp_path, '13.0')
     assert build_mmcv.nvcc_fits(tmp_path, '13.2')
     assert not build_mmcv.nvcc_fits(tmp_path, '12.8')

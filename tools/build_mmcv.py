@@ -177,7 +177,9 @@ def wants_cuda(cuda: str | None, gpu: bool, force: str | None) -> bool:
 
 
 def nvcc_fits(home: str | Path | None, cuda: str) -> bool:
-    """Whether a toolkit's compiler is of torch's CUDA, minor versions aside.
+    """Whether a toolkit is of torch's CUDA, minor versions aside, and whole.
+
+    An nvcc in /usr/local/bin makes torch take /usr/local for a toolkit.
 
     Args:
         home (str | Path, optional): The toolkit's folder.
@@ -189,7 +191,10 @@ def nvcc_fits(home: str | Path | None, cuda: str) -> bool:
     except OSError:
         return False
     found = re.search(r'release (\d+)\.', printed)
-    return found is not None and found.group(1) == cuda.split('.')[0]
+    header = 'include/cusparse.h'
+    return (found is not None and found.group(1) == cuda.split('.')[0]
+            and any(any(Path(home).glob(pattern))
+                    for pattern in (header, f'targets/*/{header}')))
 
 
 def find_cuda() -> tuple[str | None, str]:

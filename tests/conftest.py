@@ -57,10 +57,11 @@ def call_tool(monkeypatch, capsys):
         path = str(ROOT / f'tools/{name}.py')
         capsys.readouterr()
         code = 0
-        # The logger of a test before would write to what was captured then.
+        # The logger of a test before would write to what was captured then,
+        # and is closed: setStream would flush it.
         for handler in MMLogger.get_current_instance().handlers:
             if type(handler) is logging.StreamHandler:
-                handler.setStream(sys.stdout)
+                handler.stream = sys.stdout
         with monkeypatch.context() as patch:
             patch.setattr(sys, 'argv', [path, *map(str, args)])
             patch.setenv('COLUMNS', WIDE)

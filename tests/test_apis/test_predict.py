@@ -188,7 +188,7 @@ def test_classifier(tmp_path, folder, call_tool):
                        '--checkpoint', path, '--out-dir', tmp_path / 'out',
                        '--device', 'cpu', '--batch-size', 2)
     assert result.returncode == 0, result.stderr
-    assert '2 pictures' in result.stdout
+    assert 'pictures: 2' in result.stdout
     rows = table(tmp_path / 'out/predictions.csv')
     assert [row['picture'] for row in rows] == ['a/one.jpg', 'two.jpg']
     results = json.loads((tmp_path / 'out/predictions.json').read_text())

@@ -76,7 +76,8 @@ def test_layout(tmp_path, count):
     names |= {f'cpu/op{number}' for number in range(40)}
     glue = tmp_path / 'pybind.cpp'
     glue.write_text('PYBIND11_MODULE(_ext, m) {}')
-    sources = [tmp_path / f'{name}.cpp' for name in names]
+    # In an order of their own: a set's is another in each process.
+    sources = [tmp_path / f'{name}.cpp' for name in sorted(names)]
     for number, source in enumerate(sources):
         source.parent.mkdir(exist_ok=True)
         source.write_text('x' * (1 + number % 7) * 1000)

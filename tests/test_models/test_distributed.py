@@ -8,6 +8,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parameters_to_vector
 
+from mmfishnet.engine.hooks import compile_in_place
 from mmfishnet.models import FishNet
 
 SMALL = dict(
@@ -20,6 +21,19 @@ SMALL = dict(
     body_transfer=(1, 1, 1),
     head_transfer=(1, 1, 1))
 OUT_INDICES = [c for n in (1, 2, 3, 4) for c in combinations(range(4), n)]
+
+
+def gradients(rank, compiled):
+    """Of one step in float64, each stage computed twice."""
+    torch.manual_seed(0)
+    model = FishNet(SMALL, norm_eval=True, with_cp=True).double().train()
+    if compiled:
+        compile_in_place(model, backend='aot_eager')
+    model = DistributedDataParallel(model)
+    torch.manual_seed(rank)
+    features = model(torch.randn(2, 3, 32, 64, dtype=torch.double))
+    sum(f.square().mean() for f in features).backward()
+    return [p.grad for p in model.parameters()]
 
 
 def train(results):
@@ -46,6 +60,7 @@ def train(results):
                 # After every step, to the bit.
                 assert torch.equal(*both)
     torch.save([p.grad for p in model.parameters()], f'{results}/{rank}.pth')
+    torch.testing.assert_close(gradients(rank, True), gradients(rank, False))
     dist.destroy_process_group()
 
 

@@ -191,8 +191,7 @@ class Result:
     times: list[Measurement] = field(default_factory=list, repr=False)
 
 
-def sync(device: str) -> None:
-    """Wait for a GPU; a CPU has done what it was asked for."""
+def _sync(device: str) -> None:
     if device.startswith('cuda'):
         torch.cuda.synchronize()
 
@@ -224,18 +223,24 @@ class Run:
                  variant: Variant) -> None:
         self.step = section == 'step'
         self.model = model.train(self.step)
-        self.images = images
-        if variant.channels_last:
-            self.images = images.contiguous(memory_format=torch.channels_last)
+        self.variant = variant
+        self.take(images)
         self.context = nullcontext()
         if variant.bf16 and self.step:
             self.context = torch.autocast(images.device.type, torch.bfloat16)
         elif variant.bf16:
             _half(model)
-            self.images = self.images.bfloat16()
         self.params = [p for p in model.parameters() if p.requires_grad]
         if variant.compiled:
             compile_in_place(model, dynamic=variant.open_sizes)
+
+    def take(self, images: Tensor) -> None:
+        """Take other images (N, C, H, W) for the next calls."""
+        if self.variant.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        if self.variant.bf16 and not self.step:
+            images = images.bfloat16()
+        self.images = images
 
     def __call__(self) -> list[Tensor]:
         """Compute the outputs, and in a step all gradients."""
@@ -259,6 +264,23 @@ class Run:
         grads = [p.grad.double() for p in self.params] if self.step else []
         self.clear()
         return outputs, grads
+
+
+def time_call(run: Run, device: str) -> float:
+    """Time one call, whatever is compiled in it included.
+
+    Args:
+        run (Run): What to call.
+        device (str): Where it computes.
+
+    Returns:
+        float: Seconds.
+    """
+    _sync(device)
+    start = time.perf_counter()
+    run()
+    _sync(device)
+    return time.perf_counter() - start
 
 
 def measure_peak(run: Run) -> tuple[int, int]:
@@ -333,11 +355,7 @@ def measure_section(section: str,
             del double
             counts[name] = _count(Run(section, model, images, PLAIN))
         run = result.call = Run(section, model, images, variant)
-        sync(device)
-        start = time.perf_counter()
-        run()
-        sync(device)
-        result.first = time.perf_counter() - start
+        result.first = time_call(run, device)
         outputs, grads = run.results()
         result.output_error = largest_error(outputs, truths[name][0])
         if run.step:

@@ -76,10 +76,9 @@ def test_compiled_backbone():
 
     def check(*size, layout=torch.contiguous_format):
         images = torch.randn(1, 3, *size, dtype=torch.double)
-        for found, expected in zip(
-                step(model, images.contiguous(memory_format=layout)),
-                step(plain, images), strict=True):
-            torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(
+            step(model, images.contiguous(memory_format=layout)),
+            step(plain, images))
 
     for size in SIZES:
         check(*size)
@@ -110,13 +109,16 @@ class Fin(nn.Module):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(why_not_compile() is not None, reason='no compiler')
 def test_code_for_all_sizes():
     """Code is generated once, not once a size.
 
     The sizes are such that oneDNN, which has another way for small features,
     does not change its mind.
     """
+    # Here: it compiles something, which a collection should not.
+    problem = why_not_compile()
+    if problem:
+        pytest.skip(problem)
     torch._dynamo.reset()
     counters = torch._dynamo.utils.counters
     counters.clear()
@@ -126,9 +128,8 @@ def test_code_for_all_sizes():
     for size in ((64, 96), (96, 64), (64, 100), (80, 80), (104, 60)):
         images = torch.randn(1, 3, *size).contiguous(
             memory_format=torch.channels_last)
-        for found, expected in zip(
-                step(model, images), step(plain, images), strict=True):
-            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(
+            step(model, images), step(plain, images), rtol=1e-3, atol=1e-4)
     assert counters['stats']['unique_graphs'] == 1
 
 

@@ -11,7 +11,6 @@ import argparse
 import json
 import platform
 import sys
-import time
 from dataclasses import replace
 from datetime import date
 from importlib.util import find_spec
@@ -167,12 +166,8 @@ def measure_sizes(args):
                         torch.empty(1, 3, 32, 32), variant)
         row = rows['with_cp' if variant.with_cp else 'fp32'] = {}
         for height, width in sizes:
-            images = torch.randn(1, 3, height, width, device=args.device)
-            run.images = images.contiguous(memory_format=torch.channels_last)
-            start = time.perf_counter()
-            run()
-            bench.sync(args.device)
-            row[f'{height}x{width}'] = time.perf_counter() - start
+            run.take(torch.randn(1, 3, height, width, device=args.device))
+            row[f'{height}x{width}'] = bench.time_call(run, args.device)
             run.clear()
     return rows
 

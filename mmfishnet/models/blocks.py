@@ -16,7 +16,8 @@ from mmcv.cnn import build_conv_layer, build_norm_layer
 from mmengine.model import BaseModule, Sequential, constant_init
 from torch import Tensor, nn
 
-from .lean import double, layout_of, norm_relu
+from .layout import double, layout_of
+from .lean import norm_relu
 
 # How all of our modules start unless their ``init_cfg`` says otherwise.
 INIT_CFG = [
@@ -110,7 +111,7 @@ class ChannelReduction(nn.Module):
         """Reduce (N, C, H, W) to (N, C / k, H, W), in the layout of x."""
         # A sum over a dimension of (N, C / k, k, H, W) would return, and its
         # gradient have, the layout of those who keep channels first.
-        if isinstance(x, Tensor) and layout_of(x) == torch.channels_last:
+        if layout_of(x) == torch.channels_last:
             parts = x.permute(0, 2, 3, 1).unflatten(3, (-1, self.k)).unbind(4)
             return reduce(add, parts).permute(0, 3, 1, 2)
         parts = x.unflatten(1, (-1, self.k)).unbind(2)

@@ -22,7 +22,8 @@ from .blocks import (
     build_norm,
     pre_act_conv,
 )
-from .lean import MaxPool2x2, open_size
+from .layout import laid_out_as, open_size, to_fast_layout
+from .lean import MaxPool2x2
 
 # Down-sampling of tail and head (Table 2). All of them give ceil(H / 2), as
 # the strided convolutions of other backbones do.
@@ -342,11 +343,14 @@ class FishNet(Backbone):
                 f'{type(self).__name__}: the image of {x.shape[-2]}x'
                 f'{x.shape[-1]} pixels is too small; H and W should be at '
                 'least 32, the stride of the last stage.')
-        refined, output = {}, {'stem': self.stem(open_size(x))}
+        refined = {}
+        output = {'stem': self.stem(to_fast_layout(open_size(x)))}
         for spec in self.specs:
             stage = getattr(self, spec.name)
             refined[spec.name], output[spec.name] = stage(
                 output[spec.reads], output.get(spec.joins))
         features = dict(refined=refined, output=output)
         chosen = (OUTPUTS[i] for i in self.out_indices)
-        return tuple(features[feature][name] for name, feature in chosen)
+        return tuple(
+            laid_out_as(features[feature][name], x)
+            for name, feature in chosen)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..registry import MODELS, register
 from .backbone import Backbone
 from .blocks import Bottleneck, Layers, build_norm, pre_act_conv, recompute
+from .layout import laid_out_as, to_fast_layout
 
 
 @register(MODELS)
@@ -122,10 +123,10 @@ class PreActResNet(Backbone):
         Returns:
             tuple[Tensor]: One feature an index in ``out_indices``.
         """
-        x = self.stem(x)
+        y = self.stem(to_fast_layout(x))
         features = []
         for name in self.stage_names:
-            x = recompute(getattr(self, name), x, self.with_cp)
-            features.append(x)
-        features[-1] = self.final(x)
-        return tuple(features[i] for i in self.out_indices)
+            y = recompute(getattr(self, name), y, self.with_cp)
+            features.append(y)
+        features[-1] = self.final(y)
+        return tuple(laid_out_as(features[i], x) for i in self.out_indices)

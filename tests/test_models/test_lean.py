@@ -139,7 +139,7 @@ def test_fish_is_the_same_with_and_without(with_cp, size):
     results = []
     for plain in (False, True):
         model.zero_grad()
-        with mock.patch.object(lean, '_is_recorded', lambda x: False) if (
+        with mock.patch.object(lean, 'is_recorded', lambda x: False) if (
                 plain) else mock.MagicMock():
             kept, features = kept_bytes(model, x)
             sum(f.square().sum() for f in features).backward()
@@ -190,7 +190,7 @@ def variants():
     yield 'PreActResNet', lambda: PreActResNet((1, 1, 1, 1))
 
 
-@pytest.mark.parametrize('name, build', variants())
+@pytest.mark.parametrize('name, build', [*variants()])
 @pytest.mark.parametrize('training', [True, False])
 def test_channels_last_stays(name, build, training):
     """No module returns another layout, and the values are the same."""
@@ -202,6 +202,7 @@ def test_channels_last_stays(name, build, training):
     x = torch.randn(2, 3, 64, 96)
     with torch.no_grad():
         expected = model(x)
+        assert all(feature.is_contiguous() for feature in expected)
     model.to(memory_format=torch.channels_last)
     lost = []
 
@@ -223,34 +224,38 @@ def test_channels_last_stays(name, build, training):
         torch.testing.assert_close(feature, other, rtol=1e-3, atol=1e-3)
 
 
-def test_gradients_stay_channels_last():
+@pytest.mark.parametrize('given', [
+    torch.contiguous_format, torch.channels_last])
+def test_fast_whatever_is_given(given):
+    """On a CPU, features and their gradients inside are channels-last, and
+    those that are given and returned lie as the image does."""
     model = FishNet(SMALL, **RECIPE).train()
-    model.to(memory_format=torch.channels_last)
-    image = torch.randn(2, 3, 64, 96)
-    features = model(image.contiguous(memory_format=torch.channels_last))
-    seen = []
+    inside = []
 
     def look(module, args, output):
-        output.register_hook(lambda grad: seen.append(
-            grad.stride(1) == 1 or grad.shape[-1] == 1))
+        inside.append(output)
+        output.register_hook(inside.append)
 
     for module in model.modules():
         if isinstance(module, ChannelReduction):
             module.register_forward_hook(look)
-    features = model(image.contiguous(memory_format=torch.channels_last))
+    image = torch.randn(2, 3, 64, 96).contiguous(memory_format=given)
+    features = model(image)
     torch.autograd.backward(features, [torch.randn_like(f) for f in features])
-    assert seen == [True, True]
+    assert all(f.is_contiguous(memory_format=given) for f in features)
+    assert len(inside) == 4
+    assert all(x.stride(1) == 1 for x in inside)
 
 
 @pytest.mark.parametrize('arguments', [{}, RECIPE, dict(with_cp=True)])
 @pytest.mark.parametrize('training', [True, False])
 def test_symbolic_trace(arguments, training):
-    model = FishNet(SMALL, **arguments).train(training)
+    model = FishNet(SMALL, **arguments).double().train(training)
     traced = torch.fx.symbolic_trace(model)
     # The graph shows layers, not what is lean in them.
     calls = [n for n in traced.graph.nodes if n.op == 'call_function']
     assert not any('NormReLU' in str(node.target) for node in calls)
-    x = torch.randn(2, 3, 64, 96)
+    x = torch.randn(2, 3, 64, 96, dtype=torch.double)
     for feature, expected in zip(traced(x), model(x)):
         torch.testing.assert_close(feature, expected)
 
@@ -272,8 +277,8 @@ def test_stages_are_the_blocks_of_figure_3():
                 {name: outputs}))
     features = model(torch.randn(2, 3, 64, 96))
     for i in range(3):
-        assert features[i] is seen[f'head{i + 1}'][0]
-    assert features[3] is seen['head3'][1]
+        assert torch.equal(features[i], seen[f'head{i + 1}'][0])
+    assert torch.equal(features[3], seen['head3'][1])
     for spec in model.specs:
         refined, output = seen[spec.name]
         assert refined.shape[1] == spec.channels
@@ -301,7 +306,7 @@ def test_low_precision_is_sound(depth, fixed):
                 features[name] = model(x)
         expected = model.double()(x.double())
     for name, most in (('float32', 1e-4), ('float16', 0.05),
-                       ('bfloat16', 0.15)):
+                       ('bfloat16', 0.2)):
         for feature, exact in zip(features[name], expected):
             error = (feature.double() - exact).norm() / exact.norm()
             assert error < most, (name, error)

@@ -31,6 +31,40 @@ def seed():
 
 
 @pytest.fixture(scope='session')
+def widths(tmp_path_factory):
+    """widths(pages, width): how wide each page is in a window of so many
+    pixels, by its name; more than these is scrolled to the right."""
+    names = ('chromium', 'chromium-browser', 'google-chrome')
+    browser = next(filter(None, map(shutil.which, names)), None)
+    if browser is None:
+        pytest.skip(f'needs a browser, one of {", ".join(names)}')
+    folder = tmp_path_factory.mktemp('browser')
+
+    def widths(pages, width):
+        frames = ''.join(
+            f'<iframe name="{page.name}" src="{page.resolve().as_uri()}" '
+            f'style="width: {width}px; height: 900px; border: 0"></iframe>'
+            for page in pages)
+        outer = folder / 'frames.html'
+        outer.write_text(f"""<body>{frames}<script>
+            onload = () => document.querySelectorAll('iframe').forEach(frame =>
+                frame.title = 'width ' + frame.contentDocument
+                    .documentElement.scrollWidth)
+            </script>""")
+        done = subprocess.run([
+            browser, '--headless', '--no-sandbox', '--hide-scrollbars',
+            '--allow-file-access-from-files', '--virtual-time-budget=9000',
+            f'--user-data-dir={folder}/profile', '--dump-dom', outer.as_uri()
+        ], capture_output=True, text=True, timeout=300)
+        found = re.findall(r'<iframe name="([^"]+)".*?title="width (\d+)"',
+                           done.stdout)
+        assert len(found) == len(pages), done.stderr[-2000:]
+        return {name: int(number) for name, number in found}
+
+    return widths
+
+
+@pytest.fixture(scope='session')
 def run_tool():
     """run_tool(name, *args, cwd=None): a tool in a process of its own."""
 

@@ -57,7 +57,8 @@ def parse_args():
         choices=TRACKERS,
         default=[],
         help='send what is logged to these, too; wandb writes to the work '
-        'directory and sends nothing unless WANDB_MODE=online is set')
+        'directory and sends nothing unless WANDB_MODE=online is set; name '
+        'them after CONFIG')
     add_common_arguments(parser)
     return parser.parse_args()
 

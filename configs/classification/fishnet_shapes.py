@@ -15,7 +15,13 @@ data_preprocessor = dict(num_classes=num_classes)
 # A crop of 8 % would leave nothing of a shape's outline.
 train_pipeline = _base_.train_pipeline
 train_pipeline[1].update(scale=64, crop_ratio_range=(0.85, 1.0))
-test_pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+# The drawn ones are of this size.
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='ResizeEdge', scale=64, edge='short'),
+    dict(type='CenterCrop', crop_size=64),
+    dict(type='PackInputs')
+]
 
 dataset = dict(
     _delete_=True, type='CustomDataset', data_root='data/shapes_cls')

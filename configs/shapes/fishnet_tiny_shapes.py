@@ -15,8 +15,6 @@ train_dataloader = dict(
     num_workers=0, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(num_workers=0)
 test_dataloader = val_dataloader
-# Faster on a CPU by a third, and the same values.
-custom_hooks = [dict(type='mmfishnet.ChannelsLastHook')]
 optim_wrapper = dict(
     optimizer=dict(
         _delete_=True, type='AdamW', lr=4e-3, weight_decay=0.05,

@@ -105,8 +105,6 @@ param_scheduler = [
         by_epoch=True,
         convert_to_iter_based=True)
 ]
-# Faster on a CPU by a third, and the same values.
-custom_hooks = [dict(type='mmfishnet.ChannelsLastHook')]
 default_hooks = dict(
     logger=dict(interval=10),
     checkpoint=dict(max_keep_ckpts=2),

@@ -99,8 +99,6 @@ param_scheduler = [
         by_epoch=True,
         convert_to_iter_based=True)
 ]
-# Faster on a CPU by a third, and the same values.
-custom_hooks = [dict(type='mmfishnet.ChannelsLastHook')]
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=10),

@@ -68,9 +68,7 @@ INFERENCE = (PLAIN, CHANNELS_LAST, COMPILED, BF16,
              replace(BF16, name='bf16, channels-last, compiled',
                      compiled=True))
 STEP = (PLAIN, replace(PLAIN, name='fp32, with_cp', with_cp=True),
-        replace(PLAIN, name='fp32, compiled', compiled=True), CHANNELS_LAST,
-        replace(CHANNELS_LAST, name='fp32, channels-last, with_cp',
-                with_cp=True), COMPILED, OPEN_SIZES, BF16)
+        CHANNELS_LAST, COMPILED, OPEN_SIZES, BF16)
 
 OURS, AUTHORS = 'FishNet-150', 'FishNet-150, pytorchcv'
 

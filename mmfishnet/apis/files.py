@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,6 +66,8 @@ class Writer:
 
     Attributes:
         rows (list[dict]): The rows of counts.csv, or of predictions.csv.
+        unnamed (list[str]): Pictures that ``ann_file`` does not name. Their
+            ids are none of the file's.
 
     Raises:
         ValueError: If the classes of ``ann_file`` are not those of the
@@ -84,7 +87,8 @@ class Writer:
         self.rows, self.objects = [], []
         self._results, self._images = [], []
         self._videos, self._drawn = {}, set()
-        self._image_ids = {}
+        self._image_ids, self._new_ids = {}, itertools.count(1)
+        self.unnamed = []
         self._category_ids = range(1, len(model.classes) + 1)
         if ann_file:
             self._read_ids(ann_file)
@@ -92,6 +96,8 @@ class Writer:
     def _read_ids(self, ann_file) -> None:
         data = mmengine.load(ann_file)
         self._image_ids = {i['file_name']: i['id'] for i in data['images']}
+        self._new_ids = itertools.count(
+            1 + max(self._image_ids.values(), default=0))
         ids = {c['name']: c['id'] for c in data['categories']}
         missing = [name for name in self.model.classes if name not in ids]
         if missing:
@@ -145,7 +151,10 @@ class Writer:
             return
         picture, instances = prediction.picture, prediction.instances
         height, width = picture.image.shape[:2]
-        image_id = self._image_ids.get(picture.name, len(self._images) + 1)
+        image_id = self._image_ids.get(picture.name)
+        if image_id is None:
+            image_id = next(self._new_ids)
+            self.unnamed.append(picture.name)
         self._images.append(
             dict(
                 id=image_id,
@@ -215,20 +224,23 @@ class Writer:
                 draw_scores(picture.image, scores, self.model.classes))
 
     def _save(self, picture, drawing) -> None:
-        folder = self.out_dir / 'pictures'
-        if picture.video is None:
-            path = (folder / picture.name).with_suffix('.jpg')
-            if path in self._drawn:  # a.png and a.jpg
-                path = folder / f'{picture.name}.jpg'
-            self._drawn.add(path)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(path), drawing[..., ::-1], JPEG)
+        drawing = np.ascontiguousarray(drawing[..., ::-1])
+        name = picture.video
+        if name is None:
+            cv2.imwrite(self._path(picture.name, '.jpg'), drawing, JPEG)
             return
-        path = (folder / picture.video).with_suffix('.mp4')
-        if path not in self._videos:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._videos[path] = cv2.VideoWriter(
-                str(path), cv2.VideoWriter_fourcc(*'mp4v'), picture.fps or 25,
-                drawing.shape[1::-1])
-        self._videos[path].write(np.ascontiguousarray(drawing[..., ::-1]))
+        if name not in self._videos:
+            self._videos[name] = cv2.VideoWriter(
+                self._path(name, '.mp4'), cv2.VideoWriter_fourcc(*'mp4v'),
+                picture.fps or 25, drawing.shape[1::-1])
+        self._videos[name].write(drawing)
+
+    def _path(self, name: str, suffix: str) -> str:
+        folder = self.out_dir / 'pictures'
+        path = (folder / name).with_suffix(suffix)
+        if path in self._drawn:  # a.png and a.jpg
+            path = folder / f'{name}{suffix}'
+        self._drawn.add(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return str(path)
 

@@ -16,7 +16,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner.checkpoint import CheckpointLoader
 from mmengine.structures import InstanceData
-from rich.progress import track
+from rich.progress import Progress
 
 from ..checkpoints import read_checkpoint
 from ..models.pretrained_module import check_fit
@@ -72,6 +72,8 @@ class Predictor:
                  device: str | None = None) -> None:
         held = read_checkpoint(checkpoint)
         cfg = _config(checkpoint, held, config)
+        # Where a training sent its log is of no concern here.
+        (cfg.get('visualizer') or {}).pop('vis_backends', None)
         scope = cfg.get('default_scope')
         # Each is imported where it is needed: either takes seconds.
         if scope == 'mmdet':
@@ -171,7 +173,7 @@ def predict(inputs: str | np.ndarray | Sequence,
             progress: bool = True) -> list[dict]:
     """Predict and write drawings, COCO results and tables.
 
-    Into ``out_dir`` go ``pictures/`` (and ``NAME.mp4`` for a video),
+    Into ``out_dir`` go ``pictures/`` (a video as ``NAME.mp4``),
     ``predictions.json``, ``images.json`` (which picture and class the numbers
     in there mean; together they can be opened by pycocotools),
     ``counts.csv`` and ``objects.csv``. For a classifier these are
@@ -211,14 +213,18 @@ def predict(inputs: str | np.ndarray | Sequence,
     total = count_pictures(found)
     model = Predictor(checkpoint, config, device)
     writer = Writer(out_dir, model, score_thr, ann_file, pictures)
-    with writer:
-        predictions = model._run(found, batch_size)
-        if progress:
-            predictions = track(predictions, 'Predict', total)
-        for prediction in predictions:
+    with writer, Progress(disable=not progress) as bar:
+        task = bar.add_task('Predict', total=total)
+        for prediction in model._run(found, batch_size):
             writer.add(prediction)
+            bar.advance(task)
+        # Those that were left out are done with as well.
+        bar.update(task, completed=total)
     for name, reason in model.skipped:
         print(f'skipped {name}: {reason}')
+    if ann_file and writer.unnamed:
+        print(f'pictures that {ann_file} does not name, with ids of their '
+              f'own: {len(writer.unnamed)}, such as {writer.unnamed[0]}')
     if len(model.skipped) == total:
         raise ValueError('none of the pictures could be read.')
     return writer.rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os.path as osp
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 
 # 'https://', 'torchvision://', 's3:', 'cluster:s3://', but not a drive, 'C:'
@@ -20,7 +21,7 @@ def find_pretrained(model_cfg: dict) -> Iterator[dict]:
     Yields:
         dict: Each such ``init_cfg``.
     """
-    for _, _, cfg in _walk(model_cfg):
+    for _, _, cfg, _ in _walk(model_cfg):
         yield cfg
 
 
@@ -36,7 +37,7 @@ def drop_pretrained(model_cfg: dict, only_missing: bool = False) -> list[str]:
         list[str]: The checkpoints that were removed.
     """
     dropped = []
-    for owner, key, cfg in list(_walk(model_cfg)):
+    for owner, key, cfg, _ in list(_walk(model_cfg)):
         if only_missing and not is_missing(cfg['checkpoint']):
             continue
         dropped.append(cfg['checkpoint'])
@@ -61,10 +62,16 @@ def require_pretrained(model_cfg: dict) -> None:
         FileNotFoundError: If a local file is missing; says how to get it and
             how to do without.
     """
-    for cfg in find_pretrained(model_cfg):
-        checkpoint = cfg['checkpoint']
+    wanted = defaultdict(list)
+    for *_, cfg, path in _walk(model_cfg):
+        wanted[cfg['checkpoint']].append(path)
+    for checkpoint, paths in wanted.items():
         if not is_missing(checkpoint):
             continue
+        named = ' '.join(f'{path}.checkpoint=FILE' for path in paths)
+        # Of a list of them, one cannot be taken away.
+        dropped = ' '.join(
+            f'{path.rstrip(".0123456789")}=None' for path in paths)
         trained = re.search(r'work_dirs/(\w+)/', checkpoint)
         known = re.match(r'fishne[xt]+\d+', osp.basename(checkpoint).lower())
         name = known.group() if known else 'NAME'
@@ -75,11 +82,11 @@ def require_pretrained(model_cfg: dict) -> None:
             f'the pretrained weights {checkpoint} are not there (looked for '
             f'{osp.abspath(osp.expanduser(checkpoint))}). Either\n'
             f'  - {how}, or\n'
-            "  - download the authors' file and name it by `--cfg-options "
-            'model.backbone.init_cfg.checkpoint=FILE`, or\n'
+            "  - name a file that you have, the authors' perhaps, by "
+            f'`--cfg-options {named}`, or\n'
             '  - train without: `--from-scratch` (no pretrained weights, '
             'nothing frozen, group norm where batch norm was frozen), or '
-            '`--cfg-options model.backbone.init_cfg=None` to change nothing '
+            f'`--cfg-options {dropped}` to change nothing '
             'else.')
 
 
@@ -105,20 +112,23 @@ def has_scheme(checkpoint: str) -> bool:
     return _SCHEME.match(checkpoint) is not None
 
 
-def _walk(cfg) -> Iterator[tuple[dict, str, dict]]:
-    """Find (owner, key, init_cfg): in ``owner[key]`` is the ``init_cfg``."""
+def _walk(cfg, path: str = 'model') -> Iterator[tuple[dict, str, dict, str]]:
+    """Find (owner, key, init_cfg, path): ``owner[key]`` is or holds the
+    ``init_cfg``, which ``--cfg-options`` knows by its path."""
     if isinstance(cfg, dict):
         for key, value in cfg.items():
-            if key == 'init_cfg':
-                items = value if isinstance(value, (list, tuple)) else [value]
-                for item in items:
+            below = f'{path}.{key}'
+            if key != 'init_cfg':
+                yield from _walk(value, below)
+            elif isinstance(value, (list, tuple)):
+                for i, item in enumerate(value):
                     if is_pretrained(item):
-                        yield cfg, key, item
-            else:
-                yield from _walk(value)
+                        yield cfg, key, item, f'{below}.{i}'
+            elif is_pretrained(value):
+                yield cfg, key, value, below
     elif isinstance(cfg, (list, tuple)):
-        for item in cfg:
-            yield from _walk(item)
+        for i, item in enumerate(cfg):
+            yield from _walk(item, f'{path}.{i}')
 
 
 def is_pretrained(init_cfg) -> bool:

@@ -58,7 +58,8 @@ def measure(ann_file: str | os.PathLike) -> Measured:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it holds no images, categories or objects with boxes.
+        ValueError: If it holds no images, categories or objects with boxes,
+            or no outlines.
     """
     if not os.path.isfile(ann_file):
         raise FileNotFoundError(
@@ -74,6 +75,11 @@ def measure(ann_file: str | os.PathLike) -> Measured:
              if not ann.get('iscrowd') and min(ann['bbox'][2:]) > 0]
     if not boxes:
         raise ValueError(f'{ann_file} has no object with a box of some size.')
+    if not any(ann.get('segmentation') for ann in data['annotations']):
+        raise ValueError(
+            f'{ann_file} has boxes and no outlines (segmentation), from which '
+            'Mask R-CNN learns; docs/projects.md has the config of a Faster '
+            'R-CNN, which does without.')
 
     sides = [max(image['width'], image['height']) for image in data['images']]
     # No picture loses pixels but for a few odd ones, and those that are huge.

@@ -91,9 +91,11 @@ def enable_tracking(cfg: Config, trackers: Sequence[str]) -> None:
     for tracker in trackers:
         backend = dict(type=TRACKERS[tracker])
         if tracker == 'wandb':
-            os.environ.setdefault('WANDB_MODE', 'offline')
-            name = osp.basename(osp.normpath(cfg.work_dir))
-            backend['init_kwargs'] = dict(project='mmfishnet', name=name)
+            # In the config, which is saved: a test of the run reads it.
+            backend['init_kwargs'] = dict(
+                project='mmfishnet',
+                name=osp.basename(osp.normpath(cfg.work_dir)),
+                mode=os.environ.get('WANDB_MODE', 'offline'))
         if backend['type'] not in [b['type'] for b in backends]:
             backends.append(backend)
     visualizer.vis_backends = backends

@@ -87,7 +87,8 @@ def losses(runs: Sequence) -> str:
                     lw=2 if key == 'loss' else 1)
         ax.set(xlabel='epoch', ylabel='loss')
         ax.set_ylim(bottom=0)
-        ax.legend()
+        # Lines fill the axes: beside them.
+        figure.legend(loc='outside upper center', ncols=3)
 
     return _svg(draw)
 

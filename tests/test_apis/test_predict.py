@@ -120,7 +120,7 @@ def test_files(detector, folder, tmp_path, capsys):
     } for row in rows]
 
 
-def test_threshold_and_ids_of_a_coco_file(detector, folder, tmp_path):
+def test_threshold_and_ids_of_a_coco_file(detector, folder, tmp_path, capsys):
     ann_file = tmp_path / 'truth.json'
     ann_file.write_text(
         json.dumps(
@@ -135,7 +135,7 @@ def test_threshold_and_ids_of_a_coco_file(detector, folder, tmp_path):
     prediction, = model(folder / 'two.jpg')
     scores = prediction.instances.scores
     rows = predict(
-        folder / 'two.jpg',
+        [folder / 'two.jpg', folder / 'a'],
         detector,
         tmp_path / 'out',
         score_thr=float(scores[2]),
@@ -143,11 +143,15 @@ def test_threshold_and_ids_of_a_coco_file(detector, folder, tmp_path):
         device='cpu',
         pictures=False,
         progress=False)
-    assert sum(row['count'] for row in rows) == 3
+    assert sum(
+        row['count'] for row in rows if row['picture'] == 'two.jpg') == 3
+    assert 'own: 1, such as a/one.jpg' in capsys.readouterr().out
     assert not (tmp_path / 'out/pictures').exists()
     results = json.loads((tmp_path / 'out/predictions.json').read_text())
-    assert {entry['image_id'] for entry in results} == {77}
-    assert [entry['category_id'] for entry in results
+    # What the file does not name takes no id from what it does.
+    assert {entry['image_id'] for entry in results} == {77, 78}
+    named = [entry for entry in results if entry['image_id'] == 77]
+    assert [entry['category_id'] for entry in named
             ] == [15 - label for label in prediction.instances.labels]
 
     ann_file.write_text(
@@ -163,21 +167,28 @@ def test_threshold_and_ids_of_a_coco_file(detector, folder, tmp_path):
 
 
 def test_video(detector, tmp_path):
-    path = tmp_path / 'clip.avi'
-    video = cv2.VideoWriter(
-        str(path), cv2.VideoWriter_fourcc(*'MJPG'), 10, (128, 96))
-    for i in range(3):
-        video.write(np.full((96, 128, 3), 60 * i, np.uint8))
-    video.release()
+    paths = {}
+    for name, code, count in (('clip.avi', 'MJPG', 3), ('clip.mp4', 'mp4v',
+                                                        2)):
+        paths[str(tmp_path / name)] = count
+        video = cv2.VideoWriter(
+            str(tmp_path / name), cv2.VideoWriter_fourcc(*code), 10, (128, 96))
+        for i in range(count):
+            video.write(np.full((96, 128, 3), 60 * i, np.uint8))
+        video.release()
     rows = predict(
-        path, detector, tmp_path / 'out', score_thr=0, device='cpu')
-    assert {row['picture'] for row in rows
-            } == {f'clip.avi#{i:06d}' for i in range(3)}
-    drawn = cv2.VideoCapture(str(tmp_path / 'out/pictures/clip.mp4'))
-    frames = 0
-    while drawn.read()[0]:
-        frames += 1
-    assert frames == 3
+        [*paths], detector, tmp_path / 'out', score_thr=0, device='cpu')
+    assert {row['picture'] for row in rows} == {
+        f'{Path(path).name}#{i:06d}'
+        for path, count in paths.items() for i in range(count)
+    }
+    # Two of one name but for its end are two.
+    for name, count in zip(('clip.mp4', 'clip.mp4.mp4'), paths.values()):
+        drawn = cv2.VideoCapture(str(tmp_path / 'out/pictures' / name))
+        frames = 0
+        while drawn.read()[0]:
+            frames += 1
+        assert frames == count
 
 
 def test_classifier(tmp_path, folder, call_tool):
@@ -197,6 +208,7 @@ def test_classifier(tmp_path, folder, call_tool):
     model = get_model(cfg, pretrained=path, device='cpu')
     for row, entry in zip(rows, results):
         image = cv2.imread(str(folder / row['picture']))
+        image = cv2.resize(image, (64, 64))
         batch = model.data_preprocessor(
             dict(inputs=[torch.from_numpy(image).permute(2, 0, 1)]))
         with torch.no_grad():

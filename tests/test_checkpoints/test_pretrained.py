@@ -14,12 +14,16 @@ def pretrained(checkpoint, type='Pretrained'):
 
 def test_missing_file_is_named_with_all_ways_out(tmp_path):
     missing = tmp_path / 'fishnet150_in1k.pth'
-    model = ConfigDict(backbone=dict(init_cfg=pretrained(missing)))
+    model = ConfigDict(
+        backbone=dict(init_cfg=pretrained(missing)),
+        neck=dict(init_cfg=[dict(type='Xavier'), pretrained(missing)]))
     with pytest.raises(FileNotFoundError) as error:
         require_pretrained(model)
     for part in (str(missing), 'tools/get_weights.py fishnet150',
-                 'model.backbone.init_cfg.checkpoint=', '--from-scratch',
-                 'model.backbone.init_cfg=None'):
+                 '`--cfg-options model.backbone.init_cfg.checkpoint=FILE '
+                 'model.neck.init_cfg.1.checkpoint=FILE`', '--from-scratch',
+                 '`--cfg-options model.backbone.init_cfg=None '
+                 'model.neck.init_cfg=None`'):
         assert part in str(error.value)
     missing.touch()
     require_pretrained(model)

@@ -72,6 +72,9 @@ def test_what_the_numbers_follow_from(tmp_path):
     (dict(annotations=[
         dict(id=1, image_id=0, category_id=7, bbox=[0, 0, 0, 5], iscrowd=0)
     ]), 'no object with a box'),
+    (dict(annotations=[
+        dict(id=1, image_id=0, category_id=7, bbox=[3, 3, 8, 8])
+    ]), 'boxes and no outlines'),
 ])
 def test_refusals(tmp_path, changes, words):
     with pytest.raises(ValueError, match=words):

@@ -203,18 +203,30 @@ def test_own_data(call_tool, tmp_path, monkeypatch):
     assert 'Worst images' in page.read_text()
 
 
-@pytest.mark.slow
-def test_site(tmp_path):
-    """No warning; every internal link of the built pages leads somewhere."""
+@pytest.fixture(scope='module')
+def site(tmp_path_factory):
     pytest.importorskip('furo')
     pytest.importorskip('myst_parser')
+    folder = tmp_path_factory.mktemp('site')
     result = subprocess.run([
         sys.executable, '-m', 'sphinx', '-W', '--keep-going', '-q', '-b',
-        'html', '-d', tmp_path / 'doctrees', ROOT / 'docs', tmp_path / 'html'
+        'html', '-d', folder / 'doctrees', ROOT / 'docs', folder / 'html'
     ], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-4000:]
-    pages = {page: page.read_text()
-             for page in (tmp_path / 'html').rglob('*.html')}
+    return folder / 'html'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('width', [390, 1280])
+def test_site_fits_the_window(site, widths, width):
+    found = widths([*site.rglob('*.html')], width)
+    assert len(found) > 15 and set(found.values()) == {width}, found
+
+
+@pytest.mark.slow
+def test_site(site):
+    """No warning; every internal link of the built pages leads somewhere."""
+    pages = {page: page.read_text() for page in site.rglob('*.html')}
     assert len(pages) > 15
     broken = []
     for page, text in pages.items():
@@ -235,7 +247,7 @@ def test_site(tmp_path):
     for text in pages.values():
         assert not re.findall(
             r'<(?:script|link|img)[^>]+(?:src|href)="https?:', text)
-    zoo = (tmp_path / 'html/generated/model_zoo.html').read_text()
+    zoo = (site / 'generated/model_zoo.html').read_text()
     for config in (ROOT / 'configs').rglob('*.py'):
         if '_base_' not in str(config):
             assert config.name in zoo

@@ -124,6 +124,10 @@ def test_trackers(tmp_path, monkeypatch):
     assert 'images_per_s' in accumulator.Tags()['scalars']
     written, = (tmp_path / 'run').glob(
         '*/vis_data/wandb/offline-run-*/run-*.wandb')
+    # So does a test of the run, which reads the config that it leaves.
+    saved, = (tmp_path / 'run').glob('*/vis_data/config.py')
+    backend = Config.fromfile(saved).visualizer.vis_backends[-1]
+    assert backend.init_kwargs.mode == 'offline'
     # A process of W&B's own writes it, when it comes to it.
     for _ in range(100):
         if b'images_per_s' in written.read_bytes():

@@ -51,12 +51,22 @@ class Page(HTMLParser):
         self.text.append(data)
 
 
-def test_page(work_dir, call_tool, tmp_path):
-    out = tmp_path / 'deep/report.html'
-    result = call_tool('report', work_dir, '--out', out, '--device', 'cpu',
-                       '--score-thr', 0)
+@pytest.fixture(scope='module')
+def report(work_dir, run_tool):
+    out = work_dir.parent / 'deep/report.html'
+    result = run_tool('report', work_dir, '--out', out, '--device', 'cpu',
+                      '--score-thr', 0)
     assert result.returncode == 0, result.stderr
-    page = Page(out.read_text())
+    return out
+
+
+@pytest.mark.parametrize('width', [390, 1280])
+def test_fits_the_window(report, widths, width):
+    assert widths([report], width) == {'report.html': width}
+
+
+def test_page(work_dir, report):
+    page = Page(report.read_text())
     assert page.loaded == []
     # Losses, validation, rates, precision, classes and confusion.
     assert page.charts == 6

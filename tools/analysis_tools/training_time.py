@@ -88,7 +88,8 @@ def watch(runner, clock):
 
     def tick_at_gradients(features):
         # The backbone's backward pass begins when the last of its features
-        # has its gradient.
+        # has its gradient; not counting what the backbone itself reads again.
+        features = tuple(feature.view_as(feature) for feature in features)
         for feature in features:
             if feature.requires_grad:
                 feature.register_hook(lambda grad: clock.tick())

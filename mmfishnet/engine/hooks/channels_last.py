@@ -32,6 +32,7 @@ def use_channels_last(model: nn.Module) -> nn.Module:
 
     Convolutions then read and write features whose channels lie side by side
     in memory, which CPUs and tensor cores are made for; every value stays.
+    On a CPU our backbones do so by themselves, here neck and heads follow.
     The images alone are converted, what follows takes their layout. Weights
     stay as they are: DistributedDataParallel has laid out its buckets by them,
     and with others a resumed run would differ in the last bits.

@@ -50,7 +50,7 @@ def compile_in_place(network: nn.Module,
         backend (str): torch's name of what compiles. Defaults to 'inductor'.
     """
     # For torch 2.13's inductor, the gradient of a convolution depends on the
-    # size unless convolutions work in channels-last.
+    # size unless inductor knows that convolutions work in channels-last.
     open_sizes = backend == 'inductor' and dynamic is not False
     network.compile(
         fullgraph=True,
@@ -82,8 +82,7 @@ class CompileBackboneHook(Hook):
     whose number depends on the image break the graph and compile anew. Here
     it is the backbone alone, where nothing does. The first step takes two to
     three minutes longer on two cores; with ``dynamic=False``, for images of
-    one size, less than one (docs/benchmarks.md). Without
-    :class:`ChannelsLastHook` torch 2.13 compiles anew for other widths.
+    one size, less than one (docs/benchmarks.md).
 
     Where compiling does not work, a warning says why, and the run goes on
     without.
@@ -94,9 +93,7 @@ class CompileBackboneHook(Hook):
         backend (str): Likewise. Defaults to 'inductor'.
 
     Example:
-        >>> custom_hooks = [
-        ...     dict(type='mmfishnet.ChannelsLastHook'),
-        ...     dict(type='mmfishnet.CompileBackboneHook')]
+        >>> custom_hooks = [dict(type='mmfishnet.CompileBackboneHook')]
     """
 
     def __init__(self,

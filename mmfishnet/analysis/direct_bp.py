@@ -196,8 +196,10 @@ def make_image(backbone: nn.Module, size: int) -> Tensor:
     """
     like = next(backbone.parameters())
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(
+    image = torch.randn(
         1, image_channels(backbone), size, size, generator=generator).to(like)
+    # Ours compute in this layout: what they return are the features then.
+    return image.contiguous(memory_format=torch.channels_last)
 
 
 @contextmanager

@@ -243,4 +243,3 @@ class Writer:
         self._drawn.add(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         return str(path)
-

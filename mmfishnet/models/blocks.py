@@ -73,6 +73,37 @@ class Layers(Sequential):
         return x
 
 
+class _SparseConv1x1(nn.Conv2d):
+    """A strided 1x1 convolution that picks its places itself.
+
+    The gradient of torch 2.13's own writes beyond its memory, on a CPU and in
+    channels-last, where there are fewer than 16 input channels.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = self.stride
+        return nn.functional.conv2d(x[..., ::height, ::width], self.weight,
+                                    self.bias)
+
+
+def conv1x1(in_channels: int,
+            out_channels: int,
+            stride: int = 1) -> nn.Conv2d:
+    """Build a 1x1 convolution without bias.
+
+    Args:
+        in_channels (int): Input channels.
+        out_channels (int): Output channels.
+        stride (int): Stride. Defaults to 1.
+
+    Returns:
+        nn.Conv2d: The convolution.
+    """
+    narrow = stride > 1 and in_channels < 16
+    kind = _SparseConv1x1 if narrow else nn.Conv2d
+    return kind(in_channels, out_channels, 1, stride=stride, bias=False)
+
+
 def pre_act_conv(in_channels: int,
                  out_channels: int,
                  norm_cfg: dict,
@@ -90,7 +121,7 @@ def pre_act_conv(in_channels: int,
     """
     return Layers(
         build_norm(norm_cfg, in_channels), nn.ReLU(inplace=True),
-        nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False))
+        conv1x1(in_channels, out_channels, stride))
 
 
 class ChannelReduction(nn.Module):

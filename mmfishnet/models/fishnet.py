@@ -20,9 +20,10 @@ from .blocks import (
     Stage,
     URBlock,
     build_norm,
+    conv1x1,
     pre_act_conv,
 )
-from .layout import laid_out_as, open_size, to_fast_layout
+from .layout import channels_first, open_size, to_fast_layout
 from .lean import MaxPool2x2
 
 # Down-sampling of tail and head (Table 2). All of them give ceil(H / 2), as
@@ -226,7 +227,7 @@ class FishNet(Backbone):
     def _project(self, in_channels: int, out_channels: int,
                  stride: int) -> Sequential:
         return Sequential(
-            nn.Conv2d(in_channels, out_channels, 1, stride, bias=False),
+            conv1x1(in_channels, out_channels, stride),
             build_norm(self.norm_cfg, out_channels))
 
     def _make_blocks(self,
@@ -343,14 +344,13 @@ class FishNet(Backbone):
                 f'{type(self).__name__}: the image of {x.shape[-2]}x'
                 f'{x.shape[-1]} pixels is too small; H and W should be at '
                 'least 32, the stride of the last stage.')
-        refined = {}
-        output = {'stem': self.stem(to_fast_layout(open_size(x)))}
+        images = to_fast_layout(x)
+        refined, output = {}, {'stem': self.stem(open_size(images))}
         for spec in self.specs:
             stage = getattr(self, spec.name)
             refined[spec.name], output[spec.name] = stage(
                 output[spec.reads], output.get(spec.joins))
         features = dict(refined=refined, output=output)
         chosen = (OUTPUTS[i] for i in self.out_indices)
-        return tuple(
-            laid_out_as(features[feature][name], x)
-            for name, feature in chosen)
+        outs = (features[feature][name] for name, feature in chosen)
+        return tuple(outs if images is x else map(channels_first, outs))

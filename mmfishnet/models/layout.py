@@ -58,39 +58,36 @@ def to_fast_layout(x: Tensor) -> Tensor:
     return x
 
 
-def laid_out_as(feature: Tensor, x: Tensor) -> Tensor:
-    """Give a feature the layout of the image that it was computed from.
+def channels_first(feature: Tensor) -> Tensor:
+    """Lay a feature out as others expect it.
 
     Args:
-        feature (Tensor): Feature (N, C, H / stride, W / stride).
-        x (Tensor): The image (N, C, H, W) before :func:`to_fast_layout`.
+        feature (Tensor): Channels-last feature (N, C, H, W) of an image that
+            :func:`to_fast_layout` has converted.
 
     Returns:
-        Tensor: The feature in the layout of x.
+        Tensor: The feature, contiguous.
     """
-    layout = layout_of(x)
-    if layout_of(feature) == layout:
-        return feature
     if is_recorded(feature):
-        return _Laid.apply(feature, layout)
-    return feature.contiguous(memory_format=layout)
+        return _ChannelsFirst.apply(feature)
+    return feature.contiguous()
 
 
-class _Laid(torch.autograd.Function):
-    """Another layout; the gradient gets back that of the feature, without
-    which all gradients before it would have none that is fast."""
+class _ChannelsFirst(torch.autograd.Function):
+    """The gradient gets the layout of the feature back, without which all
+    before it would be in the slower one."""
 
     @staticmethod
-    def forward(x, layout):
-        return x.contiguous(memory_format=layout)
+    def forward(x):
+        return x.contiguous()
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        ctx.layout = layout_of(inputs[0])
+        pass
 
     @staticmethod
     def backward(ctx, grad):
-        return grad.contiguous(memory_format=ctx.layout), None
+        return grad.contiguous(memory_format=torch.channels_last)
 
 
 def open_size(x: Tensor, stride: int = 32) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..registry import MODELS, register
 from .backbone import Backbone
 from .blocks import Bottleneck, Layers, build_norm, pre_act_conv, recompute
-from .layout import laid_out_as, to_fast_layout
+from .layout import channels_first, to_fast_layout
 
 
 @register(MODELS)
@@ -123,10 +123,12 @@ class PreActResNet(Backbone):
         Returns:
             tuple[Tensor]: One feature an index in ``out_indices``.
         """
-        y = self.stem(to_fast_layout(x))
+        images = to_fast_layout(x)
+        y = self.stem(images)
         features = []
         for name in self.stage_names:
             y = recompute(getattr(self, name), y, self.with_cp)
             features.append(y)
         features[-1] = self.final(y)
-        return tuple(laid_out_as(features[i], x) for i in self.out_indices)
+        outs = (features[i] for i in self.out_indices)
+        return tuple(outs if images is x else map(channels_first, outs))

@@ -15,6 +15,7 @@ from mmfishnet.models.blocks import (
     ChannelReduction,
     DRBlock,
     URBlock,
+    conv1x1,
 )
 from mmfishnet.models.lean import MaxPool2x2, norm_relu
 
@@ -169,6 +170,20 @@ def test_bytes_against_pytorchcv():
             model.to_empty(device='cpu').train(), image)[0] for model in ours)
     assert lean_ < 0.47 * reference
     assert recomputed < 0.12 * reference
+
+
+@pytest.mark.parametrize('size', [(64, 96), (33, 7)])
+def test_strided_convolution_of_few_channels(size):
+    """Not torch's, which breaks its memory in channels-last."""
+    ours = conv1x1(3, 8, stride=2).double()
+    theirs = nn.Conv2d(3, 8, 1, stride=2, bias=False).double()
+    theirs.load_state_dict(ours.state_dict())
+    assert type(ours) is not type(theirs) is type(conv1x1(16, 8, stride=2))
+    x = torch.randn(2, 3, *size, dtype=torch.double)
+    for function in (ours, theirs):
+        function(x).square().sum().backward()
+    assert torch.equal(ours(x), theirs(x))
+    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
 
 
 def variants():

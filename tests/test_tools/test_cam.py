@@ -48,8 +48,8 @@ def test_map_of_the_most_likely_class(tmp_path):
         sys.executable,
         Path(get_installed_path('mmpretrain'),
              '.mim/tools/visualization/vis_cam.py'), tmp_path / 'image.png',
-        tmp_path / 'config.py', tmp_path / 'model.pth', '--target-layers', 'neck.layers.4',
-        '--save-path', tmp_path / 'cam.png'
+        tmp_path / 'config.py', tmp_path / 'model.pth', '--target-layers',
+        'neck.layers.4', '--save-path', tmp_path / 'cam.png'
     ], check=True, capture_output=True,
                    env=dict(os.environ, PYTHONPATH=str(ROOT)))
     drawn = cv2.imread(str(tmp_path / 'cam.png'))

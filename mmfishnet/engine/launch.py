@@ -207,8 +207,10 @@ def explain_lost_peers() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not dist.is_initialized() or not (isinstance(
-                error, dist.DistError) or '/gloo/' in str(error)):
+        # torch 2.1 has the second alone.
+        kind = getattr(dist, 'DistError', dist.DistBackendError)
+        if not dist.is_initialized() or not (isinstance(error, kind)
+                                             or '/gloo/' in str(error)):
             raise
         raise RuntimeError(
             f'rank {dist.get_rank()} of {dist.get_world_size()} on '

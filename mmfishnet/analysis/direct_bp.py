@@ -124,7 +124,9 @@ def _all_trained(backbone: nn.Module) -> Iterator[None]:
 
 
 def _outputs(backbone: nn.Module, images: Tensor) -> list[Tensor]:
-    outputs = backbone(images)
+    # Ours compute in this layout: what they return are the features then, and
+    # no copies of them.
+    outputs = backbone(images.contiguous(memory_format=torch.channels_last))
     if isinstance(outputs, dict):
         outputs = outputs.values()
     return [outputs] if isinstance(outputs, Tensor) else [*outputs]
@@ -196,10 +198,8 @@ def make_image(backbone: nn.Module, size: int) -> Tensor:
     """
     like = next(backbone.parameters())
     generator = torch.Generator().manual_seed(0)
-    image = torch.randn(
+    return torch.randn(
         1, image_channels(backbone), size, size, generator=generator).to(like)
-    # Ours compute in this layout: what they return are the features then.
-    return image.contiguous(memory_format=torch.channels_last)
 
 
 @contextmanager

@@ -188,7 +188,7 @@ class Bottleneck(BaseModule):
         mid = out_channels // expansion
         groups = mid // group_width if group_width else 1
         self.norm1 = build_norm(norm_cfg, in_channels)
-        self.conv1 = nn.Conv2d(in_channels, mid, 1, bias=False)
+        self.conv1 = conv1x1(in_channels, mid)
         self.norm2 = build_norm(norm_cfg, mid)
         self.conv2 = build_conv_layer(
             conv_cfg,
@@ -201,7 +201,7 @@ class Bottleneck(BaseModule):
             groups=groups,
             bias=False)
         self.norm3 = build_norm(norm_cfg, mid)
-        self.conv3 = nn.Conv2d(mid, out_channels, 1, bias=False)
+        self.conv3 = conv1x1(mid, out_channels)
         self.relu = nn.ReLU(inplace=True)
         self.shortcut = shortcut or nn.Identity()
         self.deformable = conv_cfg is not None

@@ -121,18 +121,16 @@ def double(x: Tensor, size: tuple[int, int]) -> Tensor:
         size (tuple[int, int]): H and W.
 
     Returns:
-        Tensor: Feature (N, C, H, W), in the layout of x.
+        Tensor: Feature (N, C, H, W), in the layout of x, which is
+        channels-last where it is compiled.
     """
     if not (is_dynamo_compiling() and x.requires_grad):
         return nn.functional.interpolate(x, size=size, mode='nearest')
     # In operators that inductor joins with those around, the gradient too: a
     # step takes 0.93 of the time.
-    channels_last = layout_of(x) == torch.channels_last
-    if channels_last:
-        x = x.permute(0, 2, 3, 1)
-    first = 1 if channels_last else 2
-    for dim, length in enumerate(size, first):
+    x = x.permute(0, 2, 3, 1)
+    for dim, length in enumerate(size, 1):
         x = x.unsqueeze(dim + 1).expand(
             *x.shape[:dim + 1], 2, *x.shape[dim + 1:])
         x = x.flatten(dim, dim + 1).narrow(dim, 0, length)
-    return x.permute(0, 3, 1, 2) if channels_last else x
+    return x.permute(0, 3, 1, 2)

@@ -307,6 +307,18 @@ def test_gradients_are_the_analytic_ones(trained_fish):
             measured[name], expected, rtol=1e-10, atol=1e-12)
 
 
+def test_gradients_of_images_in_any_layout():
+    """Those of the features, not of what is returned in their place."""
+    fish = FishNet(99).double()
+    report = examine(fish)
+    images = torch.randn(1, 3, 64, 64, dtype=torch.double)
+    torch.testing.assert_close(
+        measure_gradients(fish, report, images),
+        measure_gradients(
+            fish, report,
+            images.contiguous(memory_format=torch.channels_last)))
+
+
 def test_direct_gradients_vanish_in_resnet():
     torch.manual_seed(0)
     backbone = NETWORKS['preact_resnet50'].backbone()

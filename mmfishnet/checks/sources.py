@@ -17,7 +17,7 @@ from functools import cached_property
 
 from mmengine.registry import DATASETS, METRICS, Registry
 
-from ..nested import dicts_in
+from ..kinds import dicts_in
 
 # The class whose load_data_list is used: how its files are checked.
 READERS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mmengine.config import Config
 
-from ..nested import dicts_in
+from ..kinds import dicts_in
 
 
 def adapt_to_cpu(cfg: Config) -> str | None:

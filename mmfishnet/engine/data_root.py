@@ -7,7 +7,7 @@ import os.path as osp
 
 from mmengine.config import Config
 
-from ..nested import dicts_in
+from ..kinds import dicts_in
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 EVALUATORS = ('val_evaluator', 'test_evaluator')

@@ -9,7 +9,7 @@ from argparse import Action, ArgumentError
 
 from mmengine.config import Config
 
-from ..nested import dicts_in
+from ..kinds import dicts_in
 
 # What MMEngine's and the scopes' runners read at the top of a config.
 _READ = {

@@ -6,7 +6,7 @@ from copy import deepcopy
 
 from mmengine.config import Config, ConfigDict
 
-from ..nested import dicts_in
+from ..kinds import dicts_in
 from .classes import model_class
 
 

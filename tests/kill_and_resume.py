@@ -41,8 +41,8 @@ from torch import nn
 from mmfishnet.engine.build import build_runner
 from mmfishnet.engine.cpu import adapt_to_cpu
 from mmfishnet.engine.errors import short_errors
+from mmfishnet.engine.exact.resume import set_resume
 from mmfishnet.engine.launch import explain_lost_peers, leave_job
-from mmfishnet.engine.resume import set_resume
 
 EPOCHS, IMAGES = 3, 12
 STAGES = dict(

@@ -14,9 +14,6 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 
 def main():
-    # The processes leave what a user can put right to this one to say, see
-    # mmfishnet/engine/errors.py.
-    os.environ['MMFISHNET_SPEAKER'] = str(os.getpid())
     logging.disable(logging.ERROR)
     try:
         run.main(sys.argv[1:])
@@ -27,10 +24,10 @@ def main():
         message = first.message
         if isinstance(message, dict):  # of an exception
             message = f'{message["message"]} (its traceback is above)'
-        if not message.startswith('error: '):
-            message = f'error: rank {rank} ended this job: {message}'
+        # What a user can put right, the first process has said.
         if first.exitcode < 0 or os.path.isfile(first.error_file):
-            print(message, file=sys.stderr)  # else it was said already
+            print(f'error: rank {rank} ended this job: {message}',
+                  file=sys.stderr)
         return first.exitcode if first.exitcode > 0 else 128 - first.exitcode
     return 0
 

@@ -1,7 +1,6 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 """Test (and evaluate) a model of an MMDetection or MMPretrain config."""
 import argparse
-from functools import partial
 
 import mmengine
 from mmengine.dist import is_main_process
@@ -10,14 +9,14 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 import mmfishnet  # noqa: F401 (registers FishNet)
 from mmfishnet.checkpoints import CheckpointError, use_safe_loading
-from mmfishnet.checks import check_job
 from mmfishnet.engine.arguments import add_common_arguments, load_config
 from mmfishnet.engine.build import build_runner
 from mmfishnet.engine.errors import one_speaks, short_errors
+from mmfishnet.engine.exact.resume import open_checkpoint
 from mmfishnet.engine.from_scratch import follow_checkpoint
 from mmfishnet.engine.launch import explain_lost_peers, leave_job
-from mmfishnet.engine.resume import check_checkpoint
 from mmfishnet.engine.testing import enable_tta, enable_visualization
+from mmfishnet.kinds import scope_of
 
 
 def parse_args():
@@ -65,12 +64,12 @@ def parse_args():
 def prepare(args):
     """Config and lines for the log."""
     cfg, notes = load_config(args)
-    check_checkpoint(args.checkpoint)
-    notes.append(follow_checkpoint(cfg, args.checkpoint))
+    content = open_checkpoint(args.checkpoint)
+    notes.append(follow_checkpoint(cfg, args.checkpoint, content))
     cfg.load_from = args.checkpoint
     cfg.resume = False
     drawn = args.show or args.show_dir
-    if args.tta and drawn and cfg.get('default_scope') == 'mmpretrain':
+    if args.tta and drawn and scope_of(cfg) == 'mmpretrain':
         raise ValueError(
             "--tta cannot be joined with --show or --show-dir: MMPretrain's "
             'hook draws one view of an image only. Run them one by one.')
@@ -88,12 +87,11 @@ def main():
     use_safe_loading()
     with short_errors():
         cfg, notes = prepare(args)
-    check = partial(check_job, cfg, ('test', )) if args.check else tuple
-    runner = build_runner(cfg, notes, check=check)
+    runner = build_runner(cfg, notes, check=args.check)
     if args.out and args.out_item == 'pred':
         # MMDetection's own compresses the masks.
-        scope = cfg.get('default_scope')
-        name = 'mmdet.DumpDetResults' if scope == 'mmdet' else 'DumpResults'
+        name = ('mmdet.DumpDetResults'
+                if scope_of(cfg) == 'mmdet' else 'DumpResults')
         runner.test_evaluator.metrics.append(
             METRICS.build(dict(type=name, out_file_path=args.out)))
     with short_errors(OSError, CheckpointError), explain_lost_peers():

@@ -1,7 +1,6 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 """Train a model of an MMDetection or MMPretrain config."""
 import argparse
-from functools import partial
 
 from torch.distributed.elastic.multiprocessing.errors import record
 
@@ -12,13 +11,12 @@ from mmfishnet.checkpoints import (
     require_pretrained,
     use_safe_loading,
 )
-from mmfishnet.checks import check_job
 from mmfishnet.engine.arguments import add_common_arguments, load_config
 from mmfishnet.engine.build import build_runner
 from mmfishnet.engine.errors import one_speaks, short_errors
+from mmfishnet.engine.exact.resume import open_checkpoint, set_resume
 from mmfishnet.engine.from_scratch import follow_checkpoint
 from mmfishnet.engine.launch import explain_lost_peers, leave_job
-from mmfishnet.engine.resume import check_checkpoint, keep_seed, set_resume
 from mmfishnet.engine.training import (
     TRACKERS,
     disable_validation,
@@ -77,12 +75,10 @@ def prepare(args):
     checkpoint, resume_notes = set_resume(cfg, args.resume)
     notes += resume_notes
     source = checkpoint or cfg.get('load_from')
-    if cfg.get('load_from'):
-        check_checkpoint(cfg.load_from)
-    if checkpoint:
-        keep_seed(cfg, checkpoint)
-        notes.append(follow_checkpoint(cfg, checkpoint))
     if source:
+        content = open_checkpoint(source)
+        if checkpoint:
+            notes.append(follow_checkpoint(cfg, checkpoint, content))
         # All that the pretrained file would give is in there.
         notes += [
             f'{path} is not there; the weights come from {source}'
@@ -99,8 +95,7 @@ def main():
     use_safe_loading()
     with short_errors():
         cfg, notes, checkpoint = prepare(args)
-    check = partial(check_job, cfg, ('train', 'val')) if args.check else tuple
-    runner = build_runner(cfg, notes, checkpoint, check)
+    runner = build_runner(cfg, notes, checkpoint, args.check)
     with short_errors(OSError, CheckpointError), explain_lost_peers():
         runner.train()
     del runner

@@ -10,6 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
+from ..kinds import scope_of
 from .cpu import adapt_to_cpu
 from .data_root import LOADERS, choose_data_root
 from .from_scratch import train_from_scratch
@@ -91,7 +92,7 @@ def load_config(args: Namespace) -> tuple[Config, list[str]]:
     check_work_dir(cfg.work_dir)
 
     for loader in filter(None, map(cfg.get, LOADERS)):
-        if cfg.get('default_scope') == 'mmpretrain':
+        if scope_of(cfg) == 'mmpretrain':
             # What MMPretrain's own tools assume.
             loader.setdefault('collate_fn', dict(type='default_collate'))
             loader.setdefault('pin_memory', torch.cuda.is_available())

@@ -2,25 +2,24 @@
 """From a config to a runner."""
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from mmengine.config import Config
 from mmengine.dist import all_gather_object
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from ..checks import Problem
+from ..kinds import scope_of
 from .errors import short_errors
-from .hooks import FitCheckHook, NormCheckHook
+from .hooks import EmptyResultsHook, FitCheckHook, NormCheckHook
 from .launch import explain_lost_peers, init_launcher
-from .log import ReadableRunner
+from .runner import ToolRunner
 
 
 def build_runner(cfg: Config,
                  notes: Sequence[str] = (),
                  checkpoint: str | None = None,
-                 check: Callable[[], Sequence[Problem]] = tuple) -> Runner:
+                 check: bool = True) -> Runner:
     """Build the runner of a config, in one process or one of several.
 
     Args:
@@ -28,13 +27,12 @@ def build_runner(cfg: Config,
         notes (Sequence[str]): Lines for the log.
         checkpoint (str, optional): What this process goes on from; all have
             to agree. Defaults to None.
-        check (Callable[[], Sequence[Problem]]): What is called as soon as the
-            processes know each other; its warnings go to the log. Defaults to
-            nothing.
+        check (bool): Whether data and config are checked against each other
+            before the first step. Defaults to True.
 
     Returns:
-        Runner: A :class:`ReadableRunner`, or the one that ``runner_type``
-        of the config names.
+        Runner: A :class:`ToolRunner`, or the one that ``runner_type`` of the
+        config names.
 
     Raises:
         RuntimeError: If the processes of a job found different checkpoints.
@@ -43,23 +41,20 @@ def build_runner(cfg: Config,
     with short_errors():
         dist_cfg = cfg.get('env_cfg', {}).get('dist_cfg', {})
         init_launcher(cfg.launcher, dist_cfg.get('timeout'))
-        problems = check()
     with explain_lost_peers():
-        if cfg.get('default_scope') == 'mmdet':
+        if scope_of(cfg) == 'mmdet':
             from mmdet.utils import setup_cache_size_limit_of_dynamo
             setup_cache_size_limit_of_dynamo()
         if 'runner_type' in cfg:
             runner = RUNNERS.build(cfg)
+            notes = [*notes, f'{type(runner).__name__} runs as it is: a run '
+                     'that is killed does not go on exactly']
         else:
-            runner = ReadableRunner.from_cfg(cfg)
-        runner.register_hook(NormCheckHook())
-        runner.register_hook(FitCheckHook())
+            runner = ToolRunner.from_cfg(cfg)
+        for hook in (NormCheckHook(), FitCheckHook(), EmptyResultsHook()):
+            runner.register_hook(hook)
         for note in notes:
             runner.logger.info(note)
-        for problem in problems:
-            runner.logger.log(
-                logging.WARNING if problem.level == 'warning' else
-                logging.INFO, str(problem))
         found = all_gather_object(checkpoint)
     if len(set(found)) > 1:
         raise RuntimeError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mmengine.config import Config
 
-from ..kinds import dicts_in
+from ..kinds import dicts_in, type_name
 
 
 def adapt_to_cpu(cfg: Config) -> str | None:
@@ -26,8 +26,8 @@ def adapt_to_cpu(cfg: Config) -> str | None:
 
     synced = bool(cfg.pop('sync_bn', None))
     for node in dicts_in(cfg.model):
-        if node.get('type') in ('SyncBN', 'MMSyncBN'):
-            node.type = 'BN'
+        if type_name(node) in ('SyncBN', 'MMSyncBN', 'SyncBatchNorm'):
+            node['type'] = 'BN'
             synced = True
     if synced:
         return ('no GPU: SyncBN works on GPUs only, each process takes '

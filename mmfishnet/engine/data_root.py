@@ -7,7 +7,7 @@ import os.path as osp
 
 from mmengine.config import Config
 
-from ..kinds import dicts_in
+from ..kinds import dicts_in, scope_of
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 EVALUATORS = ('val_evaluator', 'test_evaluator')
@@ -19,7 +19,7 @@ def choose_data_root(cfg: Config, data_root: str | None) -> str | None:
     # MMDetection documents the variable, but rewrites configs of its 2.x
     # layout only.
     data_root = os.environ.get('MMDET_DATASETS')
-    if data_root and cfg.get('default_scope') == 'mmdet':
+    if data_root and scope_of(cfg) == 'mmdet':
         return set_data_root(cfg, data_root, 'MMDET_DATASETS')
     return None
 

@@ -2,13 +2,13 @@
 """What a user can put right is said in a message, without a traceback."""
 from __future__ import annotations
 
-import json
 import os
-import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
-from time import time
+
+PAUSE = 5  # seconds
 
 
 class RunStopped(Exception):
@@ -47,9 +47,12 @@ def short_errors(*kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except caught as error:
-        status = getattr(error, 'status', 1)
-        _say(f'error: {error}', status, isinstance(error, OwnError))
-        raise SystemExit(status) from None
+        if isinstance(error, OwnError) or _is_first():
+            print(f'error: {error}', file=sys.stderr, flush=True)
+        else:
+            # A launcher ends all when one ends: let the first speak before.
+            time.sleep(PAUSE)
+        raise SystemExit(getattr(error, 'status', 1)) from None
 
 
 @contextmanager
@@ -60,18 +63,6 @@ def one_speaks() -> Iterator[None]:
         return
     with open(os.devnull, 'w') as nowhere, redirect_stderr(nowhere):
         yield
-
-
-def _say(message: str, status: int, own: bool) -> None:
-    # dist_run.py has the last word, and takes it from this file.
-    file = os.environ.get('TORCHELASTIC_ERROR_FILE')
-    if file and 'MMFISHNET_SPEAKER' in os.environ:
-        with open(file, 'w') as record:
-            json.dump(dict(message=message, timestamp=int(time())), record)
-        if status != 128 + signal.SIGTERM:  # which ends that one, too
-            return
-    if own or _is_first():
-        print(message, file=sys.stderr, flush=True)
 
 
 def _is_first() -> bool:

@@ -2,16 +2,17 @@
 """Training without pretrained weights."""
 from __future__ import annotations
 
-import inspect
 import re
 
 from mmengine.config import Config
+from mmengine.registry import MODELS
 
 from ..checkpoints.pretrained import drop_pretrained
-from .classes import model_class
-from .resume import config_text
+from ..kinds import find_class, setting, type_name
+from .exact.resume import config_text
 
-BATCH_NORMS = ('BN', 'BN1d', 'BN2d', 'BN3d', 'SyncBN', 'MMSyncBN')
+BATCH_NORMS = ('BN', 'BN1d', 'BN2d', 'BN3d', 'SyncBN', 'MMSyncBN',
+               'BatchNorm2d', 'SyncBatchNorm')
 
 
 def train_from_scratch(cfg: Config) -> str:
@@ -41,18 +42,14 @@ def train_from_scratch(cfg: Config) -> str:
     backbone = cfg.model.backbone
     done = ['no pretrained weights']
     drop_pretrained(cfg.model)
-    # What the backbone does where the config says nothing.
-    settings = {
-        **dict(frozen_stages=-1, norm_eval=False, norm_cfg=dict(type='BN')),
-        **_defaults(model_class(backbone, cfg.get('default_scope'))),
-        **backbone
-    }
-    if settings['frozen_stages'] >= 0:
+    cls = find_class(MODELS, backbone, cfg.get('default_scope'))
+    if setting(backbone, cls, 'frozen_stages', -1) >= 0:
         backbone.frozen_stages = -1
         done.append('no frozen stages')
-    norm = settings['norm_cfg'] or {}
-    fixed = not norm.get('requires_grad', True) or settings['norm_eval']
-    if norm.get('type') in BATCH_NORMS and fixed:
+    norm = setting(backbone, cls, 'norm_cfg', dict(type='BN')) or {}
+    fixed = not norm.get('requires_grad', True) or setting(
+        backbone, cls, 'norm_eval', False)
+    if type_name(norm) in BATCH_NORMS and fixed:
         backbone.norm_cfg = dict(type='GN', num_groups=32, requires_grad=True)
         backbone.norm_eval = False
         done.append('trainable group norm (32 groups) instead of fixed '
@@ -60,40 +57,30 @@ def train_from_scratch(cfg: Config) -> str:
     return '--from-scratch: the backbone has ' + ', '.join(done)
 
 
-def follow_checkpoint(cfg: Config, checkpoint: str) -> str | None:
+def follow_checkpoint(cfg: Config, checkpoint: str, content) -> str | None:
     """Build what a checkpoint was trained as, from scratch or not.
 
     Args:
         cfg (Config): Config, changed in place.
-        checkpoint (str): A checkpoint; of one that is no file here, or not
-            of MMEngine, nothing is known.
+        checkpoint (str): Name of the checkpoint.
+        content: What it holds; of what is not MMEngine's nothing is known.
 
     Returns:
         str: A line for the log, or None if nothing was to be done.
     """
-    if cfg.get('from_scratch') or not was_from_scratch(checkpoint):
+    if cfg.get('from_scratch') or not was_from_scratch(content):
         return None
     return (f'{train_from_scratch(cfg)}, as {checkpoint} was trained')
 
 
-def was_from_scratch(checkpoint: str) -> bool:
+def was_from_scratch(content) -> bool:
     """Whether a checkpoint is of a run that was started from scratch.
 
     Args:
-        checkpoint (str): Path.
+        content: What the checkpoint holds.
 
     Returns:
         bool: False, too, where it does not say.
     """
-    text = config_text(checkpoint)
-    return re.search(r'\bfrom_scratch = True', text) is not None
-
-
-def _defaults(cls: type | None) -> dict:
-    """Default values of a model's arguments, with their names."""
-    parameters = inspect.signature(cls).parameters if cls else {}
-    return {
-        name: parameter.default
-        for name, parameter in parameters.items()
-        if parameter.default is not parameter.empty
-    }
+    return re.search(r'^from_scratch = True', config_text(content),
+                     re.MULTILINE) is not None

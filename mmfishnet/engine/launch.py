@@ -5,11 +5,8 @@ from __future__ import annotations
 import datetime
 import gc
 import os
-import re
 import socket
-import struct
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -68,17 +65,10 @@ def init_launcher(launcher: str, timeout: float | None = None) -> None:
                 f'{os.environ.get("CUDA_VISIBLE_DEVICES", "not set")}). Start '
                 'at most that many processes on a host.')
     elif get_device() == 'cpu':
-        interface = _interface_to(os.environ['MASTER_ADDR'])
-        if interface is not None:
-            # gloo would take the interface of the host's name, which often
-            # is the loopback and then cannot be reached from other hosts.
-            os.environ.setdefault('GLOO_SOCKET_IFNAME', interface)
         limit = (
             dict() if timeout is None else dict(
                 timeout=datetime.timedelta(seconds=timeout)))
-        before = _descriptors()
         dist.init_process_group('gloo', **limit)
-        _watch_connections(_descriptors() - before)
 
 
 def _set_rank_environment(launcher: str) -> None:
@@ -107,93 +97,6 @@ def _set_rank_environment(launcher: str) -> None:
             f'--launcher {launcher} needs the environment variable '
             'MASTER_ADDR, the address of the host of rank 0.')
     os.environ.setdefault('MASTER_PORT', '29500')
-
-
-def _interface_to(host: str) -> str | None:
-    """Name of the network interface by which other hosts reach this one.
-
-    It is the one that leads to ``host``. On that host itself the name may
-    stand for a loopback address (Debian's /etc/hosts has 127.0.1.1), which
-    no other host can reach: there it is the interface of the default route,
-    or the first that there is.
-
-    None where that cannot be told (not Linux, no IPv4); gloo then looks for
-    one by itself.
-    """
-    if not sys.platform.startswith('linux'):
-        return None
-    # gloo wants a name, the kernel's routes give an address.
-    names = {_address_of(name): name for _, name in socket.if_nameindex()}
-    names.pop(None, None)
-    own = _address_towards(host)
-    if own is None:
-        return None
-    if own.startswith('127.') and not re.match(r'localhost$|127\.', host):
-        others = [a for a in names if not a.startswith('127.')]
-        # Of a block that is reserved, so nobody's own network.
-        default = _address_towards('192.0.2.1')
-        own = default if default in others else next(iter(others), own)
-    return names.get(own)
-
-
-def _address_towards(host: str) -> str | None:
-    """This host's own address on the route to another."""
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            # Sends nothing, only chooses the route.
-            sock.connect((host, 9))
-            return sock.getsockname()[0]
-    except OSError:
-        return None
-
-
-def _address_of(interface: str) -> str | None:
-    """IPv4 address of a network interface, None if it has none."""
-    import fcntl
-    siocgifaddr = 0x8915
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            answer = fcntl.ioctl(sock, siocgifaddr,
-                                 struct.pack('256s', interface.encode()))
-    except OSError:
-        return None
-    return socket.inet_ntoa(answer[20:24])
-
-
-def _descriptors() -> set[int]:
-    """Open files and connections of this process; none if not on Linux."""
-    if not sys.platform.startswith('linux'):
-        return set()
-    return set(map(int, os.listdir('/proc/self/fd')))
-
-
-def _watch_connections(descriptors: set[int]) -> None:
-    """Let the kernel notice within 20 s that another host has vanished.
-
-    A process that dies closes its connections, which gloo notices at once. A
-    host without power or network closes nothing, and gloo would wait for the
-    timeout of the group.
-
-    Args:
-        descriptors (set[int]): Those of the group's connections, and others.
-    """
-    options = ((socket.SOL_SOCKET, 'SO_KEEPALIVE', 1),
-               (socket.IPPROTO_TCP, 'TCP_KEEPIDLE', 5),
-               (socket.IPPROTO_TCP, 'TCP_KEEPINTVL', 5),
-               (socket.IPPROTO_TCP, 'TCP_KEEPCNT', 3),
-               (socket.IPPROTO_TCP, 'TCP_USER_TIMEOUT', 20_000))
-    for descriptor in descriptors:
-        try:
-            sock = socket.socket(fileno=descriptor)
-        except OSError:  # not a connection, or closed already
-            continue
-        try:
-            for level, name, value in options:
-                sock.setsockopt(level, getattr(socket, name), value)
-        except OSError:  # not of TCP
-            pass
-        finally:
-            sock.detach()  # it stays gloo's
 
 
 @contextmanager

@@ -8,12 +8,10 @@ import sys
 
 from mmengine.device import is_cuda_available
 from mmengine.dist import get_world_size
-from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import LogProcessor
 
 from ..registry import LOG_PROCESSORS
-from .runner import ExactRunner
 
 # Longer messages are in the file and not on the screen, while it starts.
 MAX_LINES = 4
@@ -55,7 +53,7 @@ class TrainLogProcessor(LogProcessor):
             tag[f'{prefix}clip_norm'] = clip
             extra.append(f'clipped to: {clip:g}')
         seconds = tag.get(f'{prefix}time')
-        batches = runner.train_dataloader.batch_sampler
+        batches = getattr(runner.train_dataloader, 'batch_sampler', None)
         batch_size = getattr(batches, 'batch_size', None)
         if seconds and batch_size:
             images = batch_size * get_world_size() / seconds
@@ -82,7 +80,7 @@ def _memory() -> int:
     return most // (1 << 20 if sys.platform == 'darwin' else 1 << 10)
 
 
-class _Brief(logging.Formatter):
+class BriefFormatter(logging.Formatter):
     """Names long messages instead of showing them."""
 
     def __init__(self, whole: logging.Formatter, where: str | None) -> None:
@@ -104,41 +102,3 @@ class _Brief(logging.Formatter):
             'msg': f'{title}: {len(lines) - 1} lines, in {self.where}'
         })
         return self.whole.format(brief)
-
-
-class ReadableRunner(ExactRunner):
-    """A runner whose screen shows what happens.
-
-    The config, the environment and the list of hooks are in the log file, and
-    the screen says so. Iterations are described by
-    :class:`TrainLogProcessor`, unless the config names another processor.
-
-    Args:
-        *args: As of :class:`mmengine.runner.Runner`.
-        **kwargs: As of :class:`mmengine.runner.Runner`.
-    """
-
-    def __init__(self, *args, **kwargs) -> None:
-        self._brief = []
-        super().__init__(*args, **kwargs)
-        for formatter in self._brief:
-            formatter.started = True
-
-    def build_logger(self, *args, **kwargs) -> MMLogger:
-        """Build the logger; what is long goes to its file alone."""
-        logger = super().build_logger(*args, **kwargs)
-        for handler in logger.handlers:
-            # A FileHandler is a StreamHandler too.
-            if not isinstance(handler, logging.FileHandler):
-                brief = _Brief(handler.formatter, logger.log_file)
-                handler.setFormatter(brief)
-                self._brief.append(brief)
-        return logger
-
-    def build_log_processor(self, log_processor) -> LogProcessor:
-        """Build ours in the place of MMEngine's default."""
-        if isinstance(log_processor, dict) and log_processor.get(
-                'type', 'LogProcessor') == 'LogProcessor':
-            log_processor = dict(
-                log_processor, type='mmfishnet.TrainLogProcessor')
-        return super().build_log_processor(log_processor)

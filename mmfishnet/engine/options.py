@@ -3,30 +3,47 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import os
 import os.path as osp
-from argparse import Action, ArgumentError
+import re
+from argparse import ArgumentError
+from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
+from mmengine.registry import (
+    DATASETS,
+    HOOKS,
+    LOOPS,
+    METRICS,
+    MODELS,
+    TRANSFORMS,
+)
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
-from ..kinds import dicts_in
+from ..kinds import dicts_in, find_class
+from ..words import near
 
-# What MMEngine's and the scopes' runners read at the top of a config.
-_READ = {
-    'activation_checkpointing', 'auto_scale_lr', 'compile',
-    'custom_hooks', 'custom_imports', 'data_preprocessor', 'data_root',
-    'default_hooks', 'default_scope', 'efficient_conv_bn_eval', 'env_cfg',
-    'experiment_name', 'find_unused_parameters', 'from_scratch', 'launcher',
-    'load_from', 'log_level', 'log_processor', 'model', 'model_wrapper_cfg',
-    'optim_wrapper', 'param_scheduler', 'randomness', 'resume', 'runner_type',
-    'strategy', 'sync_bn', 'test_cfg', 'test_dataloader', 'test_evaluator',
-    'train_cfg', 'train_dataloader', 'tta_model', 'tta_pipeline', 'val_cfg',
-    'val_dataloader', 'val_evaluator', 'visualizer', 'work_dir'
+# What is read at the top of a config besides the runner's own arguments.
+_READ = {*inspect.signature(Runner).parameters} | {
+    'activation_checkpointing', 'auto_scale_lr', 'compile', 'custom_imports',
+    'data_root', 'efficient_conv_bn_eval', 'find_unused_parameters',
+    'from_scratch', 'log_level', 'model_wrapper_cfg', 'runner_type',
+    'strategy', 'sync_bn', 'tta_model', 'tta_pipeline'
 }
+_REGISTRIES = (MODELS, DATASETS, TRANSFORMS, HOOKS, METRICS, LOOPS)
 
 
-class OptionsAction(Action):
-    """Take ``KEY=VALUE`` as it was typed: white space and commas stay."""
+class OptionsAction(DictAction):
+    """MMEngine's ``KEY=VALUE``, which leaves paths as they were typed.
+
+    MMEngine drops white space from a value and splits it at commas, also
+    where it is a path or a literal of Python.
+    """
 
     def __call__(self, parser, namespace, values, option_string=None) -> None:
         options = dict(getattr(namespace, self.dest, None) or {})
@@ -36,18 +53,43 @@ class OptionsAction(Action):
                 raise ArgumentError(
                     self, f'{text!r} is no KEY=VALUE. A value with white '
                     "space needs quotation marks, '" + text + "=...'")
-            options[key] = value
+            try:
+                options[key] = _literal(value)
+            except (ValueError, SyntaxError):
+                if _is_as_typed(value):
+                    options[key] = value
+                    continue
+                setattr(namespace, self.dest, options)
+                super().__call__(parser, namespace, [text], option_string)
+                options = getattr(namespace, self.dest)
         setattr(namespace, self.dest, options)
 
 
-def merge_options(cfg: Config, options: dict[str, str]) -> list[str]:
+def _literal(text: str):
+    """Read a literal of Python; ``1,2`` is a list, as MMEngine has it."""
+    value = ast.literal_eval(text)
+    bare = isinstance(value, tuple) and not text.lstrip().startswith('(')
+    return list(value) if bare else value
+
+
+def _is_as_typed(text: str) -> bool:
+    """Whether MMEngine would change a text that is a path or a phrase."""
+    inner = text.strip()
+    if text.count('(') != text.count(')') or text.count('[') != text.count(
+            ']'):
+        return True
+    listed = inner[:1] + inner[-1:] in ('()', '[]')
+    is_path = os.sep in text or osp.exists(text) or re.search(
+        r'\.[A-Za-z]\w*$', text)
+    return not listed and bool(is_path or (',' not in text and ' ' in text))
+
+
+def merge_options(cfg: Config, options: dict) -> list[str]:
     """Override settings of a config.
 
     Args:
         cfg (Config): Config, changed in place.
-        options (dict[str, str]): Values as typed, by dotted key. Where the
-            config has a text, they are one; else what Python and MMEngine
-            read in them, see :func:`parse_value`.
+        options (dict): Values by dotted key, of :class:`OptionsAction`.
 
     Returns:
         list[str]: Lines for the log.
@@ -57,79 +99,129 @@ def merge_options(cfg: Config, options: dict[str, str]) -> list[str]:
             the config is read.
     """
     notes, merged = [], {}
-    for key, text in options.items():
+    for key, value in options.items():
         name = key.partition('.')[0]
         old = _get(cfg, key)
-        value = text if isinstance(old, str) and not _quoted(
-            text) and text != 'None' else parse_value(text)
         if name in _READ:
-            merged[key] = value
+            if old is None:
+                _check_new(cfg, key)
         elif not isinstance(value, str) or not isinstance(old, str):
             raise ValueError(
-                f'--cfg-options {key}={text} would have no effect: '
+                f'--cfg-options {key}={value} would have no effect: '
                 + (f'{name} only serves to write the config, nothing reads '
                    'it afterwards' if name in cfg else
-                   f'the config has no {name}, and nothing would read it') +
+                   f'the config has no {name}, and nothing would read it'
+                   + near(name, {*cfg} | _READ)) +
                 '. Set the places that it is used in, as the full names of '
                 'model, train_dataloader, train_cfg and so on.')
         else:
             count = _replace(cfg, old, value)
             if not count:
                 raise ValueError(
-                    f'--cfg-options {key}={text} would have no effect: '
+                    f'--cfg-options {key}={value} would have no effect: '
                     f'nothing in the config is {old!r}, its value before.')
-            merged[key] = value
             notes.append(f'{key}: {value} instead of {old}, in {count} '
                          f'place{"s" * (count > 1)} of the config')
+        merged[key] = value
     cfg.merge_from_dict(merged)
     return notes
 
 
-def parse_value(text: str):
-    """Read a value of ``--cfg-options``.
+def _check_new(cfg: Config, key: str) -> None:
+    """Refuse a name that is not in the config and that nothing reads.
 
-    Args:
-        text (str): As typed.
-
-    Returns:
-        object: Numbers, True, False, None, lists, tuples and dicts as in
-        Python; ``a,b`` and ``[a,b]`` as lists of these or of words, unless
-        that looks like a path; all else is text.
+    Either the class that it goes to does not take it, or no source of the
+    packages that the config's classes are from has the word.
     """
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        pass
-    else:
-        bare = isinstance(value, tuple) and not text.lstrip().startswith('(')
-        return list(value) if bare else value
-    lower = text.strip().lower()
-    if lower in ('true', 'false', 'none'):
-        return dict(true=True, false=False, none=None)[lower]
-    inner = text.strip()
-    brackets = inner[:1] + inner[-1:]
-    if brackets in ('[]', '()'):
-        inner = inner[1:-1]
-    elif ',' not in text or os.sep in text or osp.exists(text):
-        return text
-    items = [parse_value(item.strip()) for item in _split(inner)]
-    return tuple(items) if brackets == '()' else items
+    parts = key.split('.')
+    depth = next((i for i in range(1, len(parts))
+                  if not _has(_get(cfg, '.'.join(parts[:i])), parts[i])), None)
+    if depth is None:
+        return
+    place, name = '.'.join(parts[:depth]), parts[depth]
+    owner = _get(cfg, place)
+    if not isinstance(owner, dict) or name in ('type', '_delete_'):
+        return
+    cls, taken = _what_takes(cfg, place, owner)
+    if name in taken if taken else _is_read(name, _packages(cfg)):
+        return
+    raise ValueError(
+        f'--cfg-options {key}: ' +
+        (f'{cls.__name__} takes no {name}' if taken else
+         f'{place} has no {name}, and nothing would read it') +
+        near(name, {*owner} | taken) +
+        f'. It has {", ".join(sorted(map(str, owner)))}.')
 
 
-def _split(text: str) -> list[str]:
-    """Split at the commas that are in no brackets."""
-    parts, depth = [''], 0
-    for char in text:
-        depth += (char in '[(') - (char in '])')
-        if char == ',' and depth == 0:
-            parts.append('')
-        else:
-            parts[-1] += char
-    return [part for part in parts if part.strip()]
+def _has(owner, name: str) -> bool:
+    if isinstance(owner, (list, tuple)):
+        return name.isdigit() and int(name) < len(owner)
+    return isinstance(owner, dict) and name in owner
 
 
-def _quoted(text: str) -> bool:
-    return len(text) > 1 and text[0] == text[-1] and text[0] in '\'"'
+def _what_takes(cfg: Config, place: str,
+                owner: dict) -> tuple[type | None, set[str]]:
+    """The class that a dict of the config is for, and its arguments if they
+    can be told."""
+    if re.fullmatch(r'(train|val|test)_dataloader', place):
+        return DataLoader, {*inspect.signature(DataLoader).parameters} | {
+            'num_batch_per_epoch', 'disable_subprocess_warning'}
+    if 'type' in owner:
+        for registry in _REGISTRIES:
+            cls = find_class(registry, owner, cfg.get('default_scope'))
+            if cls:
+                return cls, _arguments(cls) or set()
+    return None, set()
+
+
+def _arguments(cls: type) -> set[str] | None:
+    """What a class can be built with; None if that cannot be told."""
+    names = set()
+    for base in inspect.getmro(cls):
+        init = vars(base).get('__init__')
+        if not inspect.isfunction(init):
+            continue
+        parameters = inspect.signature(init).parameters.values()
+        names |= {p.name for p in parameters}
+        if all(p.kind is not p.VAR_KEYWORD for p in parameters):
+            return names
+    return None
+
+
+def _packages(cfg: Config) -> tuple[str, ...]:
+    """Packages that may read a config."""
+    own = (cfg.get('custom_imports') or {}).get('imports') or ()
+    own = [own] if isinstance(own, str) else own
+    kinds = [
+        find_class(registry, node, cfg.get('default_scope'))
+        for node in dicts_in(cfg.to_dict()) if 'type' in node
+        for registry in _REGISTRIES
+    ]
+    return tuple(
+        sorted({
+            name.partition('.')[0]
+            for name in ('mmengine', 'mmcv', 'mmdet', 'mmpretrain', 'mmseg',
+                         'mmfishnet', *own,
+                         *(kind.__module__ for kind in kinds if kind))
+        }))
+
+
+@cache
+def _is_read(word: str, packages: tuple[str, ...]) -> bool:
+    """Whether a word stands in the sources of one of the packages."""
+    pattern = re.compile(rf'\b{re.escape(word)}\b'.encode())
+    return any(
+        pattern.search(path.read_bytes()) for package in packages
+        for path in _sources(package))
+
+
+def _sources(package: str) -> Iterator[Path]:
+    spec = find_spec(package)
+    for folder in (spec and spec.submodule_search_locations) or ():
+        yield from (path for path in Path(folder).rglob('*.py')
+                    if '.mim' not in path.parts)
+    if spec and spec.origin and not spec.submodule_search_locations:
+        yield Path(spec.origin)
 
 
 def _get(cfg, key: str):
@@ -149,13 +241,14 @@ def _replace(cfg: Config, old: str, new: str) -> int:
     count = 0
     parts = [cfg[name] for name in _READ if isinstance(
         cfg.get(name), (dict, list))]
+    top = {name: cfg[name] for name in _READ if name in cfg}
     for node in {id(node): node for node in dicts_in(parts)}.values():
         for key, value in node.items():
             if isinstance(value, str) and value == old:
                 node[key] = new
                 count += 1
-    for name in _READ:
-        if isinstance(cfg.get(name), str) and cfg[name] == old:
+    for name, value in top.items():
+        if isinstance(value, str) and value == old:
             cfg[name] = new
             count += 1
     return count

@@ -5,9 +5,16 @@ from __future__ import annotations
 from copy import deepcopy
 
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import MODELS
 
-from ..kinds import dicts_in
-from .classes import model_class
+from ..kinds import dicts_in, find_class, scope_of, type_name
+
+# What switches each scope's visualization hook on, and its argument for the
+# folder; MMSegmentation's visualizer has that.
+_SHOW = dict(
+    mmdet=(dict(draw=True), 'test_out_dir'),
+    mmpretrain=(dict(enable=True, interval=1), 'out_dir'),
+    mmseg=(dict(draw=True), None))
 
 
 def enable_visualization(cfg: Config, show: bool, show_dir: str | None,
@@ -32,27 +39,22 @@ def enable_visualization(cfg: Config, show: bool, show_dir: str | None,
     if hook is None:
         raise ValueError('--show and --show-dir need default_hooks.'
                          'visualization, which the config does not have.')
-    hook.update(show=show, wait_time=wait_time)
-    if cfg.get('default_scope') == 'mmdet':
-        key = 'test_out_dir'
-        hook.draw = True
-    elif cfg.get('default_scope') == 'mmpretrain':
-        key = 'out_dir'
-        hook.enable = True
-        hook.setdefault('interval', 1)
-    elif cfg.get('default_scope') == 'mmseg':
-        key = None
-        hook.update(draw=True)
-        if show_dir:
-            cfg.visualizer.save_dir = show_dir
-    else:
+    scope = scope_of(cfg)
+    if scope not in _SHOW:
         raise ValueError('--show and --show-dir work with configs of '
                          'MMDetection, MMPretrain and MMSegmentation, not of '
-                         f'default_scope={cfg.get("default_scope")!r}.')
+                         f'default_scope={scope!r}.')
+    settings, key = _SHOW[scope]
+    hook.update(show=show, wait_time=wait_time, **{
+        name: hook.get(name, value) if name == 'interval' else value
+        for name, value in settings.items()
+    })
     if show_dir and key:
         hook[key] = show_dir
         cfg.default_hooks.visualization = dict(
             type='mmfishnet.ShowHook', hook=hook, key=key)
+    elif show_dir:
+        cfg.visualizer.save_dir = show_dir
 
 
 def enable_tta(cfg: Config) -> str | None:
@@ -69,23 +71,10 @@ def enable_tta(cfg: Config) -> str | None:
         ValueError: If there is no default for this config.
     """
     defaults = []
+    scope = scope_of(cfg)
     if 'tta_model' not in cfg:
-        _check_tta(cfg)
-        if cfg.get('default_scope') == 'mmdet':
-            from . import tta  # noqa: F401 (registers MaskTTAModel)
-            cfg.tta_model = dict(
-                type='mmfishnet.MaskTTAModel',
-                tta_cfg=dict(
-                    nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
-        elif cfg.get('default_scope') == 'mmpretrain':
-            cfg.tta_model = dict(type='AverageClsScoreTTA')
-        elif cfg.get('default_scope') == 'mmseg':
-            cfg.tta_model = dict(type='SegTTAModel')
-        else:
-            raise ValueError('--tta: the config has no tta_model, and there '
-                             'is no default for default_scope='
-                             f'{cfg.get("default_scope")!r}.')
-        defaults.append(f'tta_model={cfg.tta_model.type}')
+        cfg.tta_model = _default_tta_model(cfg, scope)
+        defaults.append(f'tta_model={type_name(cfg.tta_model)}')
     datasets = [
         node for node in dicts_in(cfg.test_dataloader.dataset)
         if 'pipeline' in node
@@ -99,7 +88,11 @@ def enable_tta(cfg: Config) -> str | None:
             flip_keys = ('flip', 'flip_direction')
             pack.meta_keys = tuple(
                 dict.fromkeys((*pack.meta_keys, *flip_keys)))
-        flips = [dict(type='RandomFlip', prob=prob) for prob in (0., 1.)]
+        # MMPretrain flips by MMCV's own.
+        flip = 'RandomFlip'
+        if scope in ('mmdet', 'mmseg'):
+            flip = f'{scope}.{flip}'
+        flips = [dict(type=flip, prob=prob) for prob in (0., 1.)]
         views = dict(type='TestTimeAug', transforms=[flips, [pack]])
         cfg.tta_pipeline = [*pipeline, views]
         defaults.append('tta_pipeline=the image and its mirror image')
@@ -111,24 +104,34 @@ def enable_tta(cfg: Config) -> str | None:
     return None
 
 
-def _check_tta(cfg: Config) -> None:
-    """Refuse a model whose predictions the default cannot merge."""
-    if cfg.get('default_scope') not in ('mmdet', 'mmpretrain'):
-        return
-    cls = model_class(cfg.model, cfg.get('default_scope'))
+def _default_tta_model(cfg: Config, scope: str | None) -> dict:
+    """What merges views; refuses a model whose predictions it cannot."""
+    cls = find_class(MODELS, cfg.model, cfg.get('default_scope'))
     bases = {base.__name__ for base in cls.__mro__} if cls else set()
-    if cfg.get('default_scope') == 'mmpretrain':
-        what = 'scores of classes'
-        able = 'BaseClassifier' in bases
-    else:
+    if scope == 'mmdet':
+        from . import tta  # noqa: F401 (registers MaskTTAModel)
         what = 'boxes, with or without masks'
         # SOLO's kind predicts masks without boxes.
         able = not bases & {
             'TwoStagePanopticSegmentor', 'MaskFormer', 'BaseMOTModel'
         } and ('SingleStageInstanceSegmentor' not in bases
                or cfg.model.get('bbox_head'))
+        model = dict(
+            type='mmfishnet.MaskTTAModel',
+            tta_cfg=dict(
+                nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
+    elif scope == 'mmpretrain':
+        what, able = 'scores of classes', 'BaseClassifier' in bases
+        model = dict(type='mmpretrain.AverageClsScoreTTA')
+    elif scope == 'mmseg':
+        what, able = 'scores of pixels', True
+        model = dict(type='mmseg.SegTTAModel')
+    else:
+        raise ValueError('--tta: the config has no tta_model, and there '
+                         f'is no default for default_scope={scope!r}.')
     if cls and not able:
         raise ValueError(
             f'--tta: by default {what} are merged, and {cls.__name__} '
             'predicts something else. Test without --tta, or give the config '
             'a tta_model that merges it.')
+    return ConfigDict(model)

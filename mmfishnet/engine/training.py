@@ -10,6 +10,8 @@ from importlib.util import find_spec
 from mmengine.config import Config
 from mmengine.device import get_device
 
+from ..kinds import type_name
+
 TRACKERS = dict(tensorboard='TensorboardVisBackend', wandb='WandbVisBackend')
 
 
@@ -28,8 +30,7 @@ def enable_amp(cfg: Config) -> str | None:
     Raises:
         ValueError: If the config's optimizer wrapper is one of another kind.
     """
-    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
-    name = kind if isinstance(kind, str) else kind.__name__
+    name = type_name(cfg.optim_wrapper.get('type', 'OptimWrapper'))
     if name not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise ValueError(
             '--amp puts AmpOptimWrapper in the place of OptimWrapper, but '
@@ -96,6 +97,6 @@ def enable_tracking(cfg: Config, trackers: Sequence[str]) -> None:
                 project='mmfishnet',
                 name=osp.basename(osp.normpath(cfg.work_dir)),
                 mode=os.environ.get('WANDB_MODE', 'offline'))
-        if backend['type'] not in [b['type'] for b in backends]:
+        if backend['type'] not in map(type_name, backends):
             backends.append(backend)
     visualizer.vis_backends = backends

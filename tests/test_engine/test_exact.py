@@ -19,8 +19,8 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmfishnet.engine.errors import RunStopped, short_errors
-from mmfishnet.engine.resume import find_checkpoint, set_resume
-from mmfishnet.engine.runner import ExactRunner
+from mmfishnet.engine.exact import ExactRunner
+from mmfishnet.engine.exact.resume import find_checkpoint, set_resume
 
 
 class Data(torch.utils.data.Dataset):

@@ -1,6 +1,5 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 from .channels_last import ChannelsLastHook, use_channels_last
-from .checkpoint import WholeCheckpointHook
 from .clip_grad import ClipGradUntilHook
 from .compile import (
     CompileBackboneHook,
@@ -12,7 +11,6 @@ from .empty_results import EmptyResultsHook
 from .fit_check import FitCheckHook
 from .norm_check import NormCheckHook
 from .show import ShowHook
-from .stop import StopHook
 
 __all__ = [
     'ChannelsLastHook',
@@ -22,8 +20,6 @@ __all__ = [
     'FitCheckHook',
     'NormCheckHook',
     'ShowHook',
-    'StopHook',
-    'WholeCheckpointHook',
     'compile_backbone',
     'compile_in_place',
     'use_channels_last',

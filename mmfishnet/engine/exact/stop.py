@@ -1,22 +1,24 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 from __future__ import annotations
 
-import os.path as osp
+import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import chain
 
 import torch
 from mmengine import dist
-from mmengine.dist import is_main_process
 from mmengine.hooks import EMAHook, Hook
 from mmengine.optim import AmpOptimWrapper, OptimWrapperDict
+from torch.utils.data import DataLoader
 
 from ..errors import RunStopped
-from ..resume import STOPPED, find_checkpoint
+from .resume import find_checkpoint
 
-PATIENCE = 5  # steps that a scaler of losses may need to find its scale
+PATIENCE = 5  # steps that may be left out in mixed precision, one by one
+GRACE = 60  # seconds that a process that loads data outlives SIGTERM
 
 
 class StopHook(Hook):
@@ -24,9 +26,9 @@ class StopHook(Hook):
 
     On SIGTERM a checkpoint is written, in the middle of an epoch if need be,
     and the run ends with status 143. A loss that is infinite or not a number
-    ends it before a checkpoint is spoilt: at once or, in mixed precision,
-    where a step may be left out, after five steps in a row. All processes
-    do either at the same step.
+    ends it once that has come to the weights or, in mixed precision, which
+    leaves such steps out, after five in a row; no checkpoint is spoilt by it.
+    All processes do either at the same step.
     """
 
     # After the schedulers, and before a checkpoint is written.
@@ -36,18 +38,14 @@ class StopHook(Hook):
         self.signalled = False
         self.lost = 0
 
-    def before_train(self, runner) -> None:
-        """See how many steps without a loss there may be."""
-        scaled = isinstance(runner.optim_wrapper, AmpOptimWrapper)
-        self.patience = PATIENCE if scaled else 1
-
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Listen to SIGTERM."""
+        """Listen to SIGTERM, in this process alone."""
         # Python lets the main thread alone do this.
         if threading.current_thread() is not threading.main_thread():
             yield
             return
+        _forked_children_obey()
         before = signal.signal(signal.SIGTERM, self._listen)
         try:
             yield
@@ -57,6 +55,12 @@ class StopHook(Hook):
     def _listen(self, *args) -> None:
         self.signalled = True
 
+    def before_train(self, runner) -> None:
+        """Have the processes that load data survive the signal."""
+        loader = runner.train_loop.dataloader
+        if isinstance(loader, DataLoader) and loader.num_workers > 0:
+            loader.worker_init_fn = _StartWorker(loader.worker_init_fn)
+
     def after_train_iter(self,
                          runner,
                          batch_idx: int,
@@ -64,13 +68,16 @@ class StopHook(Hook):
                          outputs=None) -> None:
         """Stop here, if there is a reason to."""
         loss = (outputs or {}).get('loss', 0.)
-        finite = bool(torch.as_tensor(loss).detach().isfinite())
+        finite = bool(torch.as_tensor(loss).detach().isfinite().all())
         self.lost = 0 if finite else self.lost + 1
-        state = torch.tensor([self.signalled, self.lost])
+        hopeless = not finite and (
+            isinstance(runner.optim_wrapper, AmpOptimWrapper)
+            and self.lost >= PATIENCE or _is_spoilt(runner.model))
+        state = torch.tensor([self.signalled, hopeless])
         dist.all_reduce(state, op='max')
-        signalled, lost = state.tolist()
-        if lost >= self.patience:
-            self._give_up(runner, data_batch if self.lost else None)
+        signalled, hopeless = state.tolist()
+        if hopeless:
+            self._give_up(runner, None if finite else data_batch)
         # Gradients that are gathered over several steps are not saved, and
         # after the last step there is nothing to go on with.
         optim = runner.optim_wrapper
@@ -81,7 +88,7 @@ class StopHook(Hook):
 
     def after_val_iter(self, runner, *args, **kwargs) -> None:
         """Stop here, if the run was told to while it validates."""
-        if self.signalled and runner.train_loop is not None:
+        if self.signalled:
             for hook in runner.hooks:
                 if isinstance(hook, EMAHook):  # swaps the weights back
                     hook.after_val_epoch(runner)
@@ -92,16 +99,9 @@ class StopHook(Hook):
                 together=False)
 
     def _save(self, runner, meta: dict, together: bool = True) -> None:
-        path = runner.saved.get(meta['iter'])
-        if path is None:  # no regular checkpoint of this moment
-            path = osp.join(runner.work_dir, STOPPED)
-            runner.save_stopped(meta, together)
-            if is_main_process():
-                note = osp.join(runner.work_dir, 'last_checkpoint')
-                with open(note, 'w') as file:
-                    file.write(path)
+        path = runner.save_stopped(meta, together)
         raise RunStopped(
-            f'SIGTERM: the run was told to end, and did so after iteration '
+            'SIGTERM: the run was told to end, and did so after iteration '
             f'{meta["iter"]}. Its checkpoint is {path}, where --resume goes '
             'on from.', 128 + signal.SIGTERM)
 
@@ -115,7 +115,7 @@ class StopHook(Hook):
         dist.broadcast_object_list(last)
         raise RunStopped(
             'the loss is infinite or not a number '
-            f'{f"for {self.patience} steps " if self.patience > 1 else ""}'
+            f'{f"for {self.lost} steps " if self.lost > 1 else ""}'
             f'at iteration {runner.iter + 1} (epoch {runner.epoch + 1}). The '
             f'images of this step: {", ".join(images) or "not known"}. The '
             'last good checkpoint: ' +
@@ -123,3 +123,54 @@ class StopHook(Hook):
              'there is none yet.') +
             ' If it is not the data, a lower learning rate, a longer warm-up '
             'or optim_wrapper.clip_grad help.')
+
+
+def _is_spoilt(model: torch.nn.Module) -> bool:
+    """Whether a weight or a running statistic is not finite."""
+    return not all(
+        bool(tensor.isfinite().all())
+        for tensor in chain(model.parameters(), model.buffers())
+        if tensor.is_floating_point())
+
+
+def _obey_in_child() -> None:
+    """Give SIGTERM its own meaning again, in a process forked from this."""
+    handler = signal.getsignal(signal.SIGTERM)
+    if isinstance(getattr(handler, '__self__', None), StopHook):
+        with suppress(ValueError):  # not Python's main thread
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _forked_children_obey() -> None:
+    # Once: what is registered cannot be taken back.
+    if not _registered and hasattr(os, 'register_at_fork'):
+        os.register_at_fork(after_in_child=_obey_in_child)
+        _registered.append(True)
+
+
+_registered = []
+
+
+class _StartWorker:
+    """Start a process that loads data: what the loader does, and one thing.
+
+    A scheduler that ends a job sends SIGTERM to all its processes. The main
+    one then still ends its step and writes a checkpoint, and must not lose
+    its workers before, so they end a minute later if it has not ended them.
+
+    Args:
+        start (Callable, optional): The loader's own ``worker_init_fn``.
+    """
+
+    def __init__(self, start: Callable[[int], None] | None) -> None:
+        self.start = start
+
+    def __call__(self, worker_id: int) -> None:
+        if hasattr(signal, 'alarm'):
+            signal.signal(signal.SIGTERM, _end_later)
+        if self.start is not None:
+            self.start(worker_id)
+
+
+def _end_later(*args) -> None:
+    signal.alarm(GRACE)

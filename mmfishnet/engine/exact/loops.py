@@ -5,21 +5,21 @@ from __future__ import annotations
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch.utils.data import DataLoader
 
-from .randomness import PlacedBatches, placed
+from .place import is_placed, place
 
 
-class EpochLoop(EpochBasedTrainLoop):
+class ExactEpochLoop(EpochBasedTrainLoop):
     """Loop by epochs.
 
     Args:
         runner (Runner): The runner.
-        dataloader (dict | DataLoader): Dataloader or its config; what is
-            built already goes on at the begin of an epoch only.
+        dataloader (dict | DataLoader): Dataloader or its config.
         **kwargs: As of MMEngine's loop.
     """
 
     def __init__(self, runner, dataloader, **kwargs) -> None:
-        super().__init__(runner, placed(dataloader, runner.seed), **kwargs)
+        super().__init__(runner, dataloader, **kwargs)
+        _place(self)
         self.first_batch = 0
         self.batches_done = 0  # of an epoch that is not at its end
 
@@ -28,7 +28,7 @@ class EpochLoop(EpochBasedTrainLoop):
         first, self.first_batch = self.first_batch, 0
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
-        if isinstance(self.dataloader.batch_sampler, PlacedBatches):
+        if is_placed(self.dataloader):
             self.dataloader.batch_sampler.begin(self._epoch, first)
         for number, batch in enumerate(self.dataloader, first):
             self.batches_done = number + 1
@@ -37,6 +37,10 @@ class EpochLoop(EpochBasedTrainLoop):
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
 
+    def go_on(self, batches_done: int) -> None:
+        """Begin the next epoch after so many of its batches."""
+        self.first_batch = batches_done
+
     def validation_is_due(self) -> bool:
         """bool: Whether the loop validates where it stands now."""
         return self._epoch >= self.val_begin and (
@@ -44,27 +48,32 @@ class EpochLoop(EpochBasedTrainLoop):
             or self._epoch == self._max_epochs)
 
 
-class IterLoop(IterBasedTrainLoop):
+class ExactIterLoop(IterBasedTrainLoop):
     """Loop by iterations.
 
     Args:
         runner (Runner): The runner.
-        dataloader (dict | DataLoader): Dataloader or its config; with one
-            that is built already, what was trained is loaded again to find
-            the place.
+        dataloader (dict | DataLoader): Dataloader or its config.
         **kwargs: As of MMEngine's loop.
     """
 
     batches_done = 0  # the place in the data is the iteration
 
     def __init__(self, runner, dataloader, **kwargs) -> None:
-        super().__init__(runner, placed(dataloader, runner.seed), **kwargs)
+        super().__init__(runner, dataloader, **kwargs)
+        _place(self)
 
     def run(self):
         """Train."""
-        if isinstance(self.dataloader.batch_sampler, PlacedBatches):
-            self.dataloader_iterator = _Endless(self.dataloader, self._iter)
+        if is_placed(self.dataloader):
+            # MMEngine 0.10.7 skips by as many calls of next().
+            newer = hasattr(self, 'fast_forward_on_resume')
+            self.dataloader_iterator = _Endless(self.dataloader,
+                                                0 if newer else self._iter)
         return super().run()
+
+    def go_on(self, batches_done: int) -> None:
+        """Nothing: MMEngine's loop skips what its iterations say."""
 
     def validation_is_due(self) -> bool:
         """bool: Whether the loop validates where it stands now."""
@@ -73,29 +82,37 @@ class IterLoop(IterBasedTrainLoop):
             or self._iter == self._max_iters)
 
 
-class _Endless:
-    """Batches without an end, from the one after ``done``.
+def _place(loop) -> None:
+    if not place(loop.dataloader, loop.runner.seed):
+        loop.runner.logger.info(
+            'The training loader gives no lists of indices, so its samples '
+            'cannot be drawn by their place: a resumed run draws others.')
 
-    The loop skips what was trained before by ``skip_iter`` or, in older
-    versions of MMEngine, by that many calls of ``next``; nothing is loaded.
+
+class _Endless:
+    """Batches without an end, of which the first are skipped unloaded.
+
+    Args:
+        dataloader (DataLoader): A loader that knows its places.
+        calls (int): First calls of ``next`` that each skip a batch.
     """
 
-    def __init__(self, dataloader: DataLoader, done: int) -> None:
+    def __init__(self, dataloader: DataLoader, calls: int) -> None:
         self._dataloader = dataloader
         self._epoch = 0
-        self._to_skip = done
         self._batches = None
-        dataloader.batch_sampler.begin(0, done)
+        self._calls = calls
+        self.skip_iter(calls)
 
     def skip_iter(self, num_iters: int) -> None:
-        self._to_skip -= num_iters
+        self._dataloader.batch_sampler.begin(0, num_iters)
 
     def __iter__(self):
         return self
 
     def __next__(self):
-        if self._to_skip > 0:
-            self._to_skip -= 1
+        if self._calls > 0:
+            self._calls -= 1
             return None
         while True:
             if self._batches is None:
@@ -105,5 +122,5 @@ class _Endless:
             except StopIteration:
                 self._batches = None
                 self._epoch += 1
-                sampler = self._dataloader.batch_sampler
-                sampler.begin(self._epoch, sampler.skipped)
+                batches = self._dataloader.batch_sampler
+                batches.begin(self._epoch, batches.skipped)

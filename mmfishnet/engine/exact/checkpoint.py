@@ -8,7 +8,7 @@ from contextlib import suppress
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 
-from ..resume import STOPPED
+from .resume import STOPPED
 
 
 class WholeCheckpointHook(CheckpointHook):
@@ -16,7 +16,8 @@ class WholeCheckpointHook(CheckpointHook):
 
     MMEngine makes room first, by removing an older checkpoint or the best one
     so far, and saves then: whoever is killed in between, or has a full disk,
-    has lost it. Here the new one is saved first.
+    has lost it. Here the new one is saved first. With several processes, the
+    running statistics that it saves are the mean of all.
 
     Args:
         *args: As of :class:`mmengine.hooks.CheckpointHook`.
@@ -31,11 +32,18 @@ class WholeCheckpointHook(CheckpointHook):
 
     def after_train_epoch(self, runner) -> None:
         """Save a checkpoint, where one is due."""
+        if self.by_epoch:
+            runner.average_statistics(runner.iter)
         super().after_train_epoch(runner)
         self._make_room(runner)
 
     def after_train_iter(self, runner, *args, **kwargs) -> None:
         """Save a checkpoint, where one is due."""
+        if not self.by_epoch and (
+                self.every_n_train_iters(runner, self.interval,
+                                         self.save_begin)
+                or self.is_last_train_iter(runner)):
+            runner.average_statistics(runner.iter + 1)
         super().after_train_iter(runner, *args, **kwargs)
         self._make_room(runner)
 
@@ -90,3 +98,4 @@ class _LateRemoval:
                 with suppress(FileNotFoundError):
                     remove(path)
         self._waiting.clear()
+

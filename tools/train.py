@@ -22,7 +22,9 @@ from mmfishnet.engine.training import (
     disable_validation,
     enable_amp,
     enable_auto_scale_lr,
+    enable_early_stop,
     enable_tracking,
+    enable_val_loss,
 )
 
 
@@ -50,6 +52,23 @@ def parse_args():
         action='store_true',
         help='do not evaluate during training')
     parser.add_argument(
+        '--val-loss',
+        action='store_true',
+        help='compute the losses of the validation data, too, after each '
+        'validation: val_loss')
+    parser.add_argument(
+        '--early-stop',
+        type=int,
+        metavar='N',
+        help='end after N validations without a better metric, and keep the '
+        'best checkpoint')
+    parser.add_argument(
+        '--monitor',
+        metavar='METRIC',
+        help='what --early-stop goes by, as it is logged, or val_loss; the '
+        "default is save_best of the config, or its evaluator's AP, accuracy "
+        'or mIoU')
+    parser.add_argument(
         '--track',
         nargs='+',
         choices=TRACKERS,
@@ -58,7 +77,13 @@ def parse_args():
         'directory and sends nothing unless WANDB_MODE=online is set; name '
         'them after CONFIG')
     add_common_arguments(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.early_stop is not None and args.early_stop < 1:
+        parser.error(f'--early-stop {args.early_stop} should be 1 or more')
+    if args.early_stop and args.no_validate:
+        parser.error('--early-stop goes by the validation, which '
+                     '--no-validate leaves out')
+    return args
 
 
 def prepare(args):
@@ -70,6 +95,10 @@ def prepare(args):
         enable_auto_scale_lr(cfg)
     if args.no_validate:
         disable_validation(cfg)
+    if args.val_loss:
+        enable_val_loss(cfg)
+    if args.early_stop:
+        notes.append(enable_early_stop(cfg, args.early_stop, args.monitor))
     if args.track:
         enable_tracking(cfg, args.track)
     checkpoint, resume_notes = set_resume(cfg, args.resume)

@@ -9,6 +9,7 @@ import os.path as osp
 import re
 from argparse import ArgumentError
 from collections.abc import Iterator
+from difflib import get_close_matches
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -130,8 +131,9 @@ def merge_options(cfg: Config, options: dict) -> list[str]:
 def _check_new(cfg: Config, key: str) -> None:
     """Refuse a name that is not in the config and that nothing reads.
 
-    Either the class that it goes to does not take it, or no source of the
-    packages that the config's classes are from has the word.
+    Either the class that it goes to does not take it, or it is all but the
+    name beside it, or no source of the packages that the config's classes are
+    from has the word.
     """
     parts = key.split('.')
     depth = next((i for i in range(1, len(parts))
@@ -143,7 +145,12 @@ def _check_new(cfg: Config, key: str) -> None:
     if not isinstance(owner, dict) or name in ('type', '_delete_'):
         return
     cls, taken = _what_takes(cfg, place, owner)
-    if name in taken if taken else _is_read(name, _packages(cfg)):
+    if taken:
+        fits = name in taken
+    else:
+        fits = not get_close_matches(name, owner, cutoff=0.9) and (
+            name.encode() in _words(_packages(cfg)))
+    if fits:
         return
     raise ValueError(
         f'--cfg-options {key}: ' +
@@ -207,12 +214,11 @@ def _packages(cfg: Config) -> tuple[str, ...]:
 
 
 @cache
-def _is_read(word: str, packages: tuple[str, ...]) -> bool:
-    """Whether a word stands in the sources of one of the packages."""
-    pattern = re.compile(rf'\b{re.escape(word)}\b'.encode())
-    return any(
-        pattern.search(path.read_bytes()) for package in packages
-        for path in _sources(package))
+def _words(packages: tuple[str, ...]) -> frozenset[bytes]:
+    """All words in the sources of some packages."""
+    return frozenset(
+        word for package in packages for path in _sources(package)
+        for word in re.findall(rb'\w+', path.read_bytes()))
 
 
 def _sources(package: str) -> Iterator[Path]:

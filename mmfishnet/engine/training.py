@@ -70,6 +70,94 @@ def disable_validation(cfg: Config) -> None:
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
 
 
+def enable_val_loss(cfg: Config) -> None:
+    """Compute the losses of the validation data, too.
+
+    Args:
+        cfg (Config): Config, changed in place.
+
+    Raises:
+        ValueError: If the config does not validate.
+    """
+    if not cfg.get('val_dataloader'):
+        raise ValueError('--val-loss needs validation data, and the config '
+                         'has no val_dataloader.')
+    hooks = list(cfg.get('custom_hooks') or ())
+    if 'ValLossHook' not in map(type_name, hooks):
+        cfg.custom_hooks = [*hooks, dict(type='mmfishnet.ValLossHook')]
+
+
+def enable_early_stop(cfg: Config, patience: int, monitor: str | None) -> str:
+    """End the training when it no longer gets better, and keep the best.
+
+    Args:
+        cfg (Config): Config, changed in place.
+        patience (int): Validations without a better value.
+        monitor (str, optional): Metric, or 'val_loss'. Defaults to None,
+            ``save_best`` of the config, or the first metric of its evaluator.
+
+    Returns:
+        str: A line for the log.
+
+    Raises:
+        ValueError: If the config does not validate, or ``monitor`` is not
+            given and not known.
+    """
+    if not cfg.get('val_evaluator'):
+        raise ValueError('--early-stop needs validation, and the config has '
+                         'no val_evaluator.')
+    checkpoint = cfg.setdefault('default_hooks', {}).setdefault(
+        'checkpoint', dict(type='CheckpointHook'))
+    best = checkpoint.get('save_best')
+    if isinstance(best, (list, tuple)):
+        best = best[0] if best else None
+    monitor = monitor or (best if best != 'auto' else None) or main_metric(
+        cfg)
+    if monitor is None:
+        raise ValueError('--early-stop: the metric is not known; name it as '
+                         'it is logged by --monitor, or --monitor val_loss.')
+    if monitor.startswith('val_loss'):
+        enable_val_loss(cfg)
+    rule = 'less' if 'loss' in monitor else 'greater'
+    checkpoint.update(save_best=monitor, rule=rule)
+    cfg.custom_hooks = [
+        hook for hook in cfg.get('custom_hooks') or ()
+        if type_name(hook) != 'EarlyStoppingHook'
+    ] + [
+        dict(
+            type='EarlyStoppingHook',
+            monitor=monitor,
+            rule=rule,
+            patience=patience)
+    ]
+    return (f'--early-stop: training ends after {patience} validations '
+            f'without a better {monitor}; the best checkpoint is kept')
+
+
+def main_metric(cfg: Config) -> str | None:
+    """Name of the number by which a config's models are compared.
+
+    Args:
+        cfg (Config): Config with a ``val_evaluator``.
+
+    Returns:
+        str | None: Its first metric, of masks before boxes, as it is logged;
+        None if it is of another kind.
+    """
+    evaluator = cfg.val_evaluator
+    metric = evaluator[0] if isinstance(evaluator, (list, tuple)) else (
+        evaluator)
+    kind, kinds = type_name(metric), metric.get('metric', 'bbox')
+    if kind == 'CocoMetric':
+        what = 'segm' if 'segm' in kinds else 'bbox'
+        return f'{metric.get("prefix", "coco")}/{what}_mAP'
+    return dict(
+        VOCMetric='pascal_voc/mAP',
+        LVISMetric='lvis/segm_AP' if 'segm' in kinds else 'lvis/bbox_AP',
+        Accuracy='accuracy/top1',
+        IoUMetric='mIoU').get(kind)
+
+
 def enable_tracking(cfg: Config, trackers: Sequence[str]) -> None:
     """Send what is logged to TensorBoard or Weights & Biases, too.
 

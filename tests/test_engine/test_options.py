@@ -4,7 +4,14 @@ from argparse import ArgumentParser
 import pytest
 from mmengine.config import Config
 
-from mmfishnet.engine.options import OptionsAction, merge_options, parse_value
+from mmfishnet import config_path
+from mmfishnet.engine.options import OptionsAction, merge_options
+
+
+def parse(*words):
+    parser = ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=OptionsAction)
+    return parser.parse_args(['--cfg-options', *words]).cfg_options
 
 
 @pytest.mark.parametrize('text, value', [
@@ -13,7 +20,6 @@ from mmfishnet.engine.options import OptionsAction, merge_options, parse_value
     ('True', True),
     ('true', True),
     ('None', None),
-    ('none', None),
     ('word', 'word'),
     ("'2'", '2'),
     ('1,2', [1, 2]),
@@ -22,22 +28,22 @@ from mmfishnet.engine.options import OptionsAction, merge_options, parse_value
     ('bbox,segm', ['bbox', 'segm']),
     ('[bbox, segm]', ['bbox', 'segm']),
     ('(a,(b,c))', ('a', ('b', 'c'))),
-    ("dict(type='BN')", "dict(type='BN')"),
+    ("['my class', 'b']", ['my class', 'b']),
     ("{'type': 'BN'}", dict(type='BN')),
     ('my data/a.json', 'my data/a.json'),
+    ('my weights.pth', 'my weights.pth'),
+    ('a,b.pth', 'a,b.pth'),
     ('a,b/c.pth', 'a,b/c.pth'),
+    ('a=b.pth', 'a=b.pth'),
+    ('k\u00e4se.pth', 'k\u00e4se.pth'),
+    ('[x].pth', '[x].pth'),
     ('[x]/c.pth', '[x]/c.pth'),
+    ('(x.pth', '(x.pth'),
     ('', ''),
 ])
 def test_values(text, value):
-    assert parse_value(text) == value
-    assert type(parse_value(text)) is type(value)
-
-
-def parse(*words):
-    parser = ArgumentParser()
-    parser.add_argument('--cfg-options', nargs='+', action=OptionsAction)
-    return parser.parse_args(['--cfg-options', *words]).cfg_options
+    found = parse(f'a.b={text}')['a.b']
+    assert found == value and type(found) is type(value)
 
 
 @pytest.fixture
@@ -54,17 +60,6 @@ def cfg():
                 heads=[dict(num_classes=80)])))
 
 
-# What is a text in the config stays one, whatever is in it.
-@pytest.mark.parametrize('path', [
-    'my weights.pth', 'a,b.pth', 'a=b.pth', 'k\u00e4se.pth', '[x].pth', '1,2',
-    '7'
-])
-def test_paths_are_taken_as_typed(cfg, path):
-    key = 'model.backbone.init_cfg.checkpoint'
-    assert merge_options(cfg, parse(f'{key}={path}')) == []
-    assert cfg.model.backbone.init_cfg.checkpoint == path
-
-
 def test_other_values(cfg):
     merge_options(
         cfg,
@@ -74,6 +69,13 @@ def test_other_values(cfg):
     assert cfg.model.heads[0].num_classes == 3
     assert cfg.model.backbone.init_cfg is None
     assert cfg.model.neck.in_channels == [1, 2]
+
+
+def test_what_was_a_text_becomes_another(cfg):
+    key = 'model.backbone.init_cfg.checkpoint'
+    for text, value in ('7', 7), ('a,b', ['a', 'b']), ('True', True):
+        merge_options(cfg, parse(f'{key}={text}'))
+        assert cfg.model.backbone.init_cfg.checkpoint == value
 
 
 def test_names_of_texts_take_effect(cfg):
@@ -90,6 +92,35 @@ def test_names_of_texts_take_effect(cfg):
 def test_options_without_effect_are_refused(cfg, option, message):
     with pytest.raises(ValueError, match=message):
         merge_options(cfg, parse(option))
+
+
+@pytest.mark.parametrize('key, meant', [
+    ('model.test_cfg.rcnn.scores_thr', 'score_thr'),
+    ('model.test_cfg.rcnn.max_per_image', 'max_per_img'),
+    ('model.tset_cfg.rcnn.score_thr', 'test_cfg'),
+    ('model.backbone.out_indexes', 'out_indices'),
+    ('train_dataloader.batch_sizes', 'batch_size'),
+    ('train_dataloader.dataset.filter_cfg.filter_empty', 'filter_empty_gt'),
+    ('default_hooks.checkpoint.intervall', 'interval'),
+    ('val_evaluator.metrics', 'metric'),
+])
+def test_misspelt_names_are_refused(key, meant):
+    cfg = Config.fromfile(config_path('mask_rcnn_fishnet150_fpn.py'))
+    with pytest.raises(ValueError, match=f'did you mean {meant!r}'):
+        merge_options(cfg, parse(f'{key}=1'))
+
+
+@pytest.mark.parametrize('key', [
+    'model.test_cfg.rpn.nms_post', 'model.backbone.with_cp',
+    'model.roi_head.bbox_head.loss_cls.loss_weight', 'optim_wrapper.'
+    'accumulative_counts', 'train_dataloader.persistent_workers',
+    'optim_wrapper.paramwise_cfg.norm_decay_mult', 'env_cfg.dist_cfg.timeout',
+    'default_hooks.checkpoint.save_best', 'train_cfg.val_begin',
+    'train_dataloader.dataset.indices', 'custom_hooks.0.priority'
+])
+def test_new_names_that_are_read_are_taken(key):
+    cfg = Config.fromfile(config_path('mask_rcnn_fishnet150_fpn.py'))
+    merge_options(cfg, parse(f'{key}=1'))
 
 
 def test_what_is_no_option(capsys):

@@ -5,15 +5,22 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmfishnet.engine.resume import (
-    check_checkpoint,
+from mmfishnet.engine.exact.resume import (
     find_checkpoint,
+    open_checkpoint,
     set_resume,
 )
 
+RUN = dict(
+    meta=dict(epoch=1, iter=8, seed=7),
+    message_hub={},
+    optimizer={},
+    param_schedulers=[])
 
-def save(path, age=0):
-    torch.save(dict(state_dict=torch.rand(1000)), path)
+
+def save(path, age=0, without=()):
+    content = dict(RUN, state_dict=torch.rand(1000))
+    torch.save({k: v for k, v in content.items() if k not in without}, path)
     os.utime(path, (1e9 - age, 1e9 - age))
 
 
@@ -59,28 +66,64 @@ def test_resume_finds_the_latest_complete_checkpoint(tmp_path):
 
 
 def test_resume_as_the_config_says(tmp_path):
-    cfg = Config(dict(work_dir=str(tmp_path), load_from='coco.pth'))
+    coco, mine = (str(tmp_path / name) for name in ('coco.pth', 'mine.pth'))
+    save(coco)
+    save(mine)
+    cfg = Config(dict(work_dir=str(tmp_path), load_from=coco))
     assert set_resume(cfg, None) == (None, [])
     assert 'resume' not in cfg
     cfg.resume = True
-    assert set_resume(cfg, None) == ('coco.pth', [])
-    assert set_resume(cfg, 'mine.pth') == ('mine.pth', [])
-    assert cfg.load_from == 'mine.pth'
+    assert set_resume(cfg, None) == (coco, [])
+    assert set_resume(cfg, mine) == (mine, [])
+    assert cfg.load_from == mine
+    # The seed of the run, and a line for what is in a folder.
+    assert cfg.randomness == dict(seed=7)
+    save(tmp_path / 'epoch_2.pth')
+    found, (note, ) = set_resume(cfg, str(tmp_path))
+    assert found == cfg.load_from == str(tmp_path / 'epoch_2.pth')
+    assert 'latest in' in note
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(FileNotFoundError, match='no checkpoint in the fold'):
+        set_resume(cfg, str(tmp_path / 'empty'))
+
+
+@pytest.mark.parametrize('without, message', [
+    (['meta', 'message_hub', 'optimizer', 'param_schedulers'],
+     'holds weights alone'),
+    (['message_hub'], 'holds weights alone'),
+    (['optimizer', 'param_schedulers'], 'the optimizer and of the schedule'),
+    (['param_schedulers'], 'not hold the state of the schedule'),
+])
+def test_what_no_run_can_go_on_from(tmp_path, without, message):
+    """The best checkpoint, a published file, weights of others."""
+    path = str(tmp_path / 'best.pth')
+    save(path, without=without)
+    cfg = Config(dict(work_dir='.', param_scheduler=[dict(type='StepLR')]))
+    with pytest.raises(ValueError, match=message) as error:
+        set_resume(cfg, path)
+    assert f'load_from={path}' in str(error.value)
+
+
+def test_what_starts_anew_is_said(tmp_path):
+    path = str(tmp_path / 'epoch_1.pth')
+    save(path, without=['optimizer', 'param_schedulers'])
+    _, (note, ) = set_resume(Config(dict(work_dir=str(tmp_path))), path)
+    assert 'state of the optimizer, which starts anew' in note
 
 
 def test_damaged_checkpoints_are_refused(tmp_path):
     path = tmp_path / 'a.pth'
     with pytest.raises(FileNotFoundError, match=r'a\.pth'):
-        check_checkpoint(str(path))
-    check_checkpoint('https://host/a.pth')
+        open_checkpoint(str(path))
+    assert open_checkpoint('https://host/a.pth') == {}
     save(path)
-    check_checkpoint(str(path))
+    assert open_checkpoint(str(path))['meta'] == RUN['meta']
     content = path.read_bytes()
     for damaged in (content[:-100], b'', content.replace(
             content[2000:2100], bytes(100))):
         path.write_bytes(damaged)
-        with pytest.raises(ValueError, match='damaged or cut short'):
-            check_checkpoint(str(path))
+        with pytest.raises(ValueError, match='damaged or cut short|is empty'):
+            open_checkpoint(str(path))
     torch.save(
         dict(state_dict={}), path, _use_new_zipfile_serialization=False)
-    check_checkpoint(str(path))
+    assert open_checkpoint(str(path)) == dict(state_dict={})

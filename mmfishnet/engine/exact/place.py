@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -38,17 +39,11 @@ class PlacedBatch(list):
         self.place = place
 
     def __iter__(self) -> Iterator[int]:
-        before = (random.getstate(), np.random.get_state(),
-                  torch.get_rng_state())
         seed, *place = self.place
-        try:
+        with kept_generators():
             for i, index in enumerate(super().__iter__()):
                 seed_here(seed, _SAMPLE, *place, i, gpu=False)
                 yield index
-        finally:
-            random.setstate(before[0])
-            np.random.set_state(before[1])
-            torch.set_rng_state(before[2])
 
     def __reduce__(self):
         # list's own way would iterate, and seed.
@@ -135,6 +130,18 @@ class SeedHook(Hook):
         if (runner.cfg.get('randomness') or {}).get('diff_rank_seed'):
             place += (get_rank(), )
         seed_here(runner.seed, *place)
+
+
+@contextmanager
+def kept_generators() -> Iterator[None]:
+    """Leave the generators of this process as they were, but for GPUs'."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
 
 
 def seed_here(seed: int, *place: int, gpu: bool = True) -> None:

@@ -10,6 +10,7 @@ from mmengine.runner import find_latest_checkpoint
 
 from ...checkpoints import CheckpointError, read_checkpoint
 from ...checkpoints.pretrained import is_missing
+from ...checkpoints.read import is_damaged
 
 # What a run that was told to end leaves, in the middle of an epoch or not.
 STOPPED = 'stopped.pth'
@@ -130,7 +131,13 @@ def open_checkpoint(checkpoint: str):
         raise FileNotFoundError(
             f'the checkpoint {checkpoint} is a folder; name a file in it.')
     checkpoint = osp.expanduser(checkpoint)
-    return read_checkpoint(checkpoint) if osp.isfile(checkpoint) else {}
+    if not osp.isfile(checkpoint):
+        return {}
+    if is_damaged(checkpoint):
+        raise CheckpointError(
+            f'the checkpoint {checkpoint} is damaged or cut short, as a '
+            'process leaves it that is killed while it saves.')
+    return read_checkpoint(checkpoint)
 
 
 def config_text(content) -> str:

@@ -11,6 +11,7 @@ from .empty_results import EmptyResultsHook
 from .fit_check import FitCheckHook
 from .norm_check import NormCheckHook
 from .show import ShowHook
+from .val_loss import ValLossHook
 
 __all__ = [
     'ChannelsLastHook',
@@ -20,6 +21,7 @@ __all__ = [
     'FitCheckHook',
     'NormCheckHook',
     'ShowHook',
+    'ValLossHook',
     'compile_backbone',
     'compile_in_place',
     'use_channels_last',

@@ -2,6 +2,7 @@
 import pytest
 from mmengine.config import Config
 from mmengine.device import get_device
+from torch.nn import SyncBatchNorm
 
 from mmfishnet.engine.cpu import adapt_to_cpu
 
@@ -16,10 +17,13 @@ def test_sync_bn_without_gpu():
             find_unused_parameters=True,
             model=dict(
                 backbone=dict(norm_cfg=dict(type='SyncBN')),
-                heads=[dict(norm_cfg=dict(type='MMSyncBN'))])))
+                heads=[
+                    dict(norm_cfg=dict(type='MMSyncBN')),
+                    dict(norm_cfg=dict(type=SyncBatchNorm))
+                ])))
     assert 'SyncBN' in adapt_to_cpu(cfg)
     assert cfg.model.backbone.norm_cfg.type == 'BN'
-    assert cfg.model.heads[0].norm_cfg.type == 'BN'
+    assert [h.norm_cfg.type for h in cfg.model.heads] == ['BN', 'BN']
     assert 'sync_bn' not in cfg
     assert cfg.model_wrapper_cfg.device_ids is None
     assert cfg.model_wrapper_cfg.find_unused_parameters

@@ -3,9 +3,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
-from mmengine.runner import Runner
+from mmengine.runner import Runner, ValLoop
 from torch import nn
 
 from mmfishnet.checkpoints import CheckpointError
@@ -122,20 +123,38 @@ def test_norms_of_another_kind_are_not_loaded(name):
             check(SimpleNamespace(model=model), other.state_dict())
 
 
-def test_nothing_detected_is_zero():
-    class CocoMetric:
-        prefix, metrics, metric_items = 'coco', ['bbox', 'segm'], None
-        format_only = False
-
+def test_nothing_detected_is_zero(tmp_path):
+    metrics = pytest.importorskip('mmdet.evaluation')
+    coco = metrics.CocoMetric(metric=['bbox', 'segm'])
     said = []
-    runner = SimpleNamespace(
-        val_evaluator=SimpleNamespace(metrics=[CocoMetric()]),
-        logger=SimpleNamespace(warning=said.append))
-    metrics = {'coco/bbox_mAP': 0.5}
-    EmptyResultsHook().after_val_epoch(runner, metrics)
-    assert metrics['coco/bbox_mAP'] == 0.5 and metrics['coco/segm_mAP'] == 0
-    assert 'coco/bbox_mAP_50' not in metrics
-    assert metrics['coco/segm_mAP_l'] == 0 and len(said) == 1
+
+    def runner(metric, loop=ValLoop, evaluator=Evaluator):
+        return SimpleNamespace(
+            val_loop=loop.__new__(loop),
+            val_evaluator=evaluator(metric),
+            logger=SimpleNamespace(warning=said.append))
+
+    values = {'coco/bbox_mAP': 0.5}
+    EmptyResultsHook().after_val_epoch(runner(coco), values)
+    assert values['coco/bbox_mAP'] == 0.5 and values['coco/segm_mAP'] == 0
+    assert 'coco/bbox_mAP_50' not in values
+    assert values['coco/segm_mAP_l'] == 0 and len(said) == 1
+
+    # What is derived from them reports in its own way.
+    class Own(metrics.CocoMetric):
+        pass
+
+    class Teachers(ValLoop):
+        pass
+
+    class Several(Evaluator):
+        pass
+
+    for other in (runner(Own()), runner(coco, Teachers),
+                  runner(coco, evaluator=Several)):
+        values = {}
+        EmptyResultsHook().after_val_epoch(other, values)
+        assert values == {}
 
 
 def test_checkpoint_has_to_fit_the_backbone():

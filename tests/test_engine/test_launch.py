@@ -1,5 +1,4 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
-import socket
 import sys
 from pathlib import Path
 
@@ -9,9 +8,6 @@ from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from mmfishnet.engine.launch import (
-    _descriptors,
-    _interface_to,
-    _watch_connections,
     explain_lost_peers,
     init_launcher,
     leave_job,
@@ -62,11 +58,8 @@ def test_other_errors_are_not_explained_away(monkeypatch):
         monkeypatch.delattr(dist, 'DistError', raising=False)  # torch 2.1
 
 
-on_linux = pytest.mark.skipif(
+@pytest.mark.skipif(
     sys.platform != 'linux', reason='asks the Linux kernel')
-
-
-@on_linux
 def test_leaving_ends_all_threads_of_gloo():
     def threads():
         names = (path.read_text() for path in
@@ -83,26 +76,3 @@ def test_leaving_ends_all_threads_of_gloo():
     leave_job()
     assert not threads() and not dist.is_initialized()
     leave_job()  # as a process that is alone does
-
-
-@on_linux
-def test_interface():
-    """More of it in tests/two_hosts.py, between hosts."""
-    assert _interface_to('localhost') == _interface_to('127.0.0.1') == 'lo'
-    assert _interface_to('host.invalid') is None
-
-
-@on_linux
-def test_only_the_connections_of_the_group_are_watched(tmp_path):
-    def alive(sock):
-        return sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-
-    with socket.create_server(('127.0.0.1', 0)) as server, \
-            socket.create_connection(server.getsockname()) as theirs, \
-            socket.create_connection(server.getsockname()) as other, \
-            open(tmp_path / 'file', 'w') as file:
-        before = _descriptors()
-        _watch_connections({theirs.fileno(), file.fileno(), 10_000})
-        assert _descriptors() == before
-        assert alive(theirs) and not alive(other)
-        theirs.sendall(b'still open')

@@ -12,8 +12,8 @@ if not (sys.argv[:1] == ['-m']
     check_versions()
 
     # Register everything, so that type='FishNet' works under any default
-    # scope, and _base_ = 'mmfishnet::...' is found. Nothing of others is
-    # changed.
+    # scope. One lookup of MMEngine's is wrapped, so that it finds
+    # _base_ = 'mmfishnet::...', see config.py.
     from . import engine, models  # noqa: F401
     from .config import config_path, config_variables
 

@@ -20,7 +20,6 @@ from mmfishnet.engine.launch import explain_lost_peers, leave_job
 from mmfishnet.engine.training import (
     TRACKERS,
     disable_validation,
-    enable_amp,
     enable_auto_scale_lr,
     enable_early_stop,
     enable_tracking,
@@ -89,8 +88,6 @@ def parse_args():
 def prepare(args):
     """Config, lines for the log, and checkpoint to go on from."""
     cfg, notes = load_config(args)
-    if args.amp:
-        notes.append(enable_amp(cfg))
     if args.auto_scale_lr:
         enable_auto_scale_lr(cfg)
     if args.no_validate:

@@ -16,6 +16,7 @@ from .data_root import LOADERS, choose_data_root
 from .from_scratch import train_from_scratch
 from .launch import LAUNCHERS
 from .options import OptionsAction, merge_options
+from .training import enable_amp
 
 
 def add_common_arguments(parser: ArgumentParser) -> None:
@@ -103,8 +104,10 @@ def load_config(args: Namespace) -> tuple[Config, list[str]]:
     notes.append(choose_data_root(cfg, args.data_root or data_root))
     if args.from_scratch:
         notes.append(train_from_scratch(cfg))
-    if cfg.launcher != 'none' and get_device() == 'cpu':
-        notes.append(adapt_to_cpu(cfg))
+    if getattr(args, 'amp', False):
+        enable_amp(cfg)
+    if get_device() == 'cpu':
+        notes += adapt_to_cpu(cfg)
     return cfg, list(filter(None, notes))
 
 

@@ -8,24 +8,17 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 
 from mmengine.config import Config
-from mmengine.device import get_device
 
 from ..kinds import type_name
 
 TRACKERS = dict(tensorboard='TensorboardVisBackend', wandb='WandbVisBackend')
 
 
-def enable_amp(cfg: Config) -> str | None:
+def enable_amp(cfg: Config) -> None:
     """Switch to automatic mixed precision.
-
-    Without a GPU the training stays in float32: MMEngine's wrapper refuses
-    to run there, and MMCV's operators know no bfloat16 on a CPU.
 
     Args:
         cfg (Config): Config, changed in place.
-
-    Returns:
-        str: A line for the log, or None.
 
     Raises:
         ValueError: If the config's optimizer wrapper is one of another kind.
@@ -35,11 +28,8 @@ def enable_amp(cfg: Config) -> str | None:
         raise ValueError(
             '--amp puts AmpOptimWrapper in the place of OptimWrapper, but '
             f'optim_wrapper.type of the config is {name}.')
-    if get_device() == 'cpu':
-        return '--amp has no effect without a GPU: training in float32'
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
     cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
-    return None
 
 
 def enable_auto_scale_lr(cfg: Config) -> None:

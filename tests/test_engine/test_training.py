@@ -1,17 +1,16 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 import pytest
-from mmengine.device import get_device
+from mmfishnet.engine.training import (
+    enable_amp,
+    enable_auto_scale_lr,
+    enable_early_stop,
+)
 
-from mmfishnet.engine.training import enable_amp, enable_auto_scale_lr
-
-no_gpu = pytest.mark.skipif(get_device() != 'cpu', reason='there is a GPU')
-
-
-@no_gpu
 def test_amp_and_scaling(detection):
     detection.optim_wrapper = dict(type='OptimWrapper')
-    assert 'float32' in enable_amp(detection)
-    assert detection.optim_wrapper == dict(type='OptimWrapper')
+    enable_amp(detection)
+    assert detection.optim_wrapper == dict(
+        type='AmpOptimWrapper', loss_scale='dynamic')
     detection.optim_wrapper.type = 'ApexOptimWrapper'
     with pytest.raises(ValueError, match='ApexOptimWrapper'):
         enable_amp(detection)
@@ -21,3 +20,27 @@ def test_amp_and_scaling(detection):
     detection.auto_scale_lr = dict(base_batch_size=16)
     enable_auto_scale_lr(detection)
     assert detection.auto_scale_lr.enable
+
+
+def test_early_stopping(detection):
+    note = enable_early_stop(detection, 3, None)
+    assert 'coco/bbox_mAP' in note
+    hook, = detection.custom_hooks
+    assert hook == dict(
+        type='EarlyStoppingHook',
+        monitor='coco/bbox_mAP',
+        rule='greater',
+        patience=3)
+    assert detection.default_hooks.checkpoint.save_best == 'coco/bbox_mAP'
+    # Again, by the loss: the other hook is replaced.
+    enable_early_stop(detection, 2, 'val_loss')
+    kinds = [hook.type for hook in detection.custom_hooks]
+    assert kinds == ['mmfishnet.ValLossHook', 'EarlyStoppingHook']
+    assert detection.default_hooks.checkpoint.rule == 'less'
+    detection.val_evaluator = dict(type='Mine')
+    del detection.default_hooks.checkpoint['save_best']
+    with pytest.raises(ValueError, match='--monitor'):
+        enable_early_stop(detection, 2, None)
+    detection.val_evaluator = None
+    with pytest.raises(ValueError, match='needs validation'):
+        enable_early_stop(detection, 2, 'val_loss')

@@ -1,10 +1,12 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 import pytest
+
 from mmfishnet.engine.training import (
     enable_amp,
     enable_auto_scale_lr,
     enable_early_stop,
 )
+
 
 def test_amp_and_scaling(detection):
     detection.optim_wrapper = dict(type='OptimWrapper')

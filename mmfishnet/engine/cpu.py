@@ -28,6 +28,9 @@ def adapt_to_cpu(cfg: Config) -> list[str]:
                 find_unused_parameters=cfg.get('find_unused_parameters',
                                                False))
         cfg.model_wrapper_cfg.device_ids = None
+        notes.append('no GPU: several processes share the cores of a host, '
+                     'and one process that has them all learns more in the '
+                     'same time')
 
     synced = bool(cfg.pop('sync_bn', None))
     for node in dicts_in(cfg.get('model')):

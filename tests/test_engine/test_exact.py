@@ -11,15 +11,21 @@ import signal
 import numpy as np
 import pytest
 import torch
+import torch.multiprocessing as mp
 from mmengine.config import Config
+from mmengine.dataset import DefaultSampler
 from mmengine.evaluator import BaseMetric
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import BaseModel
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch import distributed as dist
 from torch import nn
+from torch.utils.data import BatchSampler, DataLoader
 
 from mmfishnet.engine.errors import RunStopped, short_errors
 from mmfishnet.engine.exact import ExactRunner
+from mmfishnet.engine.exact.checkpoint import WholeCheckpointHook
+from mmfishnet.engine.exact.loops import ExactEpochLoop
 from mmfishnet.engine.exact.resume import find_checkpoint, set_resume
 
 
@@ -27,12 +33,14 @@ class Data(torch.utils.data.Dataset):
     """Numbers, with augmentation that draws from all three generators."""
 
     metainfo = dict()
+    shift = 0.
 
     def __len__(self):
         return 16
 
     def __getitem__(self, i):
-        shift = random.random() + np.random.rand() + torch.rand(3)
+        shift = self.shift + random.random() + np.random.rand()
+        shift += torch.rand(3)
         return dict(inputs=shift + i, data_samples=Sample(i))
 
 
@@ -97,7 +105,8 @@ def terminate():
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def train(work_dir, *hooks, by_epoch=True, workers=0, lr=0.01, **checkpoint):
+def train(work_dir, *hooks, by_epoch=True, workers=0, lr=0.01, loop=None,
+          batches=None, kind='CheckpointHook', wrapper=None, **checkpoint):
     cfg = Config(
         dict(
             work_dir=str(work_dir),
@@ -113,7 +122,7 @@ def train(work_dir, *hooks, by_epoch=True, workers=0, lr=0.01, **checkpoint):
             ],
             default_hooks=dict(
                 checkpoint=dict(
-                    type='CheckpointHook',
+                    type=kind,
                     by_epoch=by_epoch,
                     interval=1 if by_epoch else 5,
                     **checkpoint)),
@@ -121,6 +130,8 @@ def train(work_dir, *hooks, by_epoch=True, workers=0, lr=0.01, **checkpoint):
             randomness=dict(seed=2),
             log_level='WARNING',
             experiment_name=os.urandom(8).hex()))
+    if loop:
+        cfg.train_cfg = dict(type=loop, max_epochs=3)
     set_resume(cfg, 'auto')
     loader = dict(
         dataset=dict(type=Data),
@@ -129,9 +140,11 @@ def train(work_dir, *hooks, by_epoch=True, workers=0, lr=0.01, **checkpoint):
         sampler=dict(type='DefaultSampler', shuffle=True))
     runner = ExactRunner(
         model=dict(type=Model),
-        train_dataloader=loader,
+        train_dataloader=dict(
+            loader,
+            batch_sampler=batches and dict(type=batches, drop_last=False)),
         val_dataloader=dict(loader, num_workers=0),
-        cfg=cfg,
+        cfg=Config(dict(cfg, model_wrapper_cfg=wrapper)),
         **cfg)
     for hook in hooks:
         runner.register_hook(hook)
@@ -174,6 +187,107 @@ def test_workers_make_no_difference(whole, tmp_path):
     expected, options = whole
     train(tmp_path, workers=2, **options)
     assert_equal(left(tmp_path), expected)
+
+
+def test_no_two_steps_draw_the_same(tmp_path):
+    """Nor two samples, in all epochs."""
+    class Draw(Hook):
+        priority = 'VERY_LOW'
+        steps, samples = [], []
+
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            self.steps += [torch.rand(1).item()]
+            self.samples += [x[0].item() % 1 for x in data_batch['inputs']]
+
+    train(tmp_path, Draw())
+    assert len(Draw.steps) == len(set(Draw.steps)) == 24
+    assert len(Draw.samples) == len(set(Draw.samples)) == 48
+
+
+def test_what_hooks_see_is_what_the_config_describes(tmp_path):
+    class Look(Hook):
+
+        def before_train(self, runner):
+            self.loader = runner.train_dataloader
+
+        def before_train_epoch(self, runner):
+            assert runner.train_loop.dataloader is self.loader
+            # As of a config without our runner.
+            assert type(self.loader.dataset) is Data
+            assert type(self.loader.sampler) is DefaultSampler
+            assert type(self.loader) is DataLoader
+            assert self.loader.batch_size == 2
+            assert isinstance(self.loader.batch_sampler, BatchSampler)
+            assert self.loader.batch_sampler.sampler is self.loader.sampler
+            if runner.epoch == 2:  # a switch takes effect
+                self.loader.dataset.shift = 1000.
+
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            assert (data_batch['inputs'][0] > 900).all() == (
+                runner.epoch == 2)
+
+    train(tmp_path, Look())
+
+
+class OwnLoop(EpochBasedTrainLoop):
+    pass
+
+
+class OwnBatches(BatchSampler):
+
+    def __iter__(self):
+        for batch in super().__iter__():
+            yield np.array(batch)  # no list
+
+
+@pytest.mark.parametrize('options', [
+    dict(loop=OwnLoop),
+    dict(batches=OwnBatches),
+    dict(kind=CheckpointHook),
+])
+def test_what_is_not_known_runs_as_it_is(tmp_path, options):
+    """And a hook that saves, in the first process alone, as it likes."""
+    class Save(Hook):
+
+        def after_train_epoch(self, runner):
+            runner.save_checkpoint(str(tmp_path), 'mine.pth')
+
+    runner = train(tmp_path, Save(), **options)
+    assert runner.iter == 24
+    assert {'mine.pth', 'epoch_3.pth'} <= left(tmp_path).keys()
+    assert type(runner.train_loop) is options.get('loop', ExactEpochLoop)
+    hook, = (h for h in runner.hooks if isinstance(h, CheckpointHook))
+    assert type(hook) is WholeCheckpointHook
+
+
+def _averaged(rank, folder):
+    dist.init_process_group(
+        'gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)
+    own = {}
+
+    class Before(Hook):
+        priority = 85  # just before a checkpoint is saved
+
+        def after_train_epoch(self, runner):
+            model = runner.model.module
+            own[runner.epoch] = model.net[1].running_mean.clone()
+
+    train(folder / 'run', Before(), wrapper=dict(
+        type='MMDistributedDataParallel', device_ids=None,
+        broadcast_buffers=False))
+    torch.save(own, folder / f'{rank}.pth')
+
+
+def test_statistics_are_averaged_between_processes(tmp_path):
+    mp.start_processes(
+        _averaged, (tmp_path, ), nprocs=2, start_method='fork')
+    a, b = (torch.load(tmp_path / f'{rank}.pth') for rank in range(2))
+    for epoch, name in enumerate(('epoch_1', 'epoch_2', 'epoch_3')):
+        assert (a[epoch] != b[epoch]).any()
+        saved = torch.load(tmp_path / f'run/{name}.pth', weights_only=False)
+        torch.testing.assert_close(
+            saved['state_dict']['net.1.running_mean'],
+            (a[epoch] + b[epoch]) / 2)
 
 
 # Iterations 8 and 16 end an epoch, or are followed by a validation.

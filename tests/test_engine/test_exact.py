@@ -144,6 +144,7 @@ def train(work_dir, *hooks, by_epoch=True, workers=0, lr=0.01, loop=None,
             loader,
             batch_sampler=batches and dict(type=batches, drop_last=False)),
         val_dataloader=dict(loader, num_workers=0),
+        launcher='pytorch' if wrapper else 'none',
         cfg=Config(dict(cfg, model_wrapper_cfg=wrapper)),
         **cfg)
     for hook in hooks:

@@ -262,6 +262,7 @@ def test_what_is_not_known_runs_as_it_is(tmp_path, options):
 
 
 def _averaged(rank, folder):
+    os.environ['LOCAL_RANK'] = str(rank)
     dist.init_process_group(
         'gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)
     own = {}

@@ -8,9 +8,12 @@ makes, where nothing may be installed yet.
 from __future__ import annotations
 
 import importlib
+import re
 import shutil
+import sys
 import warnings
 from contextlib import redirect_stdout
+from importlib import metadata
 from io import StringIO
 from pathlib import Path
 
@@ -26,6 +29,20 @@ def disk(job: str, folder: str | Path = '.') -> str:
     if free < NEEDED_GB[job]:
         raise OSError(f'{text}; the {job} needs {NEEDED_GB[job]}')
     return text
+
+
+def python() -> tuple[int, ...]:
+    """Python's version."""
+    return sys.version_info[:3]
+
+
+def installed() -> dict[str, str]:
+    """The versions of what is installed, by pip's names."""
+    found = {}
+    for dist in metadata.distributions():
+        name = re.sub('[-_.]+', '-', dist.metadata['Name'] or '').lower()
+        found.setdefault(name, dist.version)
+    return found
 
 
 def check_nms(nms, device: str) -> None:
@@ -58,8 +75,8 @@ def torchvision() -> str:
     return f'{torchvision.__version__}, its ops work'
 
 
-def mmcv_ops(*devices: str) -> str | None:
-    """The CUDA that mmcv's ops were compiled with, None without.
+def mmcv_ops(*devices: str) -> str:
+    """The CUDA that mmcv's ops were compiled with, '' without.
 
     They are run: those compiled for another torch may load.
 
@@ -70,9 +87,9 @@ def mmcv_ops(*devices: str) -> str | None:
     import torch
     from mmcv.ops import get_compiling_cuda_version, nms, roi_align
     cuda = get_compiling_cuda_version()
-    cuda = None if cuda == 'not available' else cuda
-    with_gpu = bool(cuda) and torch.cuda.is_available()
-    for device in devices or ['cpu'] + ['cuda'] * with_gpu:
+    cuda = '' if cuda == 'not available' else cuda
+    with_gpu = cuda and torch.cuda.is_available()
+    for device in devices or ['cpu'] + ['cuda'] * bool(with_gpu):
         check_nms(lambda *args: nms(*args)[1], device)
         # Contiguous: the op assumes so.
         ramp = torch.arange(8.).repeat(1, 1, 8, 1).to(device).requires_grad_()

@@ -20,10 +20,8 @@ from pathlib import Path
 
 import torch
 from mmengine.utils import get_installed_path
+from PIL import Image, ImageOps
 from rich.console import Console
-from torchvision.io import read_image, write_png
-from torchvision.transforms.functional import pad, resize
-from torchvision.utils import make_grid
 
 TOOLS = Path(__file__).resolve().parent
 CONFIGS = TOOLS.parent / 'configs/shapes'
@@ -96,18 +94,15 @@ class Demo:
 
 def contact_sheet(pictures, out, columns=4, rows=3):
     """Tile pictures, ground truth beside prediction."""
-    images = [read_image(str(path))
+    images = [ImageOps.contain(Image.open(path), (TILE, 2 * TILE))
               for path in sorted(pictures)[:columns * rows]]
-    images = [
-        resize(image, [round(TILE * image.shape[1] / image.shape[2]), TILE])
-        for image in images]
     # A legend makes a picture higher.
-    height = max(image.shape[1] for image in images)
-    images = [pad(image, [0, 0, 0, height - image.shape[1]], fill=255)
-              for image in images]
-    # A row that is not full ends in white.
-    sheet = make_grid(images, nrow=columns, padding=0, pad_value=255)
-    write_png(sheet, str(out))
+    height = max(image.height for image in images)
+    sheet = Image.new('RGB', (columns * TILE,
+                              -(-len(images) // columns) * height), 'white')
+    for i, image in enumerate(images):
+        sheet.paste(image, (i % columns * TILE, i // columns * height))
+    sheet.save(out)
 
 
 def last_checkpoint(work_dir):

@@ -39,23 +39,6 @@ MATRIX = {
 }
 
 
-def parse_args():
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        'names', nargs='*', metavar='name',
-        help=f'which ones (default: all): {", ".join(MATRIX)}')
-    parser.add_argument('--dir', type=Path, default=ROOT / '.cache/matrix',
-                        help='folder for environments and logs')
-    parser.add_argument('--keep', action='store_true',
-                        help='leave the environments')
-    args = parser.parse_args()
-    if unknown := set(args.names) - set(MATRIX):
-        parser.error(f'no such combination: {", ".join(sorted(unknown))}')
-    return args
-
-
 def run(log, *command):
     """Run a command, append to a log; what it printed is returned."""
     # Where it is set, each process compiles torch's and mmdet's sources anew.
@@ -104,7 +87,17 @@ def examine(name, folder):
 
 
 def main():
-    args = parse_args()
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        'names', nargs='*', metavar='name',
+        help=f'which ones (default: all): {", ".join(MATRIX)}')
+    parser.add_argument('--dir', type=Path, default=ROOT / '.cache/matrix',
+                        help='folder for environments and logs')
+    args = parser.parse_args()
+    if unknown := set(args.names) - set(MATRIX):
+        parser.error(f'no such combination: {", ".join(sorted(unknown))}')
     args.dir.mkdir(parents=True, exist_ok=True)
     rows, today = [], datetime.date.today()
     for name in args.names or MATRIX:
@@ -113,8 +106,7 @@ def main():
         rows.append(f'| {name} | {installed} | {MATRIX[name][0]} | {result} '
                     f'| {today} |')
         print(rows[-1], flush=True)
-        if not args.keep:
-            shutil.rmtree(args.dir / name, ignore_errors=True)
+        shutil.rmtree(args.dir / name, ignore_errors=True)
     print('', '| name | Python and torch | packages | tests | date |',
           '|---|---|---|---|---|', *rows, sep='\n')
     return int(any('FAILED' in row for row in rows))

@@ -30,7 +30,6 @@ LOG = ROOT / '.cache/setup_env.log'
 STAMP = 'mmfishnet_setup.json'
 STEPS = ('environment', 'torch', 'packages', 'mmcv', 'mmfishnet')
 STACKS = {'maintained': 'mminstall', 'classic': 'mminstall_classic'}
-MINIMUM_PYTHON = (3, 10)
 PROBES, BUILD = ROOT / 'mmfishnet/probes.py', ROOT / 'tools/build_mmcv.py'
 
 # Not imported: mmfishnet itself needs the packages that are installed here.
@@ -48,7 +47,6 @@ class SetupError(Exception):
         self.output = output
 
 
-# ---- decisions: functions of what was found, and of nothing else ----------
 def read_requirements(name: str) -> list[str]:
     """The lines of requirements/NAME.txt that are not comments."""
     lines = (ROOT / f'requirements/{name}.txt').read_text().splitlines()
@@ -104,14 +102,11 @@ def plan_stack(stack: str, installed: dict[str, str],
 
 def uv_options(pip_config: str) -> list[str]:
     """Where packages come from, as `pip config list` has it, for uv."""
-    found = {}
-    for key, value in re.findall(r"\.([\w-]+)='(.*)'$", pip_config, re.M):
-        found.setdefault(key, value)  # the environment's come first
-    names = {'trusted-host': 'allow-insecure-host'}
-    options = [f'--{names.get(key, key)}={word}'
-               for key in ('index-url', 'extra-index-url', 'find-links',
-                           'constraint', 'trusted-host')
-               for word in found.get(key, '').split()]
+    # The environment's come first, and win.
+    found = dict(re.findall(r"\.([\w-]+)='(.*)'$", pip_config, re.M)[::-1])
+    options = [f'--{key}={word}' for key in (
+        'index-url', 'extra-index-url', 'find-links', 'constraint')
+        for word in found.get(key, '').split()]
     # The best version of all indexes, as pip takes it
     return options + ['--index-strategy=unsafe-best-match'] + [
         f'--{key}' for key in ('no-index', 'no-cache-dir')
@@ -119,7 +114,7 @@ def uv_options(pip_config: str) -> list[str]:
 
 
 ADVICE = {
-    r'No space left on device|Disk quota exceeded|GB free in':
+    r'No space left on device|Disk quota exceeded':
     'The disk is full: free some space.',
     r'name resolution|Network is unreachable|NewConnectionError|ReadTimeout|'
     r'ConnectTimeout|ConnectionReset|ProxyError|SSLError':
@@ -127,7 +122,7 @@ ADVICE = {
     r'ensurepip is not available|Python\.h: No such file':
     'Python is incomplete. Debian and Ubuntu: apt-get install python3-venv '
     'python3-dev.',
-    r'There is no C\+\+ compiler':
+    r'no C\+\+ compiler':
     'Install one. Debian and Ubuntu: apt-get install g++.',
     r'Killed signal|out of memory|Cannot allocate memory':
     'The memory ran out: set MAX_JOBS=1 and run it again.',
@@ -144,20 +139,14 @@ def advice(output: str) -> str:
 
 
 class Setup:
-    """The steps, in order, on one environment.
-
-    Args:
-        env (Path): The environment's folder.
-        stack (str, optional): As on the command line.
-        tests (bool): Whether the tests are to run in it. What they need stays
-            in order once it is there.
-    """
+    """The steps on one environment; the arguments are the command's."""
 
     def __init__(self, env: Path, stack: str | None = None,
                  tests: bool = False) -> None:
         self.env, self.stack = env, stack
         stamp = self.read_stamp()
         self.own = stamp.get('created', False)  # made here, not by the user
+        # What the tests need stays in order once it is there.
         self.tests = tests or stamp.get('tests', False)
         self.step = STEPS[0]
 
@@ -173,19 +162,18 @@ class Setup:
             result = getattr(self, f'step_{self.step}')()
             self.say(f'{result} ({time.monotonic() - start:.0f} s)')
         self.write_stamp(asked=self.asked(), installed=self.installed(),
-                         tests=self.tests)
+                         stack=self.stack, tests=self.tests)
         print(f'Ready: source {self.env}/bin/activate')
 
-    # ---- the steps: each returns a line that says what came out ----------
+    # Each step returns a line that says what came out.
     def step_environment(self) -> str:
         python = sys.version_info[:3]
         if self.python:
             python = self.ask(PROBES, 'python', f'{self.python} does not run')
-        if tuple(python) < MINIMUM_PYTHON:
+        if tuple(python) < (3, 10):
             raise SetupError(
-                'Python {}.{} is too old, {}.{} is needed. Name a new '
-                'environment: make env VENV=... PYTHON=python3.11'.format(
-                    *python[:2], *MINIMUM_PYTHON))
+                f'Python {python[0]}.{python[1]} is too old, 3.10 is needed. '
+                'Name a new environment: make env VENV=... PYTHON=python3.11')
         if not self.python or (self.own and 'pip' not in self.installed()):
             self.create()
         self.write_stamp(asked=None)  # not up to date until all is done
@@ -200,7 +188,6 @@ class Setup:
             probes.disk('set-up', self.env)
         except OSError as error:
             raise SetupError(f'{error}. Free some space.') from None
-        self.say(f'making it with {sys.executable}')
         self.own = True
         self.write_stamp(created=True)
         self.run('making the environment', sys.executable, '-m', 'venv',
@@ -230,9 +217,9 @@ class Setup:
             raise SetupError(f'{self.env} holds the {present} packages. Name '
                              'another environment.')
         self.stack = present
-        plan = plan_stack(self.stack, installed, self.own)
+        plan = plan_stack(present, installed, self.own)
         self.mmcv = plan.pop('mmcv', None)
-        self.say(f"OpenMMLab's {self.stack} packages"
+        self.say(f"OpenMMLab's {present} packages"
                  + ' and what the tests need' * self.tests)
         files = [f'--requirement={ROOT}/requirements/{name}.txt'
                  for name in ['runtime'] + ['tests'] * self.tests]
@@ -244,9 +231,8 @@ class Setup:
         version = self.installed().get('opencv-python')
         if version and not self.ask(PROBES, 'cv2'):
             # The last one installed counts; this needs no desktop's libraries.
-            headless = f'opencv-python-headless=={version}'
-            self.install(f'installing {headless}', '--force-reinstall',
-                         '--no-deps', headless)
+            self.install('installing OpenCV', '--force-reinstall', '--no-deps',
+                         f'opencv-python-headless=={version}')
         self.ask(PROBES, 'cv2', 'cv2 does not load')
         return ', '.join(plan.values()) or 'present, kept'
 
@@ -275,7 +261,7 @@ class Setup:
         cuda = self.ask(PROBES, 'mmcv_ops')
         built = self.read_stamp().get('ops_torch')
         return (cuda is not None and built in (None, self.torch)
-                and bool(cuda or not self.ask(BUILD, 'find_cuda')[0]))
+                and (cuda or self.ask(BUILD, 'find_cuda', '?')[0] is None))
 
     def step_mmfishnet(self) -> str:
         # By pip: uv would keep what it has built of the same sources.
@@ -285,7 +271,6 @@ class Setup:
                  'mmpretrain.apis', 'mmfishnet')
         return f'{versions.__version__}, editable; everything loads'
 
-    # ---- running things --------------------------------------------------
     @property
     def python(self) -> str | None:
         """The environment's Python, None while it has none."""
@@ -296,8 +281,8 @@ class Setup:
         return self.python, '-m', 'pip', '--disable-pip-version-check'
 
     def say(self, text: str) -> None:
-        number = STEPS.index(self.step) + 1
-        print(f'[{number}/{len(STEPS)}] {self.step}: {text}', flush=True)
+        number = f'{STEPS.index(self.step) + 1}/{len(STEPS)}'
+        print(f'[{number}] {self.step}: {text}', flush=True)
 
     def install(self, doing: str, *args,
                 keep: tuple = ('torch', 'torchvision')) -> None:
@@ -309,20 +294,16 @@ class Setup:
         args = [f'--constraint={constraints}', *args]
         uv = shutil.which('uv', path=self.env / 'bin') if self.own else None
         if uv:
-            config = subprocess.run([*self.pip, 'config', 'list'], text=True,
-                                    capture_output=True).stdout
+            config = subprocess.check_output([*self.pip, 'config', 'list'])
             if self.run(None, uv, 'pip', 'install', '--python', self.python,
-                        *uv_options(config), *args):
+                        *uv_options(config.decode()), *args):
                 return
         # Python compiles what it imports; all of torch takes a minute.
         self.run(doing, *self.pip, 'install', '--no-compile', *args)
 
     def run(self, doing: str | None, *command, show: bool = False) -> bool:
         """Run a command; its output, or its stderr if ``show``, is logged.
-
-        Returns:
-            bool: Whether it succeeded. Where ``doing`` says what it is for,
-            a failure is an error.
+        A failure is an error where ``doing`` says what it is for, else False.
         """
         command = [str(word) for word in command]
         with LOG.open('a+', errors='replace') as log:
@@ -357,12 +338,9 @@ class Setup:
     def installed(self) -> dict[str, str]:
         return self.ask(PROBES, 'installed', f'{self.python} does not run')
 
-    # ---- what was done last time -----------------------------------------
     def read_stamp(self) -> dict:
-        try:
-            return json.loads((self.env / STAMP).read_text())
-        except FileNotFoundError:
-            return {}
+        path = self.env / STAMP
+        return json.loads(path.read_text()) if path.exists() else {}
 
     def write_stamp(self, **entries) -> None:
         (self.env / STAMP).write_text(
@@ -370,13 +348,12 @@ class Setup:
 
     def asked(self) -> str:
         """A hash of everything that decides what the set-up does."""
-        files = ['setup.py', 'mmfishnet/version.py', 'tools/setup_env.py',
-                 BUILD, *sorted(ROOT.glob('requirements/*.txt'))]
-        content = [(ROOT / name).read_text() for name in files]
+        files = [ROOT / 'setup.py', ROOT / 'mmfishnet/version.py', BUILD,
+                 __file__, *sorted(ROOT.glob('requirements/*.txt'))]
         # setup.py writes a module for each config.
         configs = sorted(map(str, ROOT.glob('configs/**/*.py')))
-        force = os.environ.get('FORCE_CUDA')
-        text = repr((str(ROOT), force, self.tests, configs, content))
+        text = repr((str(ROOT), os.environ.get('FORCE_CUDA'), self.tests,
+                     configs, [Path(path).read_text() for path in files]))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def is_up_to_date(self) -> bool:
@@ -384,17 +361,16 @@ class Setup:
         return (stamp.get('asked') == self.asked()
                 # What came to it since is not ours.
                 and stamp['installed'].items() <= self.installed().items()
-                and self.stack in (None, present_stack(stamp['installed']))
+                and self.stack in (None, stamp['stack'])
                 and all((ROOT / 'mmfishnet' / name).is_dir()
                         for name in ('.mim', 'configs')))
 
 
-def main() -> int:
+def main() -> int | None:
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog='environment variables: those of tools/build_mmcv.py (see its '
-        '--help) and of pip.')
+        description=__doc__, epilog='environment variables: those of '
+        'tools/build_mmcv.py (see its --help) and of pip.',
+        formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         'env', nargs='?', default=ROOT / '.venv',
         help='folder of the environment: one to make, or one that you have '
@@ -411,14 +387,13 @@ def main() -> int:
     args = parser.parse_args()
     setup = Setup(Path(os.path.abspath(args.env)), args.stack, args.tests)
     try:
-        setup.main(args.force)
+        return setup.main(args.force)
     except SetupError as error:
         print(f'\nThe set-up failed in step "{setup.step}": {error}')
         if error.output:
             print(f'\n{error.output.strip()}\n\nThe whole log: {LOG}\n'
                   f'What to do: {advice(error.output)}')
         return 1
-    return 0
 
 
 if __name__ == '__main__':

@@ -11,6 +11,7 @@ import logging
 import re
 import warnings
 from contextlib import redirect_stdout
+from importlib.util import find_spec
 from io import StringIO
 
 WARNINGS = (
@@ -41,7 +42,7 @@ def leave_out_noise(scope: str | None = None) -> None:
     """
     for message in WARNINGS:
         warnings.filterwarnings('ignore', message)
-    if scope in ('mmdet', 'mmpretrain', 'mmseg'):
+    if scope in ('mmdet', 'mmpretrain', 'mmseg') and find_spec(scope):
         said = StringIO()
         with redirect_stdout(said):
             importlib.import_module(f'{scope}.datasets')

@@ -7,21 +7,26 @@ environment where nothing is installed yet.
 from __future__ import annotations
 
 import importlib.util
+import operator
 import re
 from importlib import metadata
 from pathlib import Path
 
 __version__ = '0.1.0'
 
-# import name: (lowest version, first version that is refused)
+# import name: the versions that mmfishnet works with
 SUPPORTED = {
-    'torch': ('2.0', None),
-    'mmengine': ('0.10.7', '1.0.0'),
-    'mmcv': ('2.1.0', '2.4.0'),
-    'mmdet': ('3.3.0', '3.7.0'),
-    'mmpretrain': ('1.2.0', '1.4.0'),
-    'mmseg': ('1.2.2', '1.5.0'),
+    'torch': '>=2.0',
+    'mmengine': '>=0.10.7, <1.0.0',
+    'mmcv': '>=2.1.0, <2.4.0',
+    'mmdet': '>=3.3.0, <3.7.0',
+    'mmpretrain': '>=1.2.0, <1.4.0',
+    'mmseg': '>=1.2.2, <1.5.0',
+    # These two end in KeyError: 'info' where an annotation file has none. Not
+    # refused at import: other jobs do not need it.
+    'pycocotools': '!=2.0.9, !=2.0.10',
 }
+NEEDED = ('torch', 'mmengine', 'mmcv')
 OPTIONAL = ('mmdet', 'mmpretrain', 'mmseg')
 
 # Each of OpenMMLab's packages is distributed under several names.
@@ -32,6 +37,7 @@ DISTRIBUTIONS = {
     'mmdet': ('onedl-mmdetection', 'mmdet'),
     'mmpretrain': ('onedl-mmpretrain', 'mmpretrain'),
     'mmseg': ('onedl-mmsegmentation', 'mmsegmentation'),
+    'pycocotools': ('pycocotools', ),
 }
 
 
@@ -42,7 +48,7 @@ def installed_version(module: str) -> str | None:
     is only known after the import comes too late.
 
     Args:
-        module (str): One of the import names in ``SUPPORTED``.
+        module (str): One of the import names in ``DISTRIBUTIONS``.
 
     Returns:
         str | None: The version of what ``import module`` would load, or None
@@ -88,15 +94,14 @@ def is_supported(module: str, version: str) -> bool:
         module (str): One of the import names in ``SUPPORTED``.
         version (str): The version to judge.
     """
-    lowest, refused = SUPPORTED[module]
-    return release(lowest) <= release(version) and (
-        refused is None or release(version) < release(refused))
+    compare = {'>=': operator.ge, '<': operator.lt, '!=': operator.ne}
+    return all(compare[sign](release(version), release(limit)) for sign, limit
+               in re.findall(r'([<>=!]+)([\d.]+)', SUPPORTED[module]))
 
 
-def supported_range(module: str) -> str:
-    """The supported versions as a requirement, 'mmcv>=2.1.0, <2.4.0'."""
-    lowest, refused = SUPPORTED[module]
-    return f'{module}>={lowest}' + (f', <{refused}' if refused else '')
+def requirement(module: str) -> str:
+    """What pip is asked for: 'onedl-mmcv>=2.1.0,<2.4.0'."""
+    return DISTRIBUTIONS[module][0] + SUPPORTED[module].replace(' ', '')
 
 
 def check_versions() -> None:
@@ -106,18 +111,16 @@ def check_versions() -> None:
         ImportError: If one is missing, too old or too new; the message names
             the version found, those supported, and how to get one.
     """
-    for module in SUPPORTED:
+    for module in NEEDED + OPTIONAL:
         version = installed_version(module)
-        if version is None:
-            if module in OPTIONAL:
-                continue
+        if version is None and module in NEEDED:
             problem = f'{module} is not installed'
-        elif is_supported(module, version):
-            continue
-        else:
+        elif version and not is_supported(module, version):
             problem = f'{module}=={version} is used but incompatible'
+        else:
+            continue
         raise ImportError(
-            f'{problem}. mmfishnet needs {supported_range(module)}. '
+            f'{problem}. mmfishnet needs {module}{SUPPORTED[module]}. '
             "`python tools/setup_env.py` in mmfishnet's repository sets up an "
             'environment that fits, or brings one that you have up to it '
             '(see its --help).')

@@ -25,13 +25,20 @@ spec.loader.exec_module(build_mmcv)
 # ---- decisions ------------------------------------------------------------
 @pytest.mark.parametrize('cuda, gpu, force, wanted', [
     (None, False, '1', False),
-    ('13.0', False, None, False),
+    ('13.0', False, '', False),
     ('13.0', False, '1', True),
-    ('13.0', True, None, True),
+    ('13.0', True, '', True),
     ('13.0', True, '0', False),
 ])
-def test_cuda_where_there_is_a_gpu(cuda, gpu, force, wanted):
-    assert build_mmcv.wants_cuda(cuda, gpu, force) is wanted
+def test_cuda_where_there_is_a_gpu(monkeypatch, cuda, gpu, force, wanted):
+    monkeypatch.setenv('FORCE_CUDA', force)
+    monkeypatch.setattr('torch.version.cuda', cuda)
+    monkeypatch.setattr('torch.cuda.is_available', lambda: gpu)
+    monkeypatch.setattr('torch.utils.cpp_extension.CUDA_HOME', '/toolkit')
+    monkeypatch.setattr(build_mmcv, 'nvcc_fits', lambda home, cuda: True)
+    home, note = build_mmcv.find_cuda()
+    assert home == ('/toolkit' if wanted else None)
+    assert ('CUDA 13.0' if wanted else 'the CPU alone') in note
 
 
 def test_nvcc_is_of_torchs_cuda(tmp_path):
@@ -152,21 +159,14 @@ def sdist(tmp_path):
 @pytest.mark.slow
 def test_what_does_not_compile_joined(sdist, tmp_path):
     """Its sources are compiled one by one, and the build says so."""
-    done = subprocess.run([
-        sys.executable, ROOT / 'tools/build_mmcv.py', 'mmcv==9.9',
-        tmp_path / 'wheels'
-    ],
-                          env={
-                              **os.environ, 'PIP_NO_INDEX': '1',
-                              'PIP_FIND_LINKS': str(tmp_path),
-                              'FORCE_CUDA': '0',
-                              'MAX_JOBS': '1'
-                          },
-                          capture_output=True,
-                          text=True)
+    done = subprocess.run(
+        [sys.executable, ROOT / 'tools/build_mmcv.py', 'mmcv==9.9',
+         tmp_path / 'wheels'], capture_output=True, text=True,
+        env={**os.environ, 'PIP_NO_INDEX': '1', 'FORCE_CUDA': '0',
+             'PIP_FIND_LINKS': str(tmp_path), 'MAX_JOBS': '1'})
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        "mmcv's ops are compiled for the CPU",
+        "mmcv's ops are compiled for the CPU alone",
         '4 sources of mmcv do not compile joined; compiling them one by one']
     assert 'redefinition of' in done.stderr
     wheel, = (tmp_path / 'wheels').iterdir()

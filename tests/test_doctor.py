@@ -3,31 +3,29 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
 import torch
 
-from mmfishnet import doctor
+from mmfishnet import doctor, probes, version
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_missing_packages_are_named_without_importing(tmp_path):
     """A Python with mmfishnet and a torch that must not be imported."""
-    for module, text in (('torch', "raise SystemError('imported')"),
-                         ('mmengine', '')):
+    for module, number in (('torch', '1.13.1'), ('mmengine', '0.10.7')):
         (tmp_path / module).mkdir()
-        (tmp_path / module / '__init__.py').write_text(text)
-    (tmp_path / 'torch/version.py').write_text("__version__ = '1.13.1'")
-    (tmp_path / 'mmengine/version.py').write_text("__version__ = '0.10.7'")
+        (tmp_path / module / '__init__.py').write_text(
+            "raise SystemError('imported')")
+        (tmp_path / module / 'version.py').write_text(
+            f"__version__ = '{number}'")
     # -S: no other packages than these
-    done = subprocess.run([sys.executable, '-S', '-m', 'mmfishnet', 'doctor'],
-                          env={
-                              **os.environ, 'PYTHONPATH': os.pathsep.join(
-                                  [str(tmp_path), str(ROOT)])
-                          },
-                          cwd=tmp_path,
-                          capture_output=True,
-                          text=True)
+    done = subprocess.run(
+        [sys.executable, '-S', '-m', 'mmfishnet', 'doctor'],
+        env={**os.environ, 'PYTHONPATH': f'{tmp_path}{os.pathsep}{ROOT}'},
+        cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
     lines = [' '.join(line.split()) for line in done.stdout.splitlines()]
     assert 'ok mmengine 0.10.7' in lines
@@ -38,30 +36,52 @@ def test_missing_packages_are_named_without_importing(tmp_path):
         assert lines[position + 1].startswith('-> ')
         assert todo in lines[position + 1]
     assert '- mmseg not installed (optional)' in lines
-    assert lines[-1] == '3 in the way (BAD) of training Mask R-CNN.'
+    assert lines[-1] == '4 in the way (BAD) of training Mask R-CNN.'
     assert 'imported' not in done.stdout + done.stderr
 
 
-def test_everything_is_run(capsys, tmp_path, monkeypatch):
+def test_everything_is_run(capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'coco/annotations').mkdir(parents=True)
     monkeypatch.setenv('MMDET_DATASETS', str(tmp_path / 'coco'))
     assert doctor.examine() == 0
-    printed = capsys.readouterr().out
+    printed, errors = capfd.readouterr()
     for line in ('nms and RoIAlign work', 'FishNet-99 runs', 'its ops work',
                  f'ok  COCO         {tmp_path}/coco\n',
                  '-> python tools/get_weights.py fishnet150 '):
         assert line in printed
     assert 'BAD' not in printed
+    # Nothing that others say while they are imported.
+    assert 'OneDL' not in printed and not errors
 
 
-def test_ops_that_load_and_are_wrong(capsys, monkeypatch):
+def test_ops_that_load_and_are_wrong(monkeypatch):
     monkeypatch.setattr(
         'mmcv.ops.nms', lambda boxes, scores, threshold:
         (boxes, torch.arange(len(boxes))))
-    report = doctor.Report()
-    doctor.check_ops(report, missing=set())
-    assert report.problems == 1
-    printed = capsys.readouterr().out
-    assert 'nms keeps [0, 1, 2] of [1, 2]' in printed
-    assert '-> python tools/setup_env.py ' in printed
+    mark, _, found, todo = next(doctor.ops())
+    assert mark == 'BAD' and 'nms keeps [0, 1, 2] of [1, 2]' in found
+    assert todo.startswith('python tools/setup_env.py ')
+
+
+@pytest.mark.parametrize('number, mark', [
+    ('2.0.8', 'ok'), ('2.0.9', 'BAD'), ('2.0.10', 'BAD'), ('2.0.11', 'ok')])
+def test_pycocotools_that_need_info(monkeypatch, number, mark):
+    found = {'pycocotools': number}
+    monkeypatch.setattr(doctor, 'installed_version', found.get)
+    (seen, _, *words), = [
+        line for line in doctor.packages() if line[1] == 'pycocotools']
+    assert seen == mark
+    if mark == 'BAD':
+        assert "KeyError: 'info'" in words[0]
+        assert words[1] == 'pip install "pycocotools!=2.0.9,!=2.0.10"'
+    # The same versions that pip is told of.
+    assert version.requirement('pycocotools') in (
+        ROOT / 'requirements/runtime.txt').read_text().splitlines()
+
+
+def test_a_full_disk(monkeypatch):
+    monkeypatch.setattr('shutil.disk_usage',
+                        lambda folder: SimpleNamespace(free=1e9))
+    with pytest.raises(OSError, match='1.0 GB free in .*set-up needs 8'):
+        probes.disk('set-up')

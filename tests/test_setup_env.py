@@ -42,7 +42,6 @@ CLASSIC = {
 }
 
 
-# ---- decisions ------------------------------------------------------------
 @pytest.mark.parametrize('torch, torchvision, plan', [
     (None, None, ['torch===2.13.0', 'torchvision==0.28.0']),
     ('1.13.1', '0.14.1', ['torch===2.13.0', 'torchvision==0.28.0']),
@@ -115,6 +114,20 @@ def test_theirs_is_not_replaced():
         setup_env.plan_stack('classic', old, own=False)
 
 
+def test_uv_takes_pips_indexes():
+    """In the words of `pip config list`."""
+    assert setup_env.uv_options("""\
+:env:.find-links='/wheels /more'
+:env:.no-index='0'
+:env:.timeout='180'
+global.extra-index-url='https://one.example/simple'
+global.find-links='/others'
+""") == ['--extra-index-url=https://one.example/simple',
+         '--find-links=/wheels', '--find-links=/more',
+         '--index-strategy=unsafe-best-match']
+    assert '--no-index' in setup_env.uv_options(":env:.no-index='true'")
+
+
 @pytest.mark.parametrize('output, text', [
     ("OSError: [Errno 28] No space left on device: '/x'", 'disk is full'),
     ('Temporary failure in name resolution', 'network'),
@@ -129,16 +142,13 @@ def test_advice(output, text):
     assert text in setup_env.advice(output)
 
 
-# ---- the command ----------------------------------------------------------
 @pytest.fixture(scope='module')
 def checkout(tmp_path_factory):
     """A copy of what the set-up needs: it writes beside its sources."""
     folder = tmp_path_factory.mktemp('checkout')
+    ignore = shutil.ignore_patterns('__pycache__', '.mim', 'configs')
     for name in ('configs', 'mmfishnet', 'requirements', 'tools'):
-        shutil.copytree(
-            ROOT / name,
-            folder / name,
-            ignore=shutil.ignore_patterns('__pycache__', '.mim', 'configs'))
+        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
     for name in ('LICENSE', 'README.md', 'model-index.yml', 'pyproject.toml',
                  'setup.py'):
         shutil.copy2(ROOT / name, folder)
@@ -159,27 +169,22 @@ def their_env(checkout):
 def run(checkout, *args, **env):
     return subprocess.run(
         [sys.executable, checkout / 'tools/setup_env.py', *args],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={
-            **os.environ, 'PIP_NO_INDEX': '1',
-            **env
-        })
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True,
+        env={**os.environ, 'PIP_NO_INDEX': '1', **env})
 
 
 @pytest.mark.slow
 def test_environment_that_is_complete(checkout, their_env):
     """Everything is kept, mmfishnet is added, and then nothing is to do."""
-    before = setup_env.Setup(their_env).probe()['installed']
+    before = setup_env.Setup(their_env).installed()
     done = run(checkout, their_env)
     assert done.returncode == 0, done.stdout
     for number, step in enumerate(setup_env.STEPS, 1):
         assert re.search(rf'\[{number}/5\] {step}: .* \(\d+ s\)',
                          done.stdout), done.stdout
     assert done.stdout.count('kept') == 3
-    after = setup_env.Setup(their_env).probe()['installed']
+    after = setup_env.Setup(their_env).installed()
     assert after == {**before, 'mmfishnet': after['mmfishnet']}
     assert (checkout / 'mmfishnet/.mim/configs').is_symlink()
     assert (checkout / 'mmfishnet/configs/mask_rcnn_r50_fpn.py').exists()
@@ -193,16 +198,22 @@ def test_environment_that_is_complete(checkout, their_env):
 @pytest.mark.slow
 def test_what_makes_it_out_of_date(checkout, their_env):
     setup = load(checkout / 'tools/setup_env.py').Setup(their_env)
-    setup.write_stamp(asked=setup.asked(), installed=setup.tracked())
+    installed = setup.installed()
+    older = {**installed, 'torch': '2.12.0'}
+    gone = {**installed, 'removed': '1.0'}
+    fewer = {name: installed[name] for name in ('torch', 'onedl-mmcv', 'mmcv')
+             if name in installed}
     for written in ('.mim', 'configs'):
         (checkout / 'mmfishnet' / written).mkdir(exist_ok=True)
-    assert setup.is_up_to_date()
+    for stamp, fits in ((installed, True), (older, False), (gone, False),
+                        (fewer, True)):  # others may come to it
+        setup.write_stamp(asked=setup.asked(), installed=stamp)
+        assert setup.is_up_to_date() is fits
 
     new = checkout / 'configs/new.py'
     new.touch()
     assert not setup.is_up_to_date()
     new.unlink()
-
     pins = checkout / 'requirements/torch.txt'
     text = pins.read_text()
     pins.write_text(text.replace('2.13.0', '2.14.0'))
@@ -210,20 +221,12 @@ def test_what_makes_it_out_of_date(checkout, their_env):
     pins.write_text(text)
     assert setup.is_up_to_date()
 
-    setup.write_stamp(installed={**setup.tracked(), 'torch': '2.12.0'})
-    assert not setup.is_up_to_date()
-
 
 def test_failure_names_step_log_and_remedy(checkout):
     env = checkout / 'offline'
-    done = run(
-        checkout,
-        env,
-        PIP_NO_INDEX='0',
-        PIP_INDEX_URL='http://127.0.0.1:9/',
-        PIP_RETRIES='1',
-        PIP_CONFIG_FILE=os.devnull,
-        PIP_FIND_LINKS='')
+    done = run(checkout, env, PIP_NO_INDEX='0', PIP_RETRIES='1',
+               PIP_INDEX_URL='http://127.0.0.1:9/', PIP_FIND_LINKS='',
+               PIP_CONFIG_FILE=os.devnull)
     assert done.returncode == 1
     assert 'failed in step "torch"' in done.stdout
     assert f'The whole log: {checkout}/.cache/setup_env.log' in done.stdout

@@ -55,7 +55,7 @@ GROUPS = [set(line.split()) for line in (*CLASHES, ' '.join(MACROS))]
 
 
 def key(source: Path) -> str:
-    """How ``CLASHES`` and ``MACROS`` call a source: 'cpu/roi_align'."""
+    """How the lists above call a source: 'cpu/roi_align'."""
     return f'{source.parent.name}/{source.stem}'
 
 
@@ -65,17 +65,12 @@ def is_glue(source: Path) -> bool:
 
 
 def layout(sources: list[Path], count: int) -> list[list[Path]]:
-    """Share sources out among translation units.
-
-    Args:
-        sources (list[Path]): Sources of one language.
-        count (int): How many units there should be; there are more where so
-            many sources clash.
+    """Share sources of one language out among some ``count`` units.
 
     Returns:
-        list[list[Path]]: What each unit includes, in order. The one that
-        takes longest comes first: what binds the ops to Python, alone. The
-        others are of about the same size in bytes.
+        list[list[Path]]: What each unit includes, in order, of about the same
+        size. There are more than ``count`` where so many sources clash. What
+        binds the ops to Python comes first, alone: it takes longest.
     """
 
     def clash(one, other):
@@ -101,55 +96,54 @@ def layout(sources: list[Path], count: int) -> list[list[Path]]:
                    for unit in units if unit]
 
 
-def join(csrc: Path, count: int) -> dict[str, list[Path]]:
-    """Join the sources in an unpacked mmcv.
+def unit_text(unit: list[Path], folder: Path) -> str:
+    """The text of a unit, which includes its sources."""
+    # -O3 takes a third of the glue's time for nothing.
+    lines = ['#pragma GCC optimize("O1")'] * is_glue(unit[0])
+    for source in unit:
+        names = SAME_NAMES if key(source) in RENAMED else ()
+        lines += [f'#define {name} {name}_{source.stem}' for name in names]
+        lines += [f'#include "{source.relative_to(folder).as_posix()}.inc"']
+        lines += [f'#undef {name}' for name in names]
+    return '\n'.join(lines) + '\n'
+
+
+def join(csrc: Path, count: int) -> dict[Path, list[Path]]:
+    """Join the sources in mmcv/ops/csrc/pytorch, ``count`` units a language.
 
     A source that a unit includes gets another ending, so that mmcv's setup.py
     finds the unit and not the source; headers beside it are still found.
 
-    Args:
-        csrc (Path): The folder mmcv/ops/csrc/pytorch.
-        count (int): How many units of a language there should be.
-
     Returns:
-        dict[str, list[Path]]: For each unit's name, the sources in it.
+        dict[Path, list[Path]]: For each unit, the sources in it.
     """
-    plain = [*csrc.glob('*.cpp'), *csrc.glob('cpu/*.cpp')]
     joined = {}
-    for folder, sources in ((csrc, plain),
-                            (csrc / 'cuda', [*csrc.glob('cuda/*.cu')])):
+    for folder, sources in (
+            (csrc, [*csrc.glob('*.cpp'), *csrc.glob('cpu/*.cpp')]),
+            (csrc / 'cuda', [*csrc.glob('cuda/*.cu')])):
         for number, unit in enumerate(layout(sources, count)):
-            suffix = unit[0].suffix
             # ninja takes them in the order of their names
-            name = f'joined_{folder.name}_{number:02d}'
-            text = ''
-            if is_glue(unit[0]):  # -O3 takes a third of its time for nothing
-                text += '#pragma GCC optimize("O1")\n'
+            path = folder / f'joined_{folder.name}_{number:02d}'
+            path = path.with_suffix(unit[0].suffix)
+            path.write_text(unit_text(unit, folder))
             for source in unit:
                 source.rename(f'{source}.inc')
-                path = source.relative_to(folder).as_posix()
-                names = SAME_NAMES if key(source) in RENAMED else ()
-                text += ''.join([
-                    *(f'#define {same} {same}_{source.stem}\n'
-                      for same in names), f'#include "{path}.inc"\n',
-                    *(f'#undef {same}\n' for same in names)])
-            (folder / (name + suffix)).write_text(text)
-            joined[name] = unit
+            joined[path] = unit
     return joined
 
 
-def take_apart(name: str, unit: list[Path], csrc: Path) -> None:
-    """Give the sources of a unit back to mmcv's setup.py."""
-    for path in csrc.rglob(f'{name}.*'):
-        path.unlink()
-    for source in unit:
-        Path(f'{source}.inc').rename(source)
-
-
-def failed_units(output: str, joined: dict[str, list[Path]]) -> list[str]:
-    """Which units ninja could not compile, from what it printed."""
+def take_apart(joined: dict[Path, list[Path]], output: str) -> bool:
+    """Give the sources of units that ninja could not compile, from what it
+    printed, back to mmcv's setup.py; whether there were any."""
     failed = re.findall(r'^\s*FAILED: .*?(joined_\w+)\.o\b', output, re.M)
-    return [name for name in joined if name in failed]
+    for path in [path for path in joined if path.stem in failed]:
+        unit = joined.pop(path)
+        print(f'{len(unit)} sources of mmcv do not compile joined; compiling '
+              'them one by one', flush=True)
+        path.unlink()
+        for source in unit:
+            Path(f'{source}.inc').rename(source)
+    return bool(failed)
 
 
 def unpin_standard(setup_py: str) -> str:
@@ -161,30 +155,10 @@ def unpin_standard(setup_py: str) -> str:
     return re.sub(r"(, )?'-std=c\+\+17'", '', setup_py)
 
 
-def wants_cuda(cuda: str | None, gpu: bool, force: str | None) -> bool:
-    """Whether the ops should be compiled with CUDA.
-
-    Args:
-        cuda (str, optional): torch's CUDA version, None for a build without.
-        gpu (bool): Whether torch sees a GPU.
-        force (str, optional): FORCE_CUDA as mmcv knows it: '1' also where
-            torch sees no GPU, as when the one who compiles is not the one who
-            runs; '0' not even where it sees one.
-    """
-    if not cuda or force == '0':
-        return False
-    return gpu or force == '1'
-
-
 def nvcc_fits(home: str | Path | None, cuda: str) -> bool:
-    """Whether a toolkit is of torch's CUDA, minor versions aside, and whole.
-
-    An nvcc in /usr/local/bin makes torch take /usr/local for a toolkit.
-
-    Args:
-        home (str | Path, optional): The toolkit's folder.
-        cuda (str): The CUDA version of torch, '13.0'.
-    """
+    """Whether the toolkit in a folder is of torch's CUDA ('13.0'), minor
+    versions aside, and whole: with an nvcc in /usr/local/bin, torch takes
+    /usr/local for one."""
     try:
         printed = subprocess.run([f'{home}/bin/nvcc', '--version'],
                                  stdout=subprocess.PIPE, text=True).stdout
@@ -200,6 +174,9 @@ def nvcc_fits(home: str | Path | None, cuda: str) -> bool:
 def find_cuda() -> tuple[str | None, str]:
     """Find, or install with pip, the CUDA compiler for the torch at hand.
 
+    Wanted where torch sees a GPU; FORCE_CUDA, as mmcv knows it, is '1' where
+    the one who compiles is not the one who runs, and '0' for never.
+
     Returns:
         tuple[str | None, str]: The toolkit's folder, None to compile for the
         CPU; and what to tell about it.
@@ -207,13 +184,14 @@ def find_cuda() -> tuple[str | None, str]:
     import torch
     from torch.utils.cpp_extension import CUDA_HOME
     cuda, gpu = torch.version.cuda, torch.cuda.is_available()
-    if not wants_cuda(cuda, gpu, os.environ.get('FORCE_CUDA')):
-        return None, "mmcv's ops are compiled for the CPU"
+    wanted = os.environ.get('FORCE_CUDA') or str(int(gpu))
+    if not cuda or wanted != '1':
+        return None, "mmcv's ops are compiled for the CPU alone"
     home = CUDA_HOME
     if not nvcc_fits(home, cuda):
         # Current torch brings its toolkit as packages, but for the compiler.
-        home = Path(sysconfig.get_path('purelib'),
-                    f'nvidia/cu{cuda.split(".")[0]}')
+        major = cuda.split('.')[0]
+        home = Path(sysconfig.get_path('purelib'), f'nvidia/cu{major}')
         try:
             toolkit = metadata.version('cuda-toolkit')
         except metadata.PackageNotFoundError:
@@ -221,16 +199,16 @@ def find_cuda() -> tuple[str | None, str]:
         if toolkit and not nvcc_fits(home, cuda):
             python('-m', 'pip', 'install',
                    f'cuda-toolkit[nvcc,cccl]=={toolkit}')
+        library = home / 'lib/libcudart.so'
+        packaged = library.with_name(f'libcudart.so.{major}')
+        if packaged.exists() and not library.exists():
+            library.symlink_to(packaged.name)  # the linker's name for it
     if not nvcc_fits(home, cuda):
         return None, (
-            "mmcv's ops are compiled for the CPU only, a detector cannot run "
+            "mmcv's ops are compiled for the CPU alone, a detector cannot run "
             'on the GPU: there is no CUDA compiler for this torch. Install '
             f'the CUDA toolkit {cuda}, set CUDA_HOME to its folder, and run '
             'this again (the set-up with --force)')
-    library = Path(home, 'lib/libcudart.so')
-    packaged = library.with_name(f'libcudart.so.{cuda.split(".")[0]}')
-    if packaged.exists() and not library.exists():
-        library.symlink_to(packaged.name)  # the linker's name for it
     targets = os.environ.get('TORCH_CUDA_ARCH_LIST') or (
         'those of the GPUs here' if gpu else
         'all that torch knows, as there is no GPU (TORCH_CUDA_ARCH_LIST=9.0 '
@@ -239,14 +217,12 @@ def find_cuda() -> tuple[str | None, str]:
                        f'capabilities: {targets}')
 
 
-def python(*args, cwd: Path | None = None) -> tuple[int, str]:
+def python(*args, cwd: Path | None = None, **env: str) -> tuple[int, str]:
     """Run Python; what it prints goes to stderr and is returned as well."""
-    process = subprocess.Popen([sys.executable, *map(str, args)], cwd=cwd,
-                               stdin=subprocess.DEVNULL,
-                               stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT,
-                               text=True,
-                               errors='replace')
+    process = subprocess.Popen(
+        [sys.executable, *map(str, args)], cwd=cwd, env={**os.environ, **env},
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, errors='replace')
     lines = []
     for line in process.stdout:
         print(line, end='', file=sys.stderr, flush=True)
@@ -257,78 +233,59 @@ def python(*args, cwd: Path | None = None) -> tuple[int, str]:
 def default_jobs() -> int:
     """How many files to compile at a time: each takes up to 2 GB."""
     memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-    if hasattr(os, 'sched_getaffinity'):
-        cpus = len(os.sched_getaffinity(0))
-    else:  # macOS
-        cpus = os.cpu_count()
+    # macOS has no affinity
+    cpus = len(os.sched_getaffinity(0)) if hasattr(
+        os, 'sched_getaffinity') else os.cpu_count()
     return max(1, min(cpus, int(memory / 2e9)))
 
 
-def set_environment(jobs: int) -> None:
-    """Set what mmcv's setup.py, torch and the compilers read."""
+def compile_settings(jobs: int) -> dict[str, str]:
+    """What mmcv's setup.py, torch and the compilers read."""
     home, note = find_cuda()
     print(note, flush=True)
-    os.environ.update(
-        MMCV_WITH_OPS='1',
-        MAX_JOBS=str(jobs),
+    ninja = os.path.dirname(sys.executable)
+    # These replace Python's own, as optimised, but without the debug
+    # information that takes half as long again and makes the library twenty
+    # times as large.
+    flags = {name: f'-O3 -DNDEBUG -g0 {os.environ.get(name, "")}'
+             for name in ('CFLAGS', 'CXXFLAGS')}
+    return dict(
+        flags, MMCV_WITH_OPS='1', MAX_JOBS=str(jobs),
+        PATH=f'{ninja}{os.pathsep}{os.environ["PATH"]}',
         FORCE_CUDA='1' if home else '0',
         # or mmcv would ask for nvcc where there is a GPU
         **({'CUDA_HOME': home} if home else {'CUDA_VISIBLE_DEVICES': ''}))
-    os.environ['PATH'] = os.pathsep.join(
-        [os.path.dirname(sys.executable), os.environ['PATH']])  # ninja
-    # They replace Python's own, as optimised, but without the debug
-    # information that takes half as long again and makes the library twenty
-    # times as large.
-    for name in ('CFLAGS', 'CXXFLAGS'):
-        os.environ[name] = '-O3 -DNDEBUG -g0 ' + os.environ.get(name, '')
 
 
-def build(requirement: str, wheels: Path, jobs: int, plain: bool) -> None:
-    """Fetch mmcv's source and build a wheel.
+def build(requirement: str, wheels: Path, jobs: int) -> int:
+    """Fetch mmcv's source, 'onedl-mmcv==2.3.6', and build a wheel.
 
-    Args:
-        requirement (str): What to build, 'onedl-mmcv==2.3.6'.
-        wheels (Path): Where the wheel goes.
-        jobs (int): How many files to compile at a time.
-        plain (bool): Compile one source at a time from the start.
-
-    Raises:
-        SystemExit: If there is no compiler, or pip cannot fetch the source or
-            build the wheel.
+    Returns:
+        int: The status of pip or of the compile that failed, or 0.
     """
-    compilers = [os.environ.get('CXX', ''), 'c++', 'g++', 'clang++']
-    if not any(map(shutil.which, compilers)):
-        sys.exit("There is no C++ compiler to compile mmcv's ops with")
-    set_environment(jobs)
+    settings = compile_settings(jobs)
     with tempfile.TemporaryDirectory() as folder:
         status, _ = python('-m', 'pip', 'download', '--no-deps',
                            '--no-binary=:all:', '--no-build-isolation',
-                           f'--dest={folder}', requirement)
+                           f'--dest={folder}', requirement, **settings)
         if status:
-            sys.exit(status)
+            return status
         archive, = Path(folder).iterdir()
         shutil.unpack_archive(archive, f'{folder}/source')
         source, = Path(folder, 'source').iterdir()
         setup_py = source / 'setup.py'
         setup_py.write_text(unpin_standard(setup_py.read_text()))
-
-        csrc = source / 'mmcv/ops/csrc/pytorch'
-        joined = {} if plain else join(csrc, jobs)
+        joined = join(source / 'mmcv/ops/csrc/pytorch', jobs)
         while True:
             # as pip does, which would ask for the requirements first
             status, output = python('setup.py', 'bdist_wheel',
-                                    f'--dist-dir={wheels}', cwd=source)
-            failed = failed_units(output, joined)
-            if not failed:
-                sys.exit(status)
-            for name in failed:
-                unit = joined.pop(name)
-                print(f'{len(unit)} sources of mmcv do not compile joined; '
-                      'compiling them one by one', flush=True)
-                take_apart(name, unit, csrc)
+                                    f'--dist-dir={wheels}', cwd=source,
+                                    **settings)
+            if not status or not take_apart(joined, output):
+                return status
 
 
-def main() -> None:
+def main() -> int | str:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -337,12 +294,13 @@ def main() -> None:
         'the compilers, of torch (CUDA_HOME, TORCH_CUDA_ARCH_LIST) and pip.')
     parser.add_argument('requirement', help="such as 'onedl-mmcv==2.3.6'")
     parser.add_argument('wheels', type=Path, help='folder for the wheel')
-    parser.add_argument('--plain', action='store_true',
-                        help='join nothing')
     args = parser.parse_args()
+    compilers = [os.environ.get('CXX', ''), 'c++', 'g++', 'clang++']
+    if not any(map(shutil.which, compilers)):
+        return "There is no C++ compiler to compile mmcv's ops with"
     jobs = int(os.environ.get('MAX_JOBS') or default_jobs())
-    build(args.requirement, args.wheels.resolve(), jobs, args.plain)
+    return build(args.requirement, args.wheels.resolve(), jobs)
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

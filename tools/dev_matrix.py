@@ -39,33 +39,14 @@ MATRIX = {
 }
 
 
-def parse_args():
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        'names', nargs='*', metavar='name',
-        help=f'which ones (default: all): {", ".join(MATRIX)}')
-    parser.add_argument(
-        '--dir', type=Path, default=ROOT / '.cache/matrix',
-        help='folder for environments and logs')
-    parser.add_argument('--keep', action='store_true',
-                        help='leave the environments')
-    args = parser.parse_args()
-    unknown = set(args.names) - set(MATRIX)
-    if unknown:
-        parser.error(f'no such combination: {", ".join(sorted(unknown))}')
-    args.names = args.names or list(MATRIX)
-    return args
-
-
-def run(log, *command, **env):
+def run(log, *command):
     """Run a command, append to a log; what it printed is returned."""
-    command = [str(word) for word in command]
+    # Where it is set, each process compiles torch's and mmdet's sources anew.
+    env = {**os.environ, 'PYTHONDONTWRITEBYTECODE': '', 'OMP_NUM_THREADS': '1'}
+    command = list(map(str, command))
     done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          text=True, errors='replace',
-                          env={**os.environ, **env})
+                          text=True, errors='replace', env=env)
     with log.open('a') as file:
         file.write(f'\n$ {" ".join(command)}\n{done.stdout}')
     if done.returncode:
@@ -82,24 +63,23 @@ def examine(name, folder):
     """
     stack, version, torch = MATRIX[name]
     python = shutil.which(f'python{version}')
+    installed = f'Python {version}'
     if not python:
-        return f'Python {version}', 'not run: no such Python here'
+        return installed, 'not run: no such Python here'
     env, log = folder / name, folder / f'{name}.log'
     log.unlink(missing_ok=True)
     shutil.rmtree(env, ignore_errors=True)
-    installed = f'Python {version}'
     try:
         run(log, python, '-m', 'venv', env)
         bin_python = env / 'bin/python'
         run(log, bin_python, '-m', 'pip', 'install', '--no-compile', *torch)
         run(log, sys.executable, ROOT / 'tools/setup_env.py', env, '--tests',
             '--stack', stack)
-        installed = run(
-            log, bin_python, '-c', 'import platform, torch; '
-            'print(platform.python_version(), torch.__version__)').split()
-        installed = 'Python {}, torch {}'.format(*installed[-2:])
+        printed = run(log, bin_python, '-c', 'import platform, torch; print('
+                      'platform.python_version(), torch.__version__)')
+        installed = 'Python {}, torch {}'.format(*printed.split()[-2:])
         printed = run(log, bin_python, '-m', 'pytest', '-q', '-n', '2',
-                      '--dist', 'loadfile', *TESTS, OMP_NUM_THREADS='1')
+                      '--dist', 'loadfile', *TESTS)
     except subprocess.CalledProcessError as error:
         lines = error.output.strip().splitlines() or ['no output']
         return installed, f'FAILED: {lines[-1]} ({log})'
@@ -107,21 +87,28 @@ def examine(name, folder):
 
 
 def main():
-    args = parse_args()
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        'names', nargs='*', metavar='name',
+        help=f'which ones (default: all): {", ".join(MATRIX)}')
+    parser.add_argument('--dir', type=Path, default=ROOT / '.cache/matrix',
+                        help='folder for environments and logs')
+    args = parser.parse_args()
+    if unknown := set(args.names) - set(MATRIX):
+        parser.error(f'no such combination: {", ".join(sorted(unknown))}')
     args.dir.mkdir(parents=True, exist_ok=True)
-    # Where it is set, each process compiles torch's and mmdet's sources anew.
-    os.environ.pop('PYTHONDONTWRITEBYTECODE', None)
     rows, today = [], datetime.date.today()
-    for name in args.names:
+    for name in args.names or MATRIX:
         print(f'{name} ...', flush=True)
         installed, result = examine(name, args.dir.resolve())
         rows.append(f'| {name} | {installed} | {MATRIX[name][0]} | {result} '
                     f'| {today} |')
         print(rows[-1], flush=True)
-        if not args.keep:
-            shutil.rmtree(args.dir / name, ignore_errors=True)
-    print('\n| name | Python and torch | packages | tests | date |\n'
-          '|---|---|---|---|---|\n' + '\n'.join(rows))
+        shutil.rmtree(args.dir / name, ignore_errors=True)
+    print('', '| name | Python and torch | packages | tests | date |',
+          '|---|---|---|---|---|', *rows, sep='\n')
     return int(any('FAILED' in row for row in rows))
 
 

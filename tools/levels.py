@@ -19,19 +19,15 @@ def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ('classifier', 'detector', 'segmenter'):
         parser.add_argument(
-            f'--{name}',
-            required=True,
-            metavar='FILE',
+            f'--{name}', required=True, metavar='FILE',
             help='checkpoint of a run, which carries its config')
     parser.add_argument(
-        '--data-root',
-        type=Path,
-        default='data/shapes',
+        '--data-root', type=Path, default='data/shapes',
         help='a set of draw_shapes.py for detection (default: %(default)s)')
-    parser.add_argument(
-        '--out', type=Path, required=True, help='the picture to write')
-    parser.add_argument(
-        '--rows', type=int, default=4, help='images (default: 4)')
+    parser.add_argument('--out', type=Path, required=True,
+                        help='the picture to write')
+    parser.add_argument('--rows', type=int, default=4,
+                        help='images (default: 4)')
     return parser.parse_args()
 
 
@@ -60,10 +56,9 @@ def segment(checkpoint, images):
     from mmfishnet.checkpoints import read_checkpoint
     cfg = Config.fromstring(read_checkpoint(checkpoint)['meta']['cfg'], '.py')
     model = init_model(cfg, checkpoint, device='cpu')
-    samples = inference_model(model, images)
-    return [
-        sample.pred_sem_seg.data[0].cpu().numpy() for sample in samples
-    ], model.dataset_meta['classes']
+    maps = [sample.pred_sem_seg.data[0].cpu().numpy()
+            for sample in inference_model(model, images)]
+    return maps, model.dataset_meta['classes']
 
 
 def as_instances(labels):
@@ -85,27 +80,23 @@ def main():
     side = max(images[0].shape[:2]) * 2
     classifier = Predictor(args.classifier)
     # A third as large, which is what it was trained on.
-    scores = list(
-        classifier([
-            cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA)
-            for image in images
-        ]))
+    scores = classifier([
+        cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA)
+        for image in images])
     detector = Predictor(args.detector)
-    found = list(detector(images))
     maps, classes = segment(args.segmenter, images)
     rows = []
-    for image, score, objects, labels in zip(images, scores, found, maps):
+    for image, score, objects, labels in zip(images, scores, detector(images),
+                                             maps):
         rgb = image[..., ::-1]
         good = objects.instances[objects.instances.scores >= 0.5]
-        rows.append(
-            beside(
-                draw_scores(
-                    rgb, score.scores, classifier.classes, 1, min_side=side),
-                draw_instances(
-                    rgb, good, detector.classes, legend=False, min_side=side),
-                draw_instances(
-                    rgb, as_instances(labels), classes, legend=False,
-                    by_class=True, min_side=side)))
+        rows.append(beside(
+            draw_scores(rgb, score.scores, classifier.classes, 1,
+                        min_side=side),
+            draw_instances(rgb, good, detector.classes, legend=False,
+                           min_side=side),
+            draw_instances(rgb, as_instances(labels), classes, legend=False,
+                           by_class=True, min_side=side)))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     sheet = np.concatenate(rows)[..., ::-1]
     if not cv2.imwrite(str(args.out), sheet, [cv2.IMWRITE_JPEG_QUALITY, 80]):

@@ -30,25 +30,23 @@ LOG = ROOT / '.cache/setup_env.log'
 STAMP = 'mmfishnet_setup.json'
 STEPS = ('environment', 'torch', 'packages', 'mmcv', 'mmfishnet')
 STACKS = {'maintained': 'mminstall', 'classic': 'mminstall_classic'}
-MINIMUM_PYTHON = (3, 10)
-# With the CUDA libraries that torch brings, the environment takes 7 GB.
-DISK_SPACE_GB = 8
+PROBES, BUILD = ROOT / 'mmfishnet/probes.py', ROOT / 'tools/build_mmcv.py'
 
 # Not imported: mmfishnet itself needs the packages that are installed here.
 versions = SimpleNamespace(**runpy.run_path(ROOT / 'mmfishnet/version.py'))
-OPENMMLAB = {module: names for module, names in versions.DISTRIBUTIONS.items()
-             if module != 'torch'}
+probes = SimpleNamespace(**runpy.run_path(PROBES))
+OPENMMLAB = {module: versions.DISTRIBUTIONS[module]
+             for module in versions.NEEDED[1:] + versions.OPTIONAL}
 
 
 class SetupError(Exception):
-    """A problem, what to do about it, and the end of a command's output."""
+    """What is wrong and what to do, or the end of a command's output."""
 
-    def __init__(self, problem: str, todo: str, output: str = '') -> None:
+    def __init__(self, problem: str, output: str = '') -> None:
         super().__init__(problem)
-        self.todo, self.output = todo, output
+        self.output = output
 
 
-# ---- decisions: functions of what was found, and of nothing else ----------
 def read_requirements(name: str) -> list[str]:
     """The lines of requirements/NAME.txt that are not comments."""
     lines = (ROOT / f'requirements/{name}.txt').read_text().splitlines()
@@ -72,44 +70,47 @@ def present_stack(installed: dict[str, str]) -> str | None:
     if classic and len(classic) < len(found):
         raise SetupError(
             'The environment mixes distributions of OpenMMLab that overwrite '
-            f'each other: {", ".join(found)}',
-            f'Take them out (pip uninstall {" ".join(found)}) and run the '
-            'set-up again, or name another environment.')
+            f'each other: {", ".join(found)}. Take them out (pip uninstall '
+            f'{" ".join(found)}) and run the set-up again, or name another '
+            'environment.')
     return ('classic' if classic else 'maintained') if found else None
 
 
 def plan_stack(stack: str, installed: dict[str, str],
                own: bool) -> dict[str, str]:
-    """What to install of OpenMMLab's packages and what they need besides.
+    """What to install of a stack, by import name, or pip's for others.
 
     An environment of our own follows the pinned versions. In anybody else's,
     every supported version is kept, and one that is not is theirs to change.
-
-    Args:
-        stack (str): 'maintained' or 'classic'.
-        installed (dict[str, str]): Versions by distribution name.
-        own (bool): Whether the set-up made the environment.
-
-    Returns:
-        dict[str, str]: Requirements by import name.
     """
     plan = {}
-    for requirement in read_requirements(STACKS[stack]):
-        pin = re.match(r'[\w-]+', requirement).group()
-        module = next((module for module, names in OPENMMLAB.items()
-                       if pin in names), None)
-        found = next((name for name in OPENMMLAB.get(module, ())
-                      if name in installed), None)
-        if found and not own:
-            if not versions.is_supported(module, installed[found]):
-                raise SetupError(
-                    f'The environment has {found} {installed[found]}; '
-                    f'mmfishnet needs {versions.supported_range(module)}',
-                    'Change it there, or name an environment that does not '
-                    'exist yet: the set-up makes it.')
-        elif f'{pin}=={installed.get(pin)}' != requirement:
-            plan[module or pin] = requirement
+    for pin in read_requirements(STACKS[stack]):
+        name = re.match(r'[\w-]+', pin).group()
+        module = next((key for key in OPENMMLAB if name in OPENMMLAB[key]), '')
+        found = next(filter(installed.get, OPENMMLAB.get(module, ())), None)
+        if own or not found:
+            if f'{name}=={installed.get(name)}' != pin:
+                plan[module or name] = pin
+        elif not versions.is_supported(module, installed[found]):
+            raise SetupError(
+                f'The environment has {found} {installed[found]}; mmfishnet '
+                f'needs {module}{versions.SUPPORTED[module]}. Change it there,'
+                ' or name an environment that does not exist yet: the set-up '
+                'makes it.')
     return plan
+
+
+def uv_options(pip_config: str) -> list[str]:
+    """Where packages come from, as `pip config list` has it, for uv."""
+    # The environment's come first, and win.
+    found = dict(re.findall(r"\.([\w-]+)='(.*)'$", pip_config, re.M)[::-1])
+    options = [f'--{key}={word}' for key in (
+        'index-url', 'extra-index-url', 'find-links', 'constraint')
+        for word in found.get(key, '').split()]
+    # The best version of all indexes, as pip takes it
+    return options + ['--index-strategy=unsafe-best-match'] + [
+        f'--{key}' for key in ('no-index', 'no-cache-dir')
+        if found.get(key, '0').lower() in ('1', 'true', 'yes', 'on')]
 
 
 ADVICE = {
@@ -121,7 +122,7 @@ ADVICE = {
     r'ensurepip is not available|Python\.h: No such file':
     'Python is incomplete. Debian and Ubuntu: apt-get install python3-venv '
     'python3-dev.',
-    r'There is no C\+\+ compiler':
+    r'no C\+\+ compiler':
     'Install one. Debian and Ubuntu: apt-get install g++.',
     r'Killed signal|out of memory|Cannot allocate memory':
     'The memory ran out: set MAX_JOBS=1 and run it again.',
@@ -137,63 +138,16 @@ def advice(output: str) -> str:
                 'Read the log; then run the set-up again, it goes on here.')
 
 
-# ---- questions to the environment's own Python; each answers in JSON ------
-PROBE = """
-import json, re, sys
-from importlib import metadata
-installed = {}
-for dist in metadata.distributions():
-    name = re.sub('[-_.]+', '-', dist.metadata['Name'] or '').lower()
-    installed.setdefault(name, dist.version)
-print(json.dumps(dict(python=sys.version_info[:3], installed=installed)))
-"""
-
-TORCH_PROBE = """
-import json, torch
-probe = dict(torch=torch.__version__, torchvision=None)
-try:
-    import torchvision
-    torchvision.ops.nms(torch.zeros(1, 4), torch.ones(1), 0.5)
-    probe.update(torchvision=torchvision.__version__)
-except Exception as error:
-    probe.update(problem=f'{type(error).__name__}: {error}')
-print(json.dumps(probe))
-"""
-
-CV2_PROBE = 'import cv2, json; print(json.dumps(cv2.__version__))'
-CUDA_PROBE = ('import build_mmcv, json; '
-              'print(json.dumps(build_mmcv.find_cuda()[0]))')
-
-# Ops compiled for another torch do not always fail to load: run one.
-OPS_PROBE = """
-import json, torch
-from mmcv.ops import get_compiling_cuda_version, nms
-cuda = get_compiling_cuda_version() != 'not available'
-boxes = torch.tensor([[0., 0, 9, 9], [0, 0, 9, 8], [20, 20, 29, 29]])
-scores = torch.tensor([.5, .9, .7])
-for device in ['cpu'] + ['cuda'] * (cuda and torch.cuda.is_available()):
-    kept = nms(boxes.to(device), scores.to(device), 0.5)[1].tolist()
-    assert kept == [1, 2], f'nms on {device} keeps {kept}'
-print(json.dumps(dict(cuda=cuda)))
-"""
-
-CHECK = 'import mmdet.apis, mmpretrain.apis, mmfishnet; print(1)'
-
-
 class Setup:
-    """The steps, in order, on one environment.
-
-    Args:
-        env (Path): The environment's folder.
-        stack (str, optional): As on the command line.
-        tests (bool): Whether the tests are to run in it. What they need stays
-            in order once it is there.
-    """
+    """The steps on one environment; the arguments are the command's."""
 
     def __init__(self, env: Path, stack: str | None = None,
                  tests: bool = False) -> None:
         self.env, self.stack = env, stack
-        self.tests = tests or self.read_stamp().get('tests', False)
+        stamp = self.read_stamp()
+        self.own = stamp.get('created', False)  # made here, not by the user
+        # What the tests need stays in order once it is there.
+        self.tests = tests or stamp.get('tests', False)
         self.step = STEPS[0]
 
     def main(self, force: bool) -> None:
@@ -207,86 +161,84 @@ class Setup:
             start = time.monotonic()
             result = getattr(self, f'step_{self.step}')()
             self.say(f'{result} ({time.monotonic() - start:.0f} s)')
-        self.write_stamp(asked=self.asked(), installed=self.tracked(),
-                         tests=self.tests)
+        self.write_stamp(asked=self.asked(), installed=self.installed(),
+                         stack=self.stack, tests=self.tests)
         print(f'Ready: source {self.env}/bin/activate')
 
-    # ---- the steps: each returns a line that says what came out ----------
+    # Each step returns a line that says what came out.
     def step_environment(self) -> str:
-        self.own = self.read_stamp().get('created', False)
-        python = self.probe()['python'] if self.python else sys.version_info
-        if tuple(python) < MINIMUM_PYTHON:
+        python = sys.version_info[:3]
+        if self.python:
+            python = self.ask(PROBES, 'python', f'{self.python} does not run')
+        if tuple(python) < (3, 10):
             raise SetupError(
-                'Python {}.{} is too old, {}.{} is needed'.format(
-                    *python[:2], *MINIMUM_PYTHON),
+                f'Python {python[0]}.{python[1]} is too old, 3.10 is needed. '
                 'Name a new environment: make env VENV=... PYTHON=python3.11')
-        if not self.python or (self.own
-                               and 'pip' not in self.probe()['installed']):
+        if not self.python or (self.own and 'pip' not in self.installed()):
             self.create()
         self.write_stamp(asked=None)  # not up to date until all is done
-        return 'Python {}.{}.{}'.format(*self.probe()['python'])
+        return 'Python {}.{}.{}'.format(*python)
 
     def create(self) -> None:
         if self.env.exists() and any(self.env.iterdir()) and not self.own:
-            raise SetupError(f'{self.env} is there, but holds no Python',
+            raise SetupError(f'{self.env} is there, but holds no Python. '
                              'Remove it, or name another environment.')
         self.env.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(self.env).free / 1e9
-        if free < DISK_SPACE_GB:
-            raise SetupError(f'{self.env} needs {DISK_SPACE_GB} GB, and '
-                             f'{free:.1f} are free', 'Free some space.')
-        self.say(f'making it with {sys.executable}')
+        try:
+            probes.disk('set-up', self.env)
+        except OSError as error:
+            raise SetupError(f'{error}. Free some space.') from None
         self.own = True
         self.write_stamp(created=True)
-        self.run([sys.executable, '-m', 'venv', '--upgrade-deps', self.env],
-                 'making the environment')
+        self.run('making the environment', sys.executable, '-m', 'venv',
+                 self.env)
+        # Two to four times as fast as pip; where it fails, pip does it all.
+        self.run(None, *self.pip, 'install', 'uv')
 
     def step_torch(self) -> str:
-        found = self.ask(TORCH_PROBE) or {}
-        plan = plan_torch(found.get('torch'), found.get('torchvision'))
+        found = self.ask(PROBES, 'torch') or {}
+        plan = plan_torch(found.get('version'),
+                          self.ask(PROBES, 'torchvision'))
         if plan:
             self.say(f'installing {" ".join(plan)}, a minute or more')
-            self.install(*plan, doing='installing torch',
+            self.install('installing torch', *plan,
                          keep=('torch', ) if len(plan) == 1 else ())
-            found = self.ask(TORCH_PROBE, 'torch does not load')
-            if not found['torchvision']:
-                raise SetupError(
-                    f'torchvision does not work with torch {found["torch"]}',
-                    'Install the torchvision of the same build, or name a new '
-                    'environment.', found['problem'])
-        self.torch = found['torch']
-        return 'torch {torch}, torchvision {torchvision}'.format(
-            **found) + ('' if plan else ', kept')
+            found = self.ask(PROBES, 'torch', 'torch does not load')
+            self.ask(PROBES, 'torchvision', 'torchvision does not work with '
+                     f'torch {found["version"]}: install that of the same '
+                     'build, or name a new environment')
+        self.torch = found['version']
+        return f'torch {self.torch}' + ', kept' * (not plan)
 
     def step_packages(self) -> str:
-        installed = self.probe()['installed']
+        installed = self.installed()
         present = present_stack(installed) or self.stack or 'maintained'
         if self.stack not in (None, present):
-            raise SetupError(f'{self.env} holds the {present} packages',
-                             'Name another environment.')
+            raise SetupError(f'{self.env} holds the {present} packages. Name '
+                             'another environment.')
         self.stack = present
-        plan = plan_stack(self.stack, installed, self.own)
+        plan = plan_stack(present, installed, self.own)
         self.mmcv = plan.pop('mmcv', None)
-        tests = ['-r', ROOT / 'requirements/tests.txt'] * self.tests
-        self.say(f"OpenMMLab's {self.stack} packages"
+        self.say(f"OpenMMLab's {present} packages"
                  + ' and what the tests need' * self.tests)
+        files = [f'--requirement={ROOT}/requirements/{name}.txt'
+                 for name in ['runtime'] + ['tests'] * self.tests]
         # torch up to 2.2 was built for numpy 1
         numpy = 'numpy<2' if versions.release(self.torch) < (2, 3) else 'numpy'
         # setuptools, ninja and packaging build mmcv and mmfishnet.
-        self.install('setuptools>=77.0.3', 'ninja', 'packaging', numpy,
-                     *plan.values(), *tests, doing='installing packages')
-        installed = self.probe()['installed']
-        if not self.ask(CV2_PROBE) and 'opencv-python' in installed:
+        self.install('installing packages', 'setuptools>=77.0.3', 'ninja',
+                     'packaging', numpy, *plan.values(), *files)
+        version = self.installed().get('opencv-python')
+        if version and not self.ask(PROBES, 'cv2'):
             # The last one installed counts; this needs no desktop's libraries.
-            headless = f'opencv-python-headless=={installed["opencv-python"]}'
-            self.install('--force-reinstall', '--no-deps', headless,
-                         doing=f'installing {headless}')
-        self.ask(CV2_PROBE, 'cv2 does not load')
+            self.install('installing OpenCV', '--force-reinstall', '--no-deps',
+                         f'opencv-python-headless=={version}')
+        self.ask(PROBES, 'cv2', 'cv2 does not load')
         return ', '.join(plan.values()) or 'present, kept'
 
     def step_mmcv(self) -> str:
-        installed = self.probe()['installed']
-        present = [name for name in OPENMMLAB['mmcv'] if name in installed]
+        installed = self.installed()
+        present = list(filter(installed.get, OPENMMLAB['mmcv']))
         if not self.mmcv:
             if self.ops_fit():
                 return f'its ops work with torch {self.torch}, kept'
@@ -294,52 +246,65 @@ class Setup:
             self.mmcv = f'{name}=={installed[present[0]]}'
         self.say(f'compiling {self.mmcv}, a minute or, with CUDA, a few')
         with tempfile.TemporaryDirectory() as wheels:
-            self.run([self.python, ROOT / 'tools/build_mmcv.py', self.mmcv,
-                      wheels], "compiling mmcv's ops", show=True)
+            self.run("compiling mmcv's ops", self.python, BUILD, self.mmcv,
+                     wheels, show=True)
             if present:
-                self.run([self.python, '-m', 'pip', 'uninstall', '-y',
-                          *present], 'removing mmcv')
-            self.install(*Path(wheels).iterdir(), doing='installing mmcv')
+                self.run('removing mmcv', *self.pip, 'uninstall', '-y',
+                         *present)
+            self.install('installing mmcv', *Path(wheels).iterdir())
         self.write_stamp(ops_torch=self.torch)
-        self.ask(OPS_PROBE, "mmcv's ops do not work")
+        self.ask(PROBES, 'mmcv_ops', "mmcv's ops do not work")
         return f'{self.mmcv}, its ops work with torch {self.torch}'
 
     def ops_fit(self) -> bool:
         """Whether mmcv's ops work with this torch, on a GPU if need be."""
-        ops, built = self.ask(OPS_PROBE), self.read_stamp().get('ops_torch')
-        return (ops is not None and built in (None, self.torch)
-                and (ops['cuda'] or not self.ask(CUDA_PROBE, 'no CUDA')))
+        cuda = self.ask(PROBES, 'mmcv_ops')
+        built = self.read_stamp().get('ops_torch')
+        return (cuda is not None and built in (None, self.torch)
+                and (cuda or self.ask(BUILD, 'find_cuda', '?')[0] is None))
 
     def step_mmfishnet(self) -> str:
-        self.install('--no-build-isolation', '--editable', ROOT,
-                     doing='installing mmfishnet')
-        self.ask(CHECK, 'The packages do not load')
+        # By pip: uv would keep what it has built of the same sources.
+        self.run('installing mmfishnet', *self.pip, 'install', '--no-deps',
+                 '--no-build-isolation', '--editable', ROOT)
+        self.ask(PROBES, 'imports', 'The packages do not load', 'mmdet.apis',
+                 'mmpretrain.apis', 'mmfishnet')
         return f'{versions.__version__}, editable; everything loads'
 
-    # ---- running things --------------------------------------------------
     @property
     def python(self) -> str | None:
         """The environment's Python, None while it has none."""
         return shutil.which('python3', path=self.env / 'bin')
 
-    def say(self, text: str) -> None:
-        number = STEPS.index(self.step) + 1
-        print(f'[{number}/{len(STEPS)}] {self.step}: {text}', flush=True)
+    @property
+    def pip(self) -> tuple[str, ...]:
+        return self.python, '-m', 'pip', '--disable-pip-version-check'
 
-    def install(self, *args, doing: str,
+    def say(self, text: str) -> None:
+        number = f'{STEPS.index(self.step) + 1}/{len(STEPS)}'
+        print(f'[{number}] {self.step}: {text}', flush=True)
+
+    def install(self, doing: str, *args,
                 keep: tuple = ('torch', 'torchvision')) -> None:
-        """Install with pip, and leave the versions of ``keep`` as they are."""
+        """Install, and leave the versions of ``keep`` as they are."""
         constraints = LOG.with_name('constraints.txt')
         constraints.write_text('\n'.join(
-            f'{name}==={version}'
-            for name, version in self.probe()['installed'].items()
+            f'{name}==={version}' for name, version in self.installed().items()
             if name in keep))
+        args = [f'--constraint={constraints}', *args]
+        uv = shutil.which('uv', path=self.env / 'bin') if self.own else None
+        if uv:
+            config = subprocess.check_output([*self.pip, 'config', 'list'])
+            if self.run(None, uv, 'pip', 'install', '--python', self.python,
+                        *uv_options(config.decode()), *args):
+                return
         # Python compiles what it imports; all of torch takes a minute.
-        self.run([self.python, '-m', 'pip', 'install', '--no-compile',
-                  f'--constraint={constraints}', *args], doing)
+        self.run(doing, *self.pip, 'install', '--no-compile', *args)
 
-    def run(self, command: list, doing: str, show: bool = False) -> None:
-        """Run a command; its output, or its stderr if ``show``, is logged."""
+    def run(self, doing: str | None, *command, show: bool = False) -> bool:
+        """Run a command; its output, or its stderr if ``show``, is logged.
+        A failure is an error where ``doing`` says what it is for, else False.
+        """
         command = [str(word) for word in command]
         with LOG.open('a+', errors='replace') as log:
             log.write(f'\n$ {shlex.join(command)}\n')
@@ -347,37 +312,35 @@ class Setup:
             begin = log.tell()
             status = subprocess.run(
                 command, stdin=subprocess.DEVNULL,
-                stdout=None if show else log, stderr=log,
-                env={**os.environ, 'PIP_DISABLE_PIP_VERSION_CHECK': '1'},
-            ).returncode
+                stdout=None if show else log, stderr=log).returncode
             log.seek(begin)
             tail = ''.join(log.readlines()[-20:])
-        if status:
-            raise SetupError(f'{doing} failed', advice(tail), tail)
+        if status and doing:
+            raise SetupError(f'{doing} failed', tail)
+        return status == 0
 
-    def ask(self, code: str, problem: str | None = None):
-        """What code prints in the environment's Python; None, or an error if
-        ``problem`` says what it means, where the code fails."""
+    def ask(self, file: Path, name: str, problem: str | None = None, *args):
+        """What a function of a file gives in the environment's own Python;
+        where it fails None, or an error if ``problem`` says what it means."""
         # not from here, where folders may have the names of packages
         done = subprocess.run(
-            [self.python, '-c', code], stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, cwd=tempfile.gettempdir(),
-            env={**os.environ, 'PYTHONPATH': str(ROOT / 'tools')})
+            [self.python, '-c', 'import json, runpy, sys\n'
+             'file, name, *args = sys.argv[1:]\n'
+             'print(json.dumps(runpy.run_path(file)[name](*args)))',
+             file, name, *args], stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, cwd=tempfile.gettempdir())
         if done.returncode == 0:
             return json.loads(done.stdout.splitlines()[-1])
         if problem:
-            output = '\n'.join(done.stderr.splitlines()[-8:])
-            raise SetupError(problem, advice(output), output)
+            raise SetupError(problem, ''.join(
+                done.stderr.splitlines(keepends=True)[-8:]))
 
-    def probe(self) -> dict:
-        return self.ask(PROBE, f'{self.python} does not run')
+    def installed(self) -> dict[str, str]:
+        return self.ask(PROBES, 'installed', f'{self.python} does not run')
 
-    # ---- what was done last time -----------------------------------------
     def read_stamp(self) -> dict:
-        try:
-            return json.loads((self.env / STAMP).read_text())
-        except FileNotFoundError:
-            return {}
+        path = self.env / STAMP
+        return json.loads(path.read_text()) if path.exists() else {}
 
     def write_stamp(self, **entries) -> None:
         (self.env / STAMP).write_text(
@@ -385,40 +348,29 @@ class Setup:
 
     def asked(self) -> str:
         """A hash of everything that decides what the set-up does."""
-        files = ['setup.py', 'mmfishnet/version.py', 'tools/setup_env.py',
-                 'tools/build_mmcv.py', *ROOT.glob('requirements/*.txt')]
-        content = [(ROOT / name).read_text() for name in files]
+        files = [ROOT / 'setup.py', ROOT / 'mmfishnet/version.py', BUILD,
+                 __file__, *sorted(ROOT.glob('requirements/*.txt'))]
         # setup.py writes a module for each config.
         configs = sorted(map(str, ROOT.glob('configs/**/*.py')))
-        force = os.environ.get('FORCE_CUDA')
-        text = repr((ROOT, force, self.tests, configs, content))
+        text = repr((str(ROOT), os.environ.get('FORCE_CUDA'), self.tests,
+                     configs, [Path(path).read_text() for path in files]))
         return hashlib.sha256(text.encode()).hexdigest()
-
-    def tracked(self) -> dict[str, str]:
-        """The installed versions of what the set-up answers for."""
-        names = {'torchvision', 'mmfishnet',
-                 *sum(versions.DISTRIBUTIONS.values(), ()),
-                 *(re.match(r'-*[\w-]+', line).group()
-                   for path in ROOT.glob('requirements/*.txt')
-                   for line in read_requirements(path.stem))}
-        found = self.probe()['installed']
-        return {name: found[name] for name in names & found.keys()}
 
     def is_up_to_date(self) -> bool:
         stamp = self.read_stamp()
         return (stamp.get('asked') == self.asked()
-                and stamp.get('installed') == self.tracked()
-                and self.stack in (None, present_stack(stamp['installed']))
+                # What came to it since is not ours.
+                and stamp['installed'].items() <= self.installed().items()
+                and self.stack in (None, stamp['stack'])
                 and all((ROOT / 'mmfishnet' / name).is_dir()
                         for name in ('.mim', 'configs')))
 
 
-def main() -> int:
+def main() -> int | None:
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog='environment variables: those of tools/build_mmcv.py (see its '
-        '--help) and of pip.')
+        description=__doc__, epilog='environment variables: those of '
+        'tools/build_mmcv.py (see its --help) and of pip.',
+        formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         'env', nargs='?', default=ROOT / '.venv',
         help='folder of the environment: one to make, or one that you have '
@@ -435,14 +387,13 @@ def main() -> int:
     args = parser.parse_args()
     setup = Setup(Path(os.path.abspath(args.env)), args.stack, args.tests)
     try:
-        setup.main(args.force)
+        return setup.main(args.force)
     except SetupError as error:
-        print(f'\nThe set-up failed in step "{setup.step}": {error}.')
+        print(f'\nThe set-up failed in step "{setup.step}": {error}')
         if error.output:
-            print(f'\n{error.output.strip()}\n\nThe whole log: {LOG}')
-        print(f'What to do: {error.todo}', flush=True)
+            print(f'\n{error.output.strip()}\n\nThe whole log: {LOG}\n'
+                  f'What to do: {advice(error.output)}')
         return 1
-    return 0
 
 
 if __name__ == '__main__':

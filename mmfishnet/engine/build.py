@@ -13,6 +13,7 @@ from ..kinds import scope_of
 from .errors import short_errors
 from .hooks import EmptyResultsHook, FitCheckHook, NormCheckHook
 from .launch import explain_lost_peers, init_launcher
+from .noise import is_news, leave_out_noise
 from .runner import ToolRunner
 
 
@@ -38,6 +39,7 @@ def build_runner(cfg: Config,
         RuntimeError: If the processes of a job found different checkpoints.
         ValueError: If the launcher and the environment do not fit.
     """
+    leave_out_noise(scope_of(cfg))
     with short_errors():
         dist_cfg = cfg.get('env_cfg', {}).get('dist_cfg', {})
         init_launcher(cfg.launcher, dist_cfg.get('timeout'))
@@ -51,6 +53,7 @@ def build_runner(cfg: Config,
                      'that is killed does not go on exactly']
         else:
             runner = ToolRunner.from_cfg(cfg)
+        runner.logger.addFilter(is_news)
         for hook in (NormCheckHook(), FitCheckHook(), EmptyResultsHook()):
             runner.register_hook(hook)
         for note in notes:

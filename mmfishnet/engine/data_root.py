@@ -26,7 +26,7 @@ def choose_data_root(cfg: Config, data_root: str | None) -> str | None:
 
 def set_data_root(cfg: Config,
                   data_root: str,
-                  source: str = '--data-root') -> str:
+                  source: str = '--data-root') -> str | None:
     """Point every data set and evaluator at another folder.
 
     The old data root is what all ``data_root`` of the config's data sets have
@@ -40,7 +40,7 @@ def set_data_root(cfg: Config,
             '--data-root'.
 
     Returns:
-        str: A line for the log.
+        str: A line for the log; None if the data lie there already.
 
     Raises:
         FileNotFoundError: If ``data_root`` is not a folder.
@@ -91,4 +91,6 @@ def set_data_root(cfg: Config,
                 node[key] = move(value)
     if cfg.get('data_root'):
         cfg.data_root = move(cfg.data_root)
+    if osp.normpath(data_root) == old:
+        return None
     return f'{source}: data are read from {data_root} instead of {old}'

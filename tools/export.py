@@ -1,20 +1,26 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
-"""Export the backbone of a trained model to other runtimes, and check it.
+"""Export a trained model to other runtimes, and check what was written.
 
-Every file is compared with the module on images of several sizes. With
---test, the config's own test runs with each exported backbone in the place of
-the module: what 8 bits cost in AP, for example.
+The backbone of any model, or with the format `detector` a whole Faster or
+Mask R-CNN of MMDetection as one ONNX file, from picture to objects, and beside
+it what runs it with NumPy alone. Every file is compared with the model on
+images of several sizes. With --test, the config's own test runs with each of
+them in the place of the module: what 8 bits cost in AP, for example.
 """
 import argparse
+import runpy
+import shutil
+from copy import deepcopy
 from itertools import islice
 from pathlib import Path
 
 import mmfishnet  # noqa: F401 (registers FishNet)
 from mmfishnet.engine.errors import short_errors
 
-FORMATS = ('program', 'onnx', 'openvino', 'int8', 'torchscript')
+FORMATS = ('program', 'onnx', 'openvino', 'int8', 'torchscript', 'detector')
 # Not multiples of 32 alone; the smallest as well.
 CHECKED = ((1, 64, 96), (3, 50, 77), (1, 33, 64))
+PICTURES = ((192, 150), (90, 300), (128, 128))
 
 
 def parse_args():
@@ -46,99 +52,153 @@ def parse_args():
     parser.add_argument(
         '--test',
         action='store_true',
-        help='test with the module and with each exported backbone')
+        help='test with the model and with what was exported')
     return parser.parse_args()
-
-
-def calibration_batches(cfg, model, number):
-    """Batches of training images, normalised as the model gets them."""
-    from mmengine.runner import Runner
-    loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
-    for batch in islice(loader, number):
-        yield model.data_preprocessor(batch, False)['inputs']
 
 
 def main():
     args = parse_args()
     try:
-        export_all(args)
+        with short_errors():
+            export_all(args)
     except ImportError as error:  # an optional package
         raise SystemExit(f'error: {error}') from None
 
 
 def export_all(args):
-    with short_errors():
-        # Takes seconds; --help does not need it.
-        import torch
-        from mmengine.config import Config
-        from mmengine.registry import MODELS, init_default_scope
-        from mmengine.runner import Runner, load_checkpoint
+    # Takes seconds; --help does not need it.
+    from mmengine.config import Config
+    from mmengine.registry import MODELS, init_default_scope
+    from mmengine.runner import Runner, load_checkpoint
 
-        from mmfishnet.analysis.complexity import image_channels
-        from mmfishnet.analysis.meter import largest_error
-        from mmfishnet.apis import export
-        from mmfishnet.checkpoints import drop_pretrained, use_safe_loading
-        from mmfishnet.engine.data_root import set_data_root
-        from mmfishnet.models.pretrained_module import check_fit
+    from mmfishnet.checkpoints import drop_pretrained, use_safe_loading
+    from mmfishnet.engine.data_root import set_data_root
+    from mmfishnet.kinds import scope_of
+    from mmfishnet.models.pretrained_module import check_fit
+    use_safe_loading()
+    cfg = Config.fromfile(args.config)
+    if args.data_root:
+        set_data_root(cfg, args.data_root)
+    init_default_scope(scope_of(cfg) or 'mmengine')
+    drop_pretrained(cfg.model)
+    model = MODELS.build(cfg.model).eval()
+    loaded = {}
+    if args.checkpoint:
+        loaded = load_checkpoint(model, args.checkpoint, map_location='cpu')
+        check_fit(model, loaded, args.checkpoint)
+    meta = loaded.get('meta', {}).get('dataset_meta') or {}
+    args.out_dir.mkdir(parents=True, exist_ok=True)
+    formats = [name for name in args.formats if name != 'detector']
+    runs = write_backbone(formats, args, cfg, model) if formats else {}
+    detector = write_detector(args.out_dir, cfg, model, meta.get(
+        'classes', ())) if 'detector' in args.formats else None
+    if args.test:
+        cfg.work_dir = str(args.out_dir / 'test')
+        cfg.load_from = args.checkpoint
+        runner = Runner.from_cfg(cfg)
+        runner.load_or_resume()
+        print(f'module: {runner.test()}')
+        for name, run in runs.items():
+            runner.model.backbone = run
+            print(f'{name}: {runner.test()}')
+        if detector:
+            runner.model = detector
+            print(f'detector: {runner.test()}')
 
-        use_safe_loading()
-        cfg = Config.fromfile(args.config)
-        if args.data_root:
-            set_data_root(cfg, args.data_root)
-        init_default_scope(cfg.get('default_scope', 'mmengine'))
-        drop_pretrained(cfg.model)
-        model = MODELS.build(cfg.model).eval()
-        if args.checkpoint:
-            check_fit(
-                model,
-                load_checkpoint(model, args.checkpoint, map_location='cpu'),
-                args.checkpoint)
-        module = model.backbone
-        channels = image_channels(module)
-        example = torch.randn(2, channels, 64, 96)
-        args.out_dir.mkdir(parents=True, exist_ok=True)
-        sizes = (*CHECKED, (1, export.MIN_SIZE, export.MIN_SIZE))
-        runs = dict(module=module)
-        onnx_file = args.out_dir / 'backbone.onnx'
-        if {*args.formats} != {'torchscript'}:
-            program = export.export_program(module, example)
-        if {'onnx', 'openvino', 'int8'} & {*args.formats}:
-            export.export_onnx(program, onnx_file)
-        for name in args.formats:
-            if name == 'program':
-                path = args.out_dir / 'backbone.pt2'
-                torch.export.save(program, path)
-                run = export.Program(program)
-            elif name == 'torchscript':
-                path = export.export_torchscript(
-                    module, example, args.out_dir / 'backbone.pt')
-                run = torch.jit.load(str(path))
-            elif name == 'onnx':
-                path, run = onnx_file, export.OnnxRuntime(onnx_file)
-            else:
-                batches = None
-                if name == 'int8':
-                    batches = calibration_batches(cfg, model,
-                                                  args.calibration)
-                path = export.export_openvino(
-                    onnx_file, args.out_dir / f'backbone_{name}.xml', batches)
-                run = export.OpenVINO(path)
-            runs[name] = run
-            errors = []
-            for batch, height, width in sizes:
-                images = torch.randn(batch, channels, height, width)
-                with torch.no_grad():
-                    errors.append(largest_error(run(images), module(images)))
-            print(f'{path}: largest difference from the module '
-                  f'{max(errors):.1e} of the largest value')
-        if args.test:
-            cfg.work_dir = str(args.out_dir / 'test')
-            cfg.load_from = args.checkpoint
-            runner = Runner.from_cfg(cfg)
-            runner.load_or_resume()
-            for name, run in runs.items():
-                runner.model.backbone = run
-                print(f'{name}: {runner.test()}')
+
+def write_backbone(formats, args, cfg, model):
+    """Write and compare the formats; {name: a module that runs it}."""
+    import torch
+    from mmengine.runner import Runner
+
+    from mmfishnet.apis import export
+    module = model.backbone
+    channels = export.image_channels(module)
+    example = torch.randn(2, channels, 64, 96)
+    sizes = (*CHECKED, (1, export.MIN_SIZE, export.MIN_SIZE))
+    onnx_file = args.out_dir / 'backbone.onnx'
+    if {*formats} != {'torchscript'}:
+        program = export.export_program(module, example)
+    if {'onnx', 'openvino', 'int8'} & {*formats}:
+        export.export_onnx(program, onnx_file)
+    runs = {}
+    for name in formats:
+        if name == 'program':
+            path = args.out_dir / 'backbone.pt2'
+            torch.export.save(program, path)
+            run = export.Program(program)
+        elif name == 'torchscript':
+            path = export.export_torchscript(module, example,
+                                             args.out_dir / 'backbone.pt')
+            run = torch.jit.load(str(path))
+        elif name == 'onnx':
+            path, run = onnx_file, export.OnnxRuntime(onnx_file)
+        else:
+            batches = None
+            if name == 'int8':
+                loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
+                batches = [model.data_preprocessor(batch, False)['inputs']
+                           for batch in islice(loader, args.calibration)]
+            path = export.export_openvino(
+                onnx_file, args.out_dir / f'backbone_{name}.xml', batches)
+            run = export.OpenVINO(path)
+        runs[name], error = run, 0
+        for batch, height, width in sizes:
+            images = torch.randn(batch, channels, height, width)
+            with torch.no_grad():
+                error = max(error, *(
+                    float((found - truth).abs().max() / truth.abs().max())
+                    for found, truth in zip(run(images), module(images))))
+        print(f'{path}: largest difference from the module {error:.1e} of '
+              'the largest value')
+    return runs
+
+
+def write_detector(out_dir, cfg, model, classes):
+    """Write and compare the whole; what a runner can test in its place."""
+    import numpy as np
+    import torch
+    from mmdet.apis import inference_detector
+    from mmdet.utils import get_test_pipeline_cfg
+    from mmengine.registry import TRANSFORMS
+    from mmengine.structures import InstanceData
+
+    from mmfishnet.apis import export, whole_detector
+    model.cfg = deepcopy(cfg)  # inference_detector writes to it
+    pipeline = get_test_pipeline_cfg(cfg)
+    path = whole_detector.export_detector(
+        model, out_dir / 'detector.onnx',
+        whole_detector.find_resize(pipeline), classes)
+    script = shutil.copy(
+        Path(__file__).with_name('onnx_detector.py'), out_dir / 'detector.py')
+    find = runpy.run_path(str(script))['Detector'](path)
+    read = TRANSFORMS.build(pipeline[0])
+
+    def instances(picture):
+        found = {key: torch.tensor(x) for key, x in find(picture).items()}
+        return InstanceData(bboxes=found.pop('boxes'), **found)
+
+    class Found(torch.nn.Module):
+
+        def test_step(self, data):
+            for sample in data['data_samples']:
+                picture = read(dict(img_path=sample.img_path))['img']
+                sample.pred_instances = instances(picture)
+            return data['data_samples']
+
+    rng = np.random.default_rng(0)
+    channels = export.image_channels(model)
+    for height, width in PICTURES:
+        noise = rng.integers(0, 256, (height, width, channels), np.uint8)
+        found = instances(noise)
+        truth = inference_detector(model, noise).pred_instances
+        print(f'{path}: in {width}x{height} pixels of noise {len(found)} '
+              f'objects, by MMDetection {len(truth)}')
+        if len(found) == len(truth) > 0:
+            print('    largest difference: ' + ', '.join(
+                f'{key} {(found[key] - truth[key]).abs().max():.1e}'
+                for key in ('bboxes', 'scores')))
+    return Found()
 
 
 if __name__ == '__main__':

@@ -8,16 +8,14 @@ are optional packages.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 import torch
 from torch import Tensor, nn
-
-from ..analysis.complexity import find_tensors, keep_modes
 
 try:
     from torch.fx.experimental import _config as symbols
@@ -28,32 +26,53 @@ except ImportError:  # an old torch
 # case of its own unless it is told not to, which a current one can be.
 MIN_SIZE = 32 if hasattr(symbols, 'backed_size_oblivious') else 33
 
-# What each package is for, and what installs it.
-PACKAGES = dict(
-    onnx='onnx',
-    onnxscript='onnxscript',
-    onnxruntime='onnxruntime',
-    openvino='openvino',
-    nncf='nncf')
 
-
-def _need(name: str) -> ModuleType:
+def need(name: str) -> ModuleType:
     """Import an optional package, or say what installs it."""
     try:
         return import_module(name)
     except ImportError as error:
         raise ImportError(
             f'this needs the package {name!r}, which is not installed '
-            f'({error}). Install it: pip install {PACKAGES[name]}') from None
+            f'({error}). Install it: pip install {name}') from None
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Without gradients, each module in evaluation mode for a while."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def open_sizes():
+    """While ``torch.export`` runs: a size of 1 is one like any other."""
+    return symbols.patch(backed_size_oblivious=True) if MIN_SIZE == 32 \
+        else nullcontext()
+
+
+def image_channels(model: nn.Module) -> int:
+    """What a model's first convolution reads."""
+    return next(module.in_channels for module in model.modules()
+                if isinstance(module, nn.Conv2d))
+
+
+def find_tensors(output) -> Iterator[Tensor]:
+    """The tensors in a tensor, dict or sequence of any depth."""
+    if isinstance(output, Tensor):
+        yield output
+        return
+    for item in output.values() if isinstance(output, dict) else output:
+        yield from find_tensors(item)
 
 
 class Features(nn.Module):
-    """A module whose outputs are one flat tuple of tensors.
-
-    Args:
-        model (nn.Module): Takes images (N, C, H, W) and returns a tensor, or
-            a tuple or dict of tensors.
-    """
+    """A model of images (N, C, H, W) whose outputs are one flat tuple."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -61,10 +80,7 @@ class Features(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Images (N, C, H, W) to the model's tensors."""
-        outputs = self.model(images)
-        if isinstance(outputs, dict):
-            outputs = tuple(outputs.values())
-        return tuple(find_tensors(outputs))
+        return tuple(find_tensors(self.model(images)))
 
 
 def export_program(model: nn.Module,
@@ -93,10 +109,7 @@ def export_program(model: nn.Module,
         2: torch.export.Dim('height', min=MIN_SIZE),
         3: torch.export.Dim('width', min=MIN_SIZE)
     }
-    sizes = nullcontext()
-    if MIN_SIZE == 32:
-        sizes = symbols.patch(backed_size_oblivious=True)
-    with keep_modes(model, train=False), torch.no_grad(), sizes:
+    with evaluating(model), open_sizes():
         return torch.export.export(
             Features(model), (images, ), dynamic_shapes=(open_dims, ))
 
@@ -114,8 +127,8 @@ def export_onnx(program: torch.export.ExportedProgram,
         Path: The file. Its input is called 'images', its outputs 'feature0'
         and so on.
     """
-    _need('onnx')
-    _need('onnxscript')
+    need('onnx')
+    need('onnxscript')
     count = len(program.graph_signature.user_outputs)
     torch.onnx.export(
         program,
@@ -138,7 +151,7 @@ def export_torchscript(model: nn.Module, images: Tensor,
     Returns:
         Path: The file; it takes batches and sizes other than the example's.
     """
-    with keep_modes(model, train=False), torch.no_grad():
+    with evaluating(model):
         traced = torch.jit.trace(
             Features(model), (images, ), check_trace=False)
     traced.save(str(path))
@@ -161,10 +174,10 @@ def export_openvino(onnx_file: str | os.PathLike,
     Returns:
         Path: The file.
     """
-    openvino = _need('openvino')
+    openvino = need('openvino')
     model = openvino.Core().read_model(str(onnx_file))
     if calibration is not None:
-        nncf = _need('nncf')
+        nncf = need('nncf')
         batches = [images.cpu().numpy() for images in calibration]
         model = nncf.quantize(
             model,
@@ -193,8 +206,19 @@ class Program(nn.Module):
         return self.run(images)
 
 
-class OnnxRuntime(nn.Module):
-    """An ONNX file, run by ONNX Runtime on the CPU, as a module.
+class _Runtime(nn.Module):
+    """A file run on the CPU by another runtime, ``run``, as a module."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Images (N, C, H, W) to features, on the images' device."""
+        # Copies: OpenVINO writes the next features to the same place.
+        return tuple(
+            torch.tensor(features, device=images.device)
+            for features in self.run(images.cpu().numpy()))
+
+
+class OnnxRuntime(_Runtime):
+    """An ONNX file, run by ONNX Runtime.
 
     Args:
         path (str | os.PathLike): What :func:`export_onnx` wrote.
@@ -203,20 +227,16 @@ class OnnxRuntime(nn.Module):
 
     def __init__(self, path: str | os.PathLike, threads: int = 0) -> None:
         super().__init__()
-        onnxruntime = _need('onnxruntime')
+        onnxruntime = need('onnxruntime')
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        self.session = onnxruntime.InferenceSession(
+        session = onnxruntime.InferenceSession(
             str(path), options, providers=['CPUExecutionProvider'])
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Images (N, C, H, W) to features, on the images' device."""
-        outputs = self.session.run(None, dict(images=images.cpu().numpy()))
-        return tuple(torch.from_numpy(x).to(images.device) for x in outputs)
+        self.run = lambda images: session.run(None, dict(images=images))
 
 
-class OpenVINO(nn.Module):
-    """A model of OpenVINO, run on the CPU, as a module.
+class OpenVINO(_Runtime):
+    """A model of OpenVINO.
 
     Args:
         path (str | os.PathLike): What :func:`export_openvino` wrote, or an
@@ -229,13 +249,6 @@ class OpenVINO(nn.Module):
         options = dict(INFERENCE_PRECISION_HINT='f32')
         if threads:
             options['INFERENCE_NUM_THREADS'] = threads
-        self.compiled = _need('openvino').Core().compile_model(
+        compiled = need('openvino').Core().compile_model(
             str(path), 'CPU', options)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Images (N, C, H, W) to features, on the images' device."""
-        outputs = self.compiled([images.cpu().numpy()])
-        # A copy: OpenVINO writes the next image's features to the same place.
-        return tuple(
-            torch.tensor(outputs[port], device=images.device)
-            for port in self.compiled.outputs)
+        self.run = lambda images: compiled([images]).to_tuple()

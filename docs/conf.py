@@ -11,11 +11,11 @@ from mmengine.config import Config
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 GENERATED = DOCS / 'generated'
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / 'tools/analysis_tools')]
 
-from mmfishnet.analysis.direct_bp import examine  # noqa: E402
-from mmfishnet.analysis.fish_picture import draw_fish  # noqa: E402
-from mmfishnet.analysis.peers import find_network  # noqa: E402
+from direct_paths import examine  # noqa: E402
+from fish_picture import draw_fish  # noqa: E402
+from networks import find_network  # noqa: E402
 
 project = 'mmfishnet'
 author = 'mmfishnet authors'

@@ -74,12 +74,11 @@ def export_all(args):
         from mmengine.registry import MODELS, init_default_scope
         from mmengine.runner import Runner, load_checkpoint
 
-        from mmfishnet.analysis.complexity import image_channels
-        from mmfishnet.analysis.meter import largest_error
         from mmfishnet.apis import export
         from mmfishnet.checkpoints import drop_pretrained, use_safe_loading
         from mmfishnet.engine.data_root import set_data_root
         from mmfishnet.models.pretrained_module import check_fit
+        from mmfishnet.models.probe import image_channels, largest_error
 
         use_safe_loading()
         cfg = Config.fromfile(args.config)

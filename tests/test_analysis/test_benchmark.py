@@ -5,10 +5,11 @@ import matplotlib.image
 import pytest
 import torch
 
-from mmfishnet.analysis import benchmark as bench
-from mmfishnet.analysis.benchmark_report import check_marks, to_markdown
-from mmfishnet.analysis.meter import Meter, largest_error
+import benchmark_runs as bench
+from benchmark_report import check_marks, to_markdown
 from mmfishnet.models import FishNet
+from mmfishnet.models.probe import largest_error
+from step_memory import Meter
 
 SMALL = dict(
     tail=(1, 1, 1),

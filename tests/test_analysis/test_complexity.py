@@ -8,16 +8,17 @@ import torch
 from mmengine.analysis import FlopAnalyzer
 from torch import nn
 
-from mmfishnet.analysis import NETWORKS, find_network, measure
-from mmfishnet.analysis.complexity import (
+from complexity import (
     COLORS,
     complexity_table,
     count_multiply_adds,
     draw_figure4,
-    measure_kept_bytes,
+    measure,
     write_csv,
 )
 from mmfishnet.models import FishNet, PreActResNet
+from networks import NETWORKS, find_network
+from step_memory import measure_kept_bytes
 
 
 @pytest.fixture(scope='module')

@@ -5,11 +5,11 @@ import torch.nn.functional as F
 import torch.utils.checkpoint
 from torch import nn
 
-from mmfishnet.analysis import NETWORKS, examine, measure_gradients
-from mmfishnet.analysis.direct_bp import find_stages
-from mmfishnet.analysis.direct_bp_tables import isolated_table, paths_table
+from direct_paths import examine, find_stages, measure_gradients
+from direct_tables import isolated_table, paths_table
 from mmfishnet.models import FishNet
 from mmfishnet.wiring import JOINS, STAGES
+from networks import NETWORKS
 
 FISH_TAIL = [
     'stem.0', 'stem.3', 'stem.6', 'tail1.refine.0.shortcut.2',

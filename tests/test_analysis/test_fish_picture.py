@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from mmfishnet.analysis import draw_fish, examine
-from mmfishnet.analysis.fish_picture import DIRECT, ICONV, find_direct_edges
+from direct_paths import examine
+from fish_picture import DIRECT, ICONV, draw_fish, find_direct_edges
 from mmfishnet.models import FishNet
 from mmfishnet.wiring import JOINS, STAGES
 

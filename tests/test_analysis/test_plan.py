@@ -1,8 +1,6 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
-import importlib.util
 import json
 import re
-import sys
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -15,8 +13,11 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 
-from mmfishnet.analysis import measure_kept_bytes
-from mmfishnet.analysis.plan import (
+from mmfishnet.checkpoints import drop_pretrained
+from mmfishnet.datasets import draw_coco
+from mmfishnet.engine.data_root import set_data_root
+from mmfishnet.engine.training import enable_auto_scale_lr
+from plan import (
     Plan,
     count_images,
     image_size,
@@ -24,10 +25,7 @@ from mmfishnet.analysis.plan import (
     measure_memory,
     plan_training,
 )
-from mmfishnet.checkpoints import drop_pretrained
-from mmfishnet.datasets import draw_coco
-from mmfishnet.engine.data_root import set_data_root
-from mmfishnet.engine.training import enable_auto_scale_lr
+from step_memory import measure_kept_bytes
 
 pytest.importorskip('mmdet')
 
@@ -232,39 +230,29 @@ def test_recomputing_and_half_precision(cfg):
         p.numel() for p in MODELS.build(cfg.model).parameters())
 
 
-def call(monkeypatch, *args):
-    tool = ROOT / 'tools/analysis_tools/plan.py'
-    monkeypatch.setattr(sys, 'argv', ['plan.py', *map(str, args)])
-    spec = importlib.util.spec_from_file_location('plan_tool', tool)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.main()
+def test_tool(call_tool):
+    done = call_tool('analysis_tools/plan', PAPER, '--gpus', 4, '--step-time',
+                     0.25, 0.5)
+    assert '4 images a step, 29317 steps an epoch' in done.stdout
+    assert '--auto-scale-lr makes it 0.005' in done.stdout
+    assert 'accumulative_counts=4' in done.stdout
+    assert re.search(r'0\.25 \D+16\.0 \D+2\.04 \D+65\.1 ', done.stdout)
+    assert 'Memory' not in done.stdout
+
+    done = call_tool('analysis_tools/plan', SHAPES, '--images', 9, '--memory',
+                     '--size', *SIZE)
+    assert 'Memory of a step with one image of 64x96' in done.stdout
+    assert re.search(r'--amp with_cp( \D+\d+){6} ', done.stdout)
 
 
-def test_tool(monkeypatch, capsys):
-    call(monkeypatch, PAPER, '--gpus', 4, '--step-time', 0.25, 0.5)
-    output = capsys.readouterr().out
-    assert '4 images a step, 29317 steps an epoch' in output
-    assert '--auto-scale-lr makes it 0.005' in output
-    assert 'accumulative_counts=4' in output
-    assert re.search(r'0\.25 \D+16\.0 \D+2\.04 \D+65\.1 ', output)
-    assert 'Memory' not in output
-
-    call(monkeypatch, SHAPES, '--images', 9, '--memory', '--size', *SIZE)
-    output = capsys.readouterr().out
-    assert 'Memory of a step with one image of 64x96' in output
-    assert re.search(r'--amp with_cp( \D+\d+){6} ', output)
-
-
-def test_tool_says_what_is_wrong(monkeypatch, capsys):
-    with pytest.raises(SystemExit, match='error: .*nowhere.py'):
-        call(monkeypatch, 'nowhere.py')
-    with pytest.raises(SystemExit):
-        call(monkeypatch, PAPER, '--step-time', 0)
-    assert 'above 0' in capsys.readouterr().err
-    with pytest.raises(SystemExit, match='MMDetection'):
-        call(monkeypatch, ROOT / 'configs/classification/fishnet_shapes.py',
-             '--images', 100, '--memory')
+def test_tool_says_what_is_wrong(call_tool):
+    for args, words in (
+        (['nowhere.py'], 'error: .*nowhere.py'),
+        ([PAPER, '--step-time', 0], 'above 0'),
+        ([ROOT / 'configs/classification/fishnet_shapes.py', '--images', 100,
+          '--memory'], 'MMDetection')):
+        done = call_tool('analysis_tools/plan', *args)
+        assert done.returncode and re.search(words, done.stderr)
 
 
 def test_documented_hours():

@@ -7,7 +7,7 @@ import pytest
 from mmengine.config import Config
 
 import mmfishnet  # noqa: F401
-from mmfishnet.analysis.schedule import epoch_length, plot, simulate
+from schedule import epoch_length, plot, simulate
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs' / 'mask_rcnn_fishnet150_fpn.py'

@@ -12,7 +12,7 @@ from mmengine.visualization import Visualizer
 from rich.console import Console
 
 import mmfishnet  # noqa: F401
-from mmfishnet.analysis.table3 import (
+from table3 import (
     COLUMNS,
     PAPER,
     Run,

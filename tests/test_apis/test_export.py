@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmfishnet.analysis.meter import largest_error
 from mmfishnet.apis import export
 from mmfishnet.models import FishNet
+from mmfishnet.models.probe import largest_error
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = dict(

@@ -15,10 +15,10 @@ from mmengine.runner import Runner
 from torch import nn
 
 import mmfishnet  # noqa: F401
-from mmfishnet.analysis.schedule import simulate
-from mmfishnet.analysis.table3 import read_run
 from mmfishnet.checkpoints import drop_pretrained, use_safe_loading
 from mmfishnet.engine.data_root import set_data_root
+from schedule import simulate
+from table3 import read_run
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 BACKBONES = ('r50', 'x50_32x4d', 'fishnet150')

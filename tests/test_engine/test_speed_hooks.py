@@ -12,7 +12,6 @@ from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-from mmfishnet.analysis.meter import largest_error
 from mmfishnet.engine.hooks import (
     ChannelsLastHook,
     CompileBackboneHook,
@@ -25,6 +24,7 @@ from mmfishnet.models import FishNet
 from mmfishnet.models.blocks import Bottleneck, ChannelReduction, URBlock
 from mmfishnet.models.layout import open_size, to_fast_layout
 from mmfishnet.models.lean import MaxPool2x2
+from mmfishnet.models.probe import largest_error
 
 ROOT = Path(__file__).parents[2]
 # As COCO's pictures are: landscape, portrait, panorama, square.

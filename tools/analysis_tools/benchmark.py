@@ -21,9 +21,9 @@ import torch
 import torchvision
 from rich.console import Console
 
-from mmfishnet.analysis import benchmark as bench
-from mmfishnet.analysis import benchmark_report as report
-from mmfishnet.analysis.complexity import measure_kept_bytes
+import benchmark_report as report
+import benchmark_runs as bench
+from step_memory import measure_kept_bytes
 
 SECTIONS = ('inference', 'step', 'sizes', 'growth', 'detector')
 SHAPES = dict(
@@ -211,8 +211,8 @@ def measure_detector(args):
     # Here: MMDetection is an optional package, which GPUs' part can spare.
     from mmengine.config import Config
 
+    import plan
     from mmfishnet import config_path
-    from mmfishnet.analysis import plan
     cfg = Config.fromfile(args.config
                           or config_path('mask_rcnn_fishnet150_fpn.py'))
     size = (64, 96) if args.quick else plan.image_size(cfg)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mmfishnet.analysis.direct_bp import examine
-from mmfishnet.analysis.direct_bp_tables import isolated_table, paths_table
-from mmfishnet.analysis.fish_picture import draw_fish
-from mmfishnet.analysis.peers import NETWORKS, find_network
+from direct_paths import examine
+from direct_tables import isolated_table, paths_table
+from fish_picture import draw_fish
+from networks import NETWORKS, find_network
 
 
 def parse_args():

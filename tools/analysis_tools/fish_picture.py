@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..models import FishNet
-from ..wiring import STEM_STRIDE, StageSpec
-from .direct_bp import DirectBP
+from direct_paths import DirectBP
+from mmfishnet.models import FishNet
+from mmfishnet.wiring import STEM_STRIDE, StageSpec
 
 INK, GREY, DIRECT, ICONV = '#22303c', '#9aa5b1', '#e4572e', '#ffc83d'
 PARTS = dict(
@@ -68,7 +68,7 @@ def find_isolated(edge: Edge, report: DirectBP) -> list[str]:
 
     Args:
         edge (Edge): The connection.
-        report (DirectBP): What :func:`~.direct_bp.examine` found.
+        report (DirectBP): What :func:`direct_paths.examine` found.
 
     Returns:
         list[str]: Names of their modules.
@@ -85,7 +85,7 @@ def find_direct_edges(fish: FishNet,
 
     Args:
         fish (FishNet): The backbone.
-        report (DirectBP): What :func:`~.direct_bp.examine` found.
+        report (DirectBP): What :func:`direct_paths.examine` found.
 
     Returns:
         tuple[set[str], set[Edge]]: The outputs of stages that a gradient
@@ -112,7 +112,7 @@ def draw_fish(fish: FishNet,
 
     Args:
         fish (FishNet): The backbone; everything shown is read from its specs.
-        report (DirectBP): What :func:`~.direct_bp.examine` found about it.
+        report (DirectBP): What :func:`direct_paths.examine` found about it.
         path (str | Path): An SVG, PNG or PDF file.
         title (str): Defaults to '', for the name of the class.
         size (int): Height and width of the image that resolutions are given

@@ -14,7 +14,7 @@ from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from ..models import FishNet, FishNetScore, FishNeXt, PreActResNet
+from mmfishnet.models import FishNet, FishNetScore, FishNeXt, PreActResNet
 
 PAPER = 'paper'
 AUTHORS = "FishNet authors' page"

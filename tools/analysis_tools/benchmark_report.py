@@ -1,5 +1,5 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
-"""What :mod:`~.benchmark` measured: tables, marks and pictures."""
+"""What :mod:`benchmark_runs` measured: tables, marks and pictures."""
 from __future__ import annotations
 
 import os
@@ -11,7 +11,7 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from .benchmark import AUTHORS, OURS, Result
+from benchmark_runs import AUTHORS, OURS, Result
 
 MIB = 2**20
 COLORS = {

@@ -1,5 +1,5 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
-"""What :mod:`~.direct_bp` finds, as tables for the terminal."""
+"""What :mod:`direct_paths` finds, as tables for the terminal."""
 from __future__ import annotations
 
 import re
@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from torch import nn
 
-from .direct_bp import DirectBP, make_image, measure_gradients
+from direct_paths import DirectBP, make_image, measure_gradients
 
 
 def paths_table(backbone: nn.Module,

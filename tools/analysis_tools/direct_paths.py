@@ -30,9 +30,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ..models import FishNet
-from .autograd_graph import AutogradGraph
-from .complexity import image_channels, keep_modes
+from autograd_graph import AutogradGraph
+from mmfishnet.models import FishNet
+from mmfishnet.models.probe import image_channels, keep_modes
 
 POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 

@@ -14,15 +14,16 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv2d
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.benchmark import Measurement, Timer
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..engine.hooks.compile import compile_in_place
-from ..models import FishNet
-from .complexity import find_tensors, measure_kept_bytes, measure_recomputed
-from .meter import Meter, largest_error, measure_limits
-from .peers import NETWORKS
+from mmfishnet.engine.hooks.compile import compile_in_place
+from mmfishnet.models import FishNet
+from mmfishnet.models.probe import find_tensors, largest_error
+from networks import NETWORKS
+from step_memory import Meter, measure_kept_bytes, measure_recomputed
 
 FIXED_NORMS = dict(
     frozen_stages=0,
@@ -301,6 +302,42 @@ def measure_peak(run: Run) -> tuple[int, int]:
     for hook in hooks:
         hook.remove()
     return meter.peak, meter.traffic
+
+
+def measure_limits(device: str, bf16: bool,
+                   threads: int) -> tuple[float, float]:
+    """Measure what the device can do.
+
+    Args:
+        device (str): The device.
+        bf16 (bool): Whether to multiply in bfloat16 or float32.
+        threads (int): Threads of the CPU.
+
+    Returns:
+        tuple[float, float]: FLOP a second, two a multiply-add, in a large
+        matrix product or 1x1 convolution; bytes a second read and written
+        by a copy.
+    """
+    side = 8192 if device.startswith('cuda') else 1024
+    matrix = torch.randn(side, side, device=device)
+    images = torch.randn(4, side, 32, 32, device=device)
+    big = torch.empty(2**25, device=device)
+    if bf16:
+        matrix, images = matrix.bfloat16(), images.bfloat16()
+    names = dict(
+        a=matrix,
+        kernel=matrix[:, :, None, None],
+        images=images.contiguous(memory_format=torch.channels_last),
+        big=big,
+        other=torch.empty_like(big),
+        conv2d=conv2d)
+    product, convolution, copy = (
+        Timer(stmt, globals=names, num_threads=threads).blocked_autorange(
+            min_run_time=0.1).median
+        for stmt in ('a @ a', 'conv2d(images, kernel)', 'other.copy_(big)'))
+    # On some CPUs convolutions have the faster library of the two.
+    rate = 2 * side**2 * max(side / product, 4 * 32**2 / convolution)
+    return rate, 2 * 4 * 2**25 / copy
 
 
 def measure_section(section: str,

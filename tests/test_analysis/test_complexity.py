@@ -10,10 +10,10 @@ from torch import nn
 
 from complexity import (
     COLORS,
-    complexity_table,
     count_multiply_adds,
     draw_figure4,
-    measure,
+    measure_complexity,
+    tabulate_complexity,
     write_csv,
 )
 from mmfishnet.models import FishNet, PreActResNet
@@ -29,7 +29,7 @@ def costs():
     def cost(name):
         if name not in found:
             with torch.device('meta'):
-                found[name] = measure(NETWORKS[name].build())
+                found[name] = measure_complexity(NETWORKS[name].build())
         return found[name]
 
     return cost
@@ -96,7 +96,7 @@ def test_memory_with_a_known_answer():
         + 8 * pixels * 4  # the rectified, by ReLU and pooling alike
         + 2 * pixels * 8  # the pooling's indices
         + 2 * pixels * 4)  # by the linear layer
-    cost = measure(small_net(), (32, 32))
+    cost = measure_complexity(small_net(), (32, 32))
     assert cost.image_bytes == kept
     assert cost.batch_bytes == 2 * 8 * 4  # the norm's mean and deviation
     params = 3 * 8 * 9 + 2 * 8 + 8 * 256 * 10 + 10
@@ -111,17 +111,17 @@ def test_memory_is_linear_and_the_same_on_meta():
     fish = FishNet(99)
     for param in fish.stem.parameters():
         param.requires_grad = False
-    cost = measure(fish, (64, 64))
+    cost = measure_complexity(fish, (64, 64))
     assert measure_kept_bytes(fish, torch.rand(5, 3, 64, 64)) == (
         cost.batch_bytes + 5 * cost.image_bytes)
     assert cost.state_bytes == 4 * (
         cost.params + 2 * sum(p.numel() for p in fish.parameters()
                               if p.requires_grad))
-    assert measure(fish.to('meta'), (64, 64)) == cost
+    assert measure_complexity(fish.to('meta'), (64, 64)) == cost
 
 
 def test_checkpointing_keeps_the_stages_inputs():
-    cost = measure(PreActResNet(50, with_cp=True), (64, 64))
+    cost = measure_complexity(PreActResNet(50, with_cp=True), (64, 64))
     stem = 3 * 64**2 + 2 * 64 * 32**2  # image, norm's input, rectified
     indices = 64 * 16**2
     stages = (64 + 256) * 16**2 + 512 * 8**2 + 1024 * 4**2
@@ -139,7 +139,7 @@ def test_multiply_adds_agree_with_mmengine():
 def test_measuring_leaves_modes_alone():
     model = small_net()
     model[1].eval()
-    measure(model, (32, 32))
+    measure_complexity(model, (32, 32))
     assert model.training and not model[1].training
     assert not any(m._forward_hooks for m in model.modules())
 
@@ -165,7 +165,7 @@ def test_outputs(costs, tmp_path):
     assert written[1]['published_top1_error'] == '21.93'
     assert written[1]['published_by'] == 'paper'
 
-    assert complexity_table(rows).row_count == len(rows)
+    assert len(tabulate_complexity(rows).rows) == len(rows)
 
     draw_figure4(rows, tmp_path / 'figure4.png')
     picture = matplotlib.image.imread(tmp_path / 'figure4.png')[..., :3]

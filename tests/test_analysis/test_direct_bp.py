@@ -5,8 +5,8 @@ import torch.nn.functional as F
 import torch.utils.checkpoint
 from torch import nn
 
-from direct_paths import examine, find_stages, measure_gradients
-from direct_tables import isolated_table, paths_table
+from direct_bp import tabulate_isolated, tabulate_paths
+from direct_paths import find_direct_paths, find_stages, measure_gradients
 from mmfishnet.models import FishNet
 from mmfishnet.wiring import JOINS, STAGES
 from networks import NETWORKS
@@ -25,7 +25,7 @@ def isolated(report):
 
 @pytest.mark.parametrize('name', ['fishnet99', 'fishnet150', 'fishnext150'])
 def test_fish_has_none_in_body_and_head(name):
-    report = examine(NETWORKS[name].backbone())
+    report = find_direct_paths(NETWORKS[name].backbone())
     assert isolated(report) == FISH_TAIL
     assert report.outputs == ('output', )
     # What the bridge reads is the one feature that nothing else reads.
@@ -39,7 +39,7 @@ def test_fish_has_none_in_body_and_head(name):
 
 
 def test_links_are_the_wiring():
-    report = examine(FishNet(99, out_indices=(3, )))
+    report = find_direct_paths(FishNet(99, out_indices=(3, )))
     # A stage's output is what its readers read and its joiners join: a
     # feature is linked to what it reads, and to what was joined to that.
     reads = dict(zip(STAGES, ('stem', *STAGES)))
@@ -59,7 +59,7 @@ def test_links_are_the_wiring():
 
 
 def test_strided_convolution_isolates_the_head():
-    report = examine(NETWORKS['fishnet150-conv'].backbone())
+    report = find_direct_paths(NETWORKS['fishnet150-conv'].backbone())
     found = isolated(report)
     head = [f'head{i}.down.shortcut.2' for i in (1, 2, 3)]
     tail = [f'tail{i}.down.shortcut.2' for i in (1, 2, 3)]
@@ -81,7 +81,7 @@ def test_strided_convolution_isolates_the_head():
      ('transition3', 'denseblock4', 'output')),
 ])
 def test_peers(name, convs, direct):
-    report = examine(NETWORKS[name].backbone(), size=32)
+    report = find_direct_paths(NETWORKS[name].backbone(), size=32)
     assert isolated(report) == convs
     assert report.direct() == direct
 
@@ -130,7 +130,7 @@ def conv(inputs=8, outputs=8, **kwargs):
 ])
 def test_rules(forward, modules, expected):
     net = Net(forward, **modules)
-    report = examine(net, size=16, stages=dict(stem='stem'))
+    report = find_direct_paths(net, size=16, stages=dict(stem='stem'))
     assert isolated(report) == [
         'stem', *(f'body.{name}' for name in expected)
     ]
@@ -139,7 +139,7 @@ def test_rules(forward, modules, expected):
 
 def test_bad_input():
     with pytest.raises(ValueError, match='has no module neck; it has stem'):
-        examine(FishNet(99), stages=dict(neck='neck'))
+        find_direct_paths(FishNet(99), stages=dict(neck='neck'))
 
     def forward(x, m):
         return torch.utils.checkpoint.checkpoint(
@@ -147,7 +147,7 @@ def test_bad_input():
 
     net = Net(forward, a=conv())
     with pytest.raises(ValueError, match='with_cp=False'):
-        examine(net, size=16, stages={})
+        find_direct_paths(net, size=16, stages={})
 
 
 def test_everything_is_put_back():
@@ -162,7 +162,7 @@ def test_everything_is_put_back():
                 {k: v.clone() for k, v in fish.state_dict().items()})
 
     *before, tensors = state()
-    report = examine(fish)
+    report = find_direct_paths(fish)
     measure_gradients(fish, report, torch.rand(1, 3, 64, 64), isolated=False)
     *after, kept = state()
     assert after == before
@@ -263,7 +263,7 @@ def test_gradients_are_the_analytic_ones(trained_fish):
         tail2='tail2.down',
         tail3='tail3.down',
         bridge='bridge.refine')
-    report = examine(trained_fish, stages=outputs)
+    report = find_direct_paths(trained_fish, stages=outputs)
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(2, 3, 64, 64, generator=generator).double()
     gradient = torch.randn(2, 2112, 2, 2, generator=generator).double()
@@ -310,7 +310,7 @@ def test_gradients_are_the_analytic_ones(trained_fish):
 def test_gradients_of_images_in_any_layout():
     """Those of the features, not of what is returned in their place."""
     fish = FishNet(99).double()
-    report = examine(fish)
+    report = find_direct_paths(fish)
     images = torch.randn(1, 3, 64, 64, dtype=torch.double)
     torch.testing.assert_close(
         measure_gradients(fish, report, images),
@@ -322,7 +322,7 @@ def test_gradients_of_images_in_any_layout():
 def test_direct_gradients_vanish_in_resnet():
     torch.manual_seed(0)
     backbone = NETWORKS['preact_resnet50'].backbone()
-    report = examine(backbone)
+    report = find_direct_paths(backbone)
     images = torch.rand(1, 3, 64, 64)
     direct = measure_gradients(backbone, report, images, isolated=False)
     assert {name for name, gradient in direct.items()
@@ -340,13 +340,13 @@ def test_features_of_unknown_backbones():
 
 def test_tables():
     backbone = NETWORKS['preact_resnet50'].backbone()
-    report = examine(backbone, 32)
-    table = paths_table(backbone, report, 32, 'ResNet')
-    assert table.row_count == len(report.features)
-    cells = [list(column.cells) for column in table.columns]
+    report = find_direct_paths(backbone, 32)
+    rows = tabulate_paths(backbone, report, 32, 'ResNet').rows
+    assert len(rows) == len(report.features)
+    cells = [*zip(*rows)]
     assert cells[0][-1] == '[bold green]final[/]'
     # From the final feature: 5 convolutions to the image, none to stage4.
     assert cells[3][-1] == '5' and '✓' in cells[8][-1]
     # The direct gradient of stage 3 is zero.
     assert cells[-1][4] == '0' and float(cells[-2][4]) > 0
-    assert isolated_table(backbone, report).row_count == 5
+    assert len(tabulate_isolated(backbone, report).rows) == 5

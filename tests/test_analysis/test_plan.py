@@ -19,12 +19,12 @@ from mmfishnet.engine.data_root import set_data_root
 from mmfishnet.engine.training import enable_auto_scale_lr
 from plan import (
     Plan,
-    count_images,
     image_size,
     measure_heads,
     measure_memory,
     plan_training,
 )
+from schedule import count_images
 from step_memory import measure_kept_bytes
 
 pytest.importorskip('mmdet')
@@ -142,7 +142,7 @@ def test_what_a_config_does_not_tell():
     del cfg.train_cfg.max_epochs
     with pytest.raises(ValueError, match='max_epochs'):
         plan_training(cfg, 16, images=1)
-    assert Plan(images=1, epochs=1, batch_size=1, gpus=1).scaled_lr is None
+    assert Plan(images=1, epochs=1, gpus=1, loader={}).scaled_lr is None
 
 
 def test_image_size():

@@ -7,7 +7,7 @@ import pytest
 from mmengine.config import Config
 
 import mmfishnet  # noqa: F401
-from schedule import epoch_length, plot, simulate
+from schedule import draw_schedule, published_epoch_length, simulate
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs' / 'mask_rcnn_fishnet150_fpn.py'
@@ -57,14 +57,15 @@ def test_clipping_without_an_end():
 
 def test_epoch_length():
     cfg = Config.fromfile(CONFIG)
-    assert epoch_length(cfg) == 7330  # as long as MMDetection's logs say
+    # As long as MMDetection's logs say.
+    assert published_epoch_length(cfg) == 7330
     # DINO takes images without objects too.
     dino = Config.fromfile(
         CONFIG.parent / 'dino_4scale_fishnet150_12e_coco.py')
-    assert epoch_length(dino) == 7393
+    assert published_epoch_length(dino) == 7393
     cfg.train_dataloader.dataset.type = 'CityscapesDataset'
     with pytest.raises(ValueError, match='CityscapesDataset.*--epoch-length'):
-        epoch_length(cfg)
+        published_epoch_length(cfg)
     with pytest.raises(ValueError, match='epoch_length=0'):
         simulate(cfg, 0)
 
@@ -74,7 +75,7 @@ def test_plot_of_a_run_without_a_beginning(tmp_path):
         dict(
             train_cfg=dict(max_epochs=3),
             optim_wrapper=dict(optimizer=dict(type='SGD', lr=1.0))))
-    plot(simulate(cfg, 4), tmp_path / 'plain.png', 'plain')
+    draw_schedule(simulate(cfg, 4), tmp_path / 'plain.png', 'plain')
     assert cv2.imread(str(tmp_path / 'plain.png')) is not None
 
 

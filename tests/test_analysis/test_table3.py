@@ -15,13 +15,13 @@ import mmfishnet  # noqa: F401
 from table3 import (
     COLUMNS,
     PAPER,
-    Run,
+    Finished,
+    arrange_rows,
     backbone_name,
+    draw_bars,
     missing_configs,
-    plot,
-    read_run,
-    tabulate,
-    to_markdown,
+    read_finished,
+    tabulate_rows,
     to_rich,
 )
 
@@ -85,18 +85,18 @@ def faster_run(tmp_path):
 
 
 def test_read_run(mask_run, faster_run):
-    run = read_run(mask_run)
+    run = read_finished(mask_run)
     assert (run.detector, run.backbone) == ('MaskRCNN', 'FishNet-150')
     assert run.scores['segm'][:3] == pytest.approx((36.1, 19.8, 40.2))
     assert math.isnan(run.scores['segm'][3])
     assert run.scores['bbox'] == pytest.approx((41.5, 24.0, 45.0, 55.0))
     assert run.source == 'last epoch, 3 of 32'
     assert run.ann_file.endswith('instances_val2017.json')
-    best = read_run(mask_run, best=True)
+    best = read_finished(mask_run, best=True)
     assert best.scores['segm'][0] == pytest.approx(37.6)
     assert best.source == 'best epoch, 2 of 32'
 
-    run = read_run(faster_run)
+    run = read_finished(faster_run)
     assert (run.detector, run.backbone) == ('FasterRCNN', 'ResNet-50')
     assert run.scores == {'bbox': pytest.approx((38.5, 21.4, 41.6, 50.1))}
     assert run.source == 'test'
@@ -113,23 +113,23 @@ def test_backbones(config, backbone):
 
 def test_no_run(tmp_path):
     with pytest.raises(FileNotFoundError, match='does not exist'):
-        read_run(tmp_path / 'nowhere')
+        read_finished(tmp_path / 'nowhere')
     with pytest.raises(FileNotFoundError, match='not the work folder'):
-        read_run(tmp_path)
+        read_finished(tmp_path)
     start_run(tmp_path, 'mask_rcnn_fishnet150_fpn')
     with pytest.raises(FileNotFoundError, match='no result .* bbox'):
-        read_run(tmp_path)
+        read_finished(tmp_path)
     folder = tmp_path / 'htc' / '20300101_000000' / 'vis_data'
     folder.mkdir(parents=True)
     (folder / 'config.py').write_text(
         "model = dict(type='HybridTaskCascade', neck=dict(type='FPN'))")
     with pytest.raises(ValueError, match='HybridTaskCascade .* not in Table'):
-        read_run(tmp_path / 'htc')
+        read_finished(tmp_path / 'htc')
 
 
 def test_table(mask_run, faster_run):
-    runs = [read_run(mask_run), read_run(faster_run)]
-    markdown = to_markdown(tabulate(runs))
+    runs = [read_finished(mask_run), read_finished(faster_run)]
+    markdown = tabulate_rows(arrange_rows(runs)).markdown()
     lines = [
         [cell.strip() for cell in line.split('|')[1:-1]]
         for line in markdown.splitlines()
@@ -150,13 +150,13 @@ def test_table(mask_run, faster_run):
     for config in missing_configs([]):
         assert (ROOT / 'configs' / config).exists()
     with pytest.raises(ValueError, match='both .*any name.*give one'):
-        tabulate([*runs, read_run(mask_run)])
+        arrange_rows([*runs, read_finished(mask_run)])
 
 
 def test_other_backbones_follow():
     scores = dict(segm=(38., 20., 41., 51.), bbox=(42., 25., 45., 56.))
-    last = tabulate([
-        Run(Path('run'), 'MaskRCNN', 'FishNet-201', scores, 'test', 'val.json')
+    last = arrange_rows([
+        Finished(Path('run'), 'MaskRCNN', 'FishNet-201', scores, 'test', '')
     ])[-1]
     assert (last.backbone, last.source) == ('FishNet-201', 'ours')
     assert last.cells == [scores['segm'], scores['bbox'], None]
@@ -172,7 +172,8 @@ def test_numbers_of_the_paper():
         if len(cells := re.findall('/'.join([number] * 4), line)) == 3:
             found.append(cells)
     rows = [
-        line.split('|') for line in to_markdown(tabulate([])).splitlines()
+        line.split('|') for line in
+        tabulate_rows(arrange_rows([])).markdown().splitlines()
         if '| paper |' in line
     ]
     assert len(found) == len(rows) == len(PAPER) + 2
@@ -181,16 +182,18 @@ def test_numbers_of_the_paper():
 
 def test_plot(mask_run, faster_run, tmp_path):
     path = tmp_path / 'table3.png'
-    plot(tabulate([read_run(mask_run), read_run(faster_run)]), path)
+    draw_bars(
+        arrange_rows([read_finished(mask_run), read_finished(faster_run)]),
+        path)
     with_ours = cv2.imread(str(path))
-    plot(tabulate([]), path)
+    draw_bars(arrange_rows([]), path)
     without = cv2.imread(str(path))
     assert with_ours.shape == without.shape
     assert (with_ours != without).any()
 
 
 def test_narrow_terminal(mask_run):
-    rows = tabulate([read_run(mask_run)])
+    rows = arrange_rows([read_finished(mask_run)])
     for columns in (COLUMNS, *([column] for column in COLUMNS)):
         console = Console(width=110 if columns is COLUMNS else 72)
         with console.capture() as capture:

@@ -34,58 +34,32 @@ def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        '--sections',
-        nargs='+',
-        choices=SECTIONS,
-        default=['inference', 'step'])
-    parser.add_argument(
-        '--regimes',
-        nargs='+',
-        choices=rows.REGIMES,
-        default=['fixed'],
+    add = parser.add_argument
+    add('--sections', nargs='+', choices=SECTIONS, default=SECTIONS[:2])
+    add('--regimes', nargs='+', choices=rows.REGIMES, default=['fixed'],
         help='of the norms in a step: ' + '; '.join(
             f'{name}: {regime.title}'
             for name, regime in rows.REGIMES.items()) + ' (default: fixed)')
-    parser.add_argument('--device', default='cpu', help='cpu or cuda')
-    parser.add_argument(
-        '--shapes',
-        nargs='+',
-        metavar='NxHxW',
+    add('--device', default='cpu', help='cpu or cuda')
+    add('--shapes', nargs='+', metavar='NxHxW',
         help='images of inference and step (default: 4x224x224 and '
         '1x800x1344, 1x512x512 for the step; on a GPU 1x800x1344, '
         '8x800x1344 and 256x224x224 for both)')
-    parser.add_argument(
-        '--networks',
-        nargs='+',
-        choices=rows.BACKBONES,
-        metavar='NAME',
+    add('--networks', nargs='+', choices=rows.BACKBONES, metavar='NAME',
+        default=[*rows.BACKBONES],
         help=f'default: {", ".join(rows.BACKBONES)}')
-    parser.add_argument(
-        '--no-compile',
-        action='store_true',
+    add('--no-compile', action='store_true',
         help='leave out what is compiled, which takes minutes')
-    parser.add_argument(
-        '--runtimes',
-        action='store_true',
+    add('--runtimes', action='store_true',
         help='time ONNX Runtime and OpenVINO as well')
-    parser.add_argument(
-        '--threads',
-        type=int,
-        default=torch.get_num_threads(),
+    add('--threads', type=int, default=torch.get_num_threads(),
         help='threads of the CPU (default: %(default)s)')
-    parser.add_argument('--rounds', type=int, default=5)
-    parser.add_argument(
-        '--config',
+    add('--rounds', type=int, default=5)
+    add('--config',
         help='of the detector (default: our Mask R-CNN with FishNet-150)')
-    parser.add_argument(
-        '--quick',
-        action='store_true',
+    add('--quick', action='store_true',
         help='small images and one round, to see that it works')
-    parser.add_argument(
-        '--out-dir',
-        type=Path,
-        default='work_dirs/benchmark',
+    add('--out-dir', type=Path, default='work_dirs/benchmark',
         help='for JSON, tables and pictures (default: %(default)s)')
     return parser.parse_args()
 
@@ -106,13 +80,11 @@ def shapes_of(args, section):
 
 
 def cases_of(args, section):
-    networks = args.networks or list(rows.BACKBONES)
-    if find_spec('pytorchcv') is None:
-        networks = [name for name in networks if name != rows.AUTHORS]
     theirs = rows.PLAIN, rows.CHANNELS_LAST
-    return [(name, variant) for name in networks for variant in
+    return [(name, variant) for name in args.networks for variant in
             (rows.VARIANTS[section] if name == rows.OURS else theirs)
-            if not (variant.compiled and args.no_compile)]
+            if not (variant.compiled and args.no_compile)
+            and (name != rows.AUTHORS or find_spec('pytorchcv'))]
 
 
 def describe_machine(device, threads):

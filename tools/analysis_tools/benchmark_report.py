@@ -53,16 +53,8 @@ def _find(group: Sequence[Result], network: str,
 
 
 def check_marks(results: Sequence[Result]) -> list[tuple[str, float, float]]:
-    """Put what was measured beside the marks.
-
-    Args:
-        results (Sequence[Result]): What was measured, the networks that we
-            are compared with among it.
-
-    Returns:
-        list[tuple[str, float, float]]: What is bounded, the ratio that was
-        found, and the bound, for each mark that was measured.
-    """
+    """Put what was measured beside the marks: what is bounded, the ratio
+    that was found and the bound, for each mark that was measured."""
     found = []
     for title, group in _groups(results):
         for mark in MARKS:
@@ -88,14 +80,7 @@ def mark_lines(results: Sequence[Result]) -> Iterator[tuple[str, ...]]:
 
 
 def tabulate_results(results: Sequence[Result]) -> list[Cells]:
-    """Make one table for each section, regime and shape.
-
-    Args:
-        results (Sequence[Result]): What was measured.
-
-    Returns:
-        list[Cells]: The tables, of :data:`COLUMNS`.
-    """
+    """Make one table for each section, regime and shape."""
     tables = []
     for title, group in _groups(results):
         base = _find(group, AUTHORS)
@@ -137,13 +122,7 @@ def to_json(results: Sequence[Result]) -> list[dict]:
 
 def write_markdown(results: Sequence[Result], machine: str,
                    path: str | os.PathLike) -> None:
-    """Write all tables, and the marks.
-
-    Args:
-        results (Sequence[Result]): What was measured.
-        machine (str): On what.
-        path (str | os.PathLike): The file.
-    """
+    """Write all tables, and the marks, as Markdown."""
     lines = [f'Measured on {machine}. {CAPTION}', '']
     for table in tabulate_results(results):
         lines += [f'### {table.title}', '', table.markdown()]
@@ -155,12 +134,7 @@ def write_markdown(results: Sequence[Result], machine: str,
 
 
 def draw_times(results: Sequence[Result], path: str | os.PathLike) -> None:
-    """Draw times as bars, a panel for each table.
-
-    Args:
-        results (Sequence[Result]): What was measured.
-        path (str | os.PathLike): A PNG, SVG or PDF file.
-    """
+    """Draw times as bars, a panel for each table, as PNG, SVG or PDF."""
     groups = _groups(results)
     heights = [len(group) for _, group in groups]
     figure = Figure(
@@ -188,13 +162,7 @@ def draw_times(results: Sequence[Result], path: str | os.PathLike) -> None:
 
 
 def draw_growth(rows: Sequence[dict], path: str | os.PathLike) -> None:
-    """Draw time and kept bytes against pixels.
-
-    Args:
-        rows (Sequence[dict]): ``shape``, ``pixels``, ``seconds`` of inference
-            and ``kept`` bytes of a training step.
-        path (str | os.PathLike): A PNG, SVG or PDF file.
-    """
+    """Draw time of inference and kept bytes of a step against pixels."""
     figure = Figure(figsize=(10, 4), layout='constrained')
     for panel, key, unit, label in zip(
             figure.subplots(1, 2), ('seconds', 'kept'), (1, MIB),

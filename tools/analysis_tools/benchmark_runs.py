@@ -35,48 +35,30 @@ from step_memory import Meter, measure_kept_bytes, measure_recomputed
 
 @dataclass
 class Result:
-    """What was measured of one backbone in one variant at one shape.
+    """What was measured of one backbone in one variant at one shape."""
 
-    Attributes:
-        section (str): 'inference' or 'step'.
-        regime (str): Of the step's norms, one of ``REGIMES``.
-        network (str): Its name.
-        variant (str): That of the variant, or of another runtime.
-        shape (tuple[int]): Of the images, (N, C, H, W).
-        seconds (float): Median time of a forward or a step.
-        spread (float): Interquartile range of the time, over the median.
-        ratio (float, optional): Median time over that of the authors'
-            arithmetic in the same run.
-        first (float): Seconds of the first call, the compilation in it.
-        output_error (float): Largest difference of an output from float64,
-            over its largest value.
-        grad_error (float, optional): The same of the parameters' gradients.
-        kept (int, optional): Bytes that autograd keeps for the backward pass.
-        held (int, optional): These, and what ``with_cp`` recomputes at a
-            time.
-        peak (int, optional): Bytes that live at most in a step, beside
-            parameters and their gradients: features, their gradients and
-            what is recomputed. On a GPU the allocator's, workspaces included.
-        flops_share (float, optional): Time that the multiply-adds would take
-            at the rate of a large matrix product, over the time.
-        traffic_share (float, optional): Time that reading and writing all
-            operands would take at the rate of a copy, over the time.
-    """
-
-    section: str
+    section: str  # 'inference' or 'step'
     regime: str
     network: str
-    variant: str
-    shape: tuple[int, ...]
-    seconds: float = 0.0
-    spread: float = 0.0
-    ratio: float | None = None
-    first: float = 0.0
+    variant: str  # or another runtime
+    shape: tuple[int, ...]  # (N, C, H, W)
+    seconds: float = 0.0  # of a forward or a step, the median
+    spread: float = 0.0  # interquartile range of the time, over the median
+    ratio: float | None = None  # of the time, to the authors' arithmetic
+    first: float = 0.0  # seconds of the first call, the compilation in it
+    # Largest difference from float64 over the largest value: of an output,
+    # and of a parameter's gradient.
     output_error: float = 0.0
     grad_error: float | None = None
+    # Bytes: what autograd keeps for the backward pass; that, and what with_cp
+    # recomputes at a time; what lives at most in a step beside parameters and
+    # their gradients (on a GPU the allocator's, workspaces included).
     kept: int | None = None
     held: int | None = None
     peak: int | None = None
+    # The time that the multiply-adds would take at the rate of a large matrix
+    # product, and that all operands would at the rate of a copy, over the
+    # time.
     flops_share: float | None = None
     traffic_share: float | None = None
     # What is called again and again, and its times so far.
@@ -86,21 +68,12 @@ class Result:
 
 @dataclass(frozen=True)
 class Setting:
-    """Where and how long to measure.
-
-    Attributes:
-        device (str): Defaults to 'cpu'.
-        threads (int): Threads of the CPU. Defaults to 1.
-        rounds (int): How often all take turns. Defaults to 5.
-        min_run_time (float): Seconds to measure each for in a round.
-            Defaults to 0.2.
-        log (Callable): Is told what is being measured. Defaults to print.
-    """
+    """Where and how long to measure, and what is told of it."""
 
     device: str = 'cpu'
     threads: int = 1
-    rounds: int = 5
-    min_run_time: float = 0.2
+    rounds: int = 5  # how often all take turns
+    min_run_time: float = 0.2  # seconds of each in a round
     log: Callable[[str], None] = print
 
     def sync(self) -> None:
@@ -116,17 +89,8 @@ class Setting:
 
 def build(name: str, variant: Variant, device: str,
           regime: str = 'fixed') -> nn.Module:
-    """Build a backbone, the statistics of its batch norms those of noise.
-
-    Args:
-        name (str): One of ``BACKBONES``.
-        variant (Variant): How it will run. It is not compiled yet.
-        device (str): Where.
-        regime (str): One of ``REGIMES``. Defaults to 'fixed'.
-
-    Returns:
-        nn.Module: The same weights for the same name, in training mode.
-    """
+    """Build a backbone in training mode, not compiled yet: the same weights
+    for the same name, the statistics of its batch norms those of noise."""
     torch.manual_seed(0)
     model = BACKBONES[name](REGIMES[regime], variant.with_cp)
     if hasattr(model, 'init_weights'):
@@ -146,14 +110,8 @@ def build(name: str, variant: Variant, device: str,
 
 
 class Call:
-    """Inference or a training step of a backbone, ready to be called.
-
-    Args:
-        section (str): 'inference' or 'step'.
-        model (nn.Module): What :func:`build` returned.
-        images (Tensor): (N, C, H, W), on the model's device.
-        variant (Variant): How it runs.
-    """
+    """Inference or a training step of a backbone on images (N, C, H, W),
+    ready to be called."""
 
     def __init__(self, section: str, model: nn.Module, images: Tensor,
                  variant: Variant) -> None:
@@ -258,17 +216,9 @@ class Call:
 
 
 def measure_limits(setting: Setting, bf16: bool) -> tuple[float, float]:
-    """Measure what the device can do.
-
-    Args:
-        setting (Setting): Where.
-        bf16 (bool): Whether to multiply in bfloat16 or float32.
-
-    Returns:
-        tuple[float, float]: FLOP a second, two a multiply-add, in a large
-        matrix product or 1x1 convolution; bytes a second read and written
-        by a copy.
-    """
+    """Measure what the device can do: FLOP a second, two a multiply-add, in
+    a large matrix product or 1x1 convolution; bytes a second read and written
+    by a copy."""
     device = setting.device
     side = 8192 if device.startswith('cuda') else 1024
     matrix = torch.randn(side, side, device=device)
@@ -308,7 +258,6 @@ def measure_section(section: str,
         regime (str): One of ``REGIMES``. Defaults to 'fixed'.
         others (Callable, optional): Takes a model and images and yields
             names and functions of other runtimes of our network.
-            Defaults to None.
 
     Returns:
         list[Result]: One a case, in their order.

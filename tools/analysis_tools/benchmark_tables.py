@@ -14,29 +14,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmfishnet.models import FishNet
 from networks import NETWORKS
 
-# Regimes ---------------------------------------------------------------------
-
 
 @dataclass(frozen=True)
 class Regime:
-    """What a training step does with norms and stem.
-
-    Attributes:
-        title (str): Its words in tables.
-        norm_eval (bool): Whether batch norms keep their statistics.
-            Defaults to False.
-        train_affine (bool): Whether the norms' weights are trained.
-            Defaults to True.
-        train_stem (bool): Whether the first layers are. Defaults to True.
-        group_norm (bool): Whether group norms (at most 32 groups) are in the
-            place of batch norms. Defaults to False.
-    """
+    """What a training step does with norms and stem."""
 
     title: str
-    norm_eval: bool = False
-    train_affine: bool = True
+    norm_eval: bool = False  # whether batch norms keep their statistics
+    train_affine: bool = True  # whether the norms' weights are trained
     train_stem: bool = True
-    group_norm: bool = False
+    group_norm: bool = False  # at most 32 groups, in place of batch norms
 
 
 REGIMES = {
@@ -54,23 +41,18 @@ OURS, AUTHORS = 'FishNet-150', 'FishNet-150, pytorchcv'
 
 
 class Peer(nn.Sequential):
-    """A network of others, its norms and its first layer as a regime says.
-
-    Args:
-        layers (Iterator[nn.Module]): The stem first.
-        regime (Regime): The regime.
-    """
+    """A network of others (``layers``, the stem first), its norms and its
+    stem as a regime says."""
 
     def __init__(self, layers: Iterator[nn.Module], regime: Regime) -> None:
         super().__init__(*layers)
         self.regime = regime
-        if regime.group_norm:
-            for module in [*self.modules()]:
-                for name, child in module.named_children():
-                    if isinstance(child, _BatchNorm):
-                        channels = child.num_features
-                        setattr(module, name,
-                                nn.GroupNorm(gcd(32, channels), channels))
+        for module in [*self.modules()] if regime.group_norm else ():
+            for name, child in module.named_children():
+                if isinstance(child, _BatchNorm):
+                    channels = child.num_features
+                    setattr(module, name,
+                            nn.GroupNorm(gcd(32, channels), channels))
         for norm in find_norms(self):
             norm.requires_grad_(regime.train_affine)
         if not regime.train_stem:
@@ -78,9 +60,8 @@ class Peer(nn.Sequential):
 
     def train(self, mode: bool = True) -> Peer:
         super().train(mode)
-        if self.regime.norm_eval:
-            for norm in find_norms(self):
-                norm.eval()
+        for norm in find_norms(self) if self.regime.norm_eval else ():
+            norm.eval()
         return self
 
 
@@ -129,27 +110,13 @@ BACKBONES: dict[str, Callable[[Regime, bool], nn.Module]] = {
 
 @dataclass(frozen=True)
 class Variant:
-    """A way to run a backbone.
-
-    Attributes:
-        name (str): Its name in tables.
-        channels_last (bool): Whether weights and images are channels-last.
-            Defaults to False.
-        compiled (bool): Whether ``torch.compile`` has compiled it.
-            Defaults to False.
-        open_sizes (bool): Whether for all sizes, or for the one at hand.
-            Defaults to False.
-        bf16 (bool): Whether convolutions compute in bfloat16 (norms do in
-            float32). Defaults to False.
-        with_cp (bool): Whether stages are recomputed in the backward pass.
-            Defaults to False.
-    """
+    """A way to run a backbone."""
 
     name: str
-    channels_last: bool = False
+    channels_last: bool = False  # weights and images
     compiled: bool = False
-    open_sizes: bool = False
-    bf16: bool = False
+    open_sizes: bool = False  # compiled for all sizes, or the one at hand
+    bf16: bool = False  # convolutions; norms compute in float32
     with_cp: bool = False
 
 
@@ -173,19 +140,10 @@ VARIANTS = dict(
 
 
 class Mark(NamedTuple):
-    """What our network in a variant should reach.
+    """The most that our network in a variant should take of a quantity (a
+    field of ``Result``), over what a peer takes in fp32."""
 
-    Attributes:
-        section (str): 'inference' or 'step'.
-        variant (Variant): The variant.
-        quantity (str): Attribute of a result whose ratio to that of another
-            network in fp32 is bounded.
-        bound (float): The most that it should be.
-        regime (str): One of :data:`REGIMES`. Defaults to 'fixed'.
-        peer (str): That network. Defaults to the authors' arithmetic.
-    """
-
-    section: str
+    section: str  # 'inference' or 'step'
     variant: Variant
     quantity: str
     bound: float
@@ -209,13 +167,11 @@ MARKS = (
 
 SHAPES = dict(
     cpu=dict(inference=('4x224x224', '1x800x1344'), step=('1x512x512', )),
-    cuda=dict(
-        inference=('1x800x1344', '8x800x1344', '256x224x224'),
-        step=('1x800x1344', '8x800x1344', '256x224x224')))
+    cuda=dict.fromkeys(('inference', 'step'),
+                       ('1x800x1344', '8x800x1344', '256x224x224')))
 # Of pictures of COCO, resized to 1333x800 and padded to multiples of 32.
 SIZES = ((800, 1344), (1344, 800), (800, 1088), (800, 1216), (1216, 800),
          (800, 1056), (800, 1248), (800, 800), (1088, 800), (672, 1344))
-SIDES = (256, 384, 512, 768, 1024, 1344)
-BATCHES = (2, 4, 8)
+SIDES, BATCHES = (256, 384, 512, 768, 1024, 1344), (2, 4, 8)
 # The most MiB that Mask R-CNN's step at 800x1344 should hold, by with_cp.
 DETECTOR = {False: 2450, True: 1700}

@@ -1,11 +1,13 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
-"""Parameters, multiply-adds and training memory of FishNet and its peers."""
+"""Parameters, multiply-adds and training memory of FishNet and its peers.
+
+Section 4.2 and Figure 4 of the paper.
+"""
 from __future__ import annotations
 
 import argparse
 import csv
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,175 +15,115 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmfishnet.engine.errors import short_errors
 from mmfishnet.models.probe import image_channels, keep_modes
 from networks import NETWORKS, Network, find_network
 from step_memory import measure_kept_bytes
+from tables import MIB, Cells, wide_console
 
-MIB = 2**20
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
 @dataclass(frozen=True)
 class Complexity:
-    """What a network costs.
+    """What a network costs at a size of images."""
 
-    Attributes:
-        size (tuple[int, int]): Height and width of the image.
-        params (int): Number of parameters.
-        multiply_adds (int): For one image, see :func:`count_multiply_adds`.
-        image_bytes (int): What autograd keeps for each image of a batch.
-        batch_bytes (int): What it keeps once for a batch, such as the
-            statistics of batch norms.
-        state_bytes (int): Parameters, their gradients and SGD's momentum.
-    """
-
-    size: tuple[int, int]
+    size: tuple[int, int]  # height and width
     params: int
-    multiply_adds: int
-    image_bytes: int
-    batch_bytes: int
-    state_bytes: int
+    multiply_adds: int  # of one image
+    image_bytes: int  # what autograd keeps for each image of a batch
+    batch_bytes: int  # and once for a batch, as the norms' statistics
+    state_bytes: int  # parameters, their gradients and SGD's momentum
 
     def training_bytes(self, batch: int) -> int:
         """Memory of a training step: state, and what autograd keeps.
 
         Workspaces, the gradients of features and the allocator's slack come
         on top on a GPU.
-
-        Args:
-            batch (int): Images in a batch.
-
-        Returns:
-            int: Bytes.
         """
         return (self.state_bytes + self.batch_bytes +
                 batch * self.image_bytes)
 
 
 def count_multiply_adds(model: nn.Module, size: tuple[int, int]) -> int:
-    """Count the multiply-adds of one image.
+    """Count the multiply-adds of one image, which papers call FLOPs.
 
     A convolution or matrix product counts one for each multiply-add, a norm
     layer two for each element; all else counts nothing. That is what
     MMEngine's ``get_model_complexity_info`` counts, too, which traces the
     model and therefore does not work on 'meta'.
-
-    Args:
-        model (nn.Module): Takes images (N, C, H, W). On the device 'meta',
-            nothing is computed.
-        size (tuple[int, int]): H and W.
-
-    Returns:
-        int: The number, which is what papers call FLOPs.
     """
-    device = next(model.parameters()).device
-    normalised = 0
-
-    def count(module, args, output):
-        nonlocal normalised
-        normalised += output.numel()
-
+    normalised = []
     hooks = [
-        module.register_forward_hook(count) for module in model.modules()
-        if isinstance(module, NORMS)
+        module.register_forward_hook(
+            lambda module, args, output: normalised.append(output.numel()))
+        for module in model.modules() if isinstance(module, NORMS)
     ]
+    image = torch.zeros(1, image_channels(model), *size,
+                        device=next(model.parameters()).device)
     try:
         with keep_modes(model, train=False), torch.no_grad(), \
                 FlopCounterMode(display=False) as counter:
-            model(
-                torch.zeros(1, image_channels(model), *size, device=device))
+            model(image)
     finally:
         for hook in hooks:
             hook.remove()
     # The counter takes a multiply-add for two.
-    return counter.get_total_flops() // 2 + 2 * normalised
+    return counter.get_total_flops() // 2 + 2 * sum(normalised)
 
 
-def measure(model: nn.Module,
-            size: tuple[int, int] = (224, 224)) -> Complexity:
-    """Measure all that a network costs.
+def measure_complexity(model: nn.Module,
+                       size: tuple[int, int] = (224, 224)) -> Complexity:
+    """Measure all that a network costs at a height and width.
 
-    Args:
-        model (nn.Module): Takes images (N, C, H, W). It is run, in training
-            mode, on one image and on two: what autograd keeps is linear in
-            their number.
-        size (tuple[int, int]): H and W. Defaults to (224, 224).
-
-    Returns:
-        Complexity: The result.
+    It is run, in training mode, on two images and on three: what autograd
+    keeps is linear in their number, and no norm layer takes a single value
+    for statistics.
     """
-    device = next(model.parameters()).device
-    multiply_adds = count_multiply_adds(model, size)
-    # Two and three: no norm layer takes a single value for statistics.
+    params = [*model.parameters()]
     two, three = (
         measure_kept_bytes(
             model,
-            torch.randn(n, image_channels(model), *size, device=device))
-        for n in (2, 3))
-    bytes_of = {
-        param: param.numel() * param.element_size()
-        for param in model.parameters()
-    }
-    trained = sum(n for param, n in bytes_of.items() if param.requires_grad)
+            torch.randn(n, image_channels(model), *size,
+                        device=params[0].device)) for n in (2, 3))
     return Complexity(
         size=tuple(size),
-        params=sum(param.numel() for param in bytes_of),
-        multiply_adds=multiply_adds,
+        params=sum(p.numel() for p in params),
+        multiply_adds=count_multiply_adds(model, size),
         image_bytes=three - two,
         batch_bytes=3 * two - 2 * three,
-        state_bytes=sum(bytes_of.values()) + 2 * trained)
+        state_bytes=sum(p.numel() * p.element_size() *
+                        (3 if p.requires_grad else 1) for p in params))
 
 
 Rows = Sequence['tuple[Network, Complexity]']
 
 
-def complexity_table(rows: Rows, batch: int = 32) -> Table:
-    """Make a table for the terminal.
-
-    Args:
-        rows (Sequence[tuple[Network, Complexity]]): What to show.
-        batch (int): Images in a batch, for the last memory column.
-            Defaults to 32.
-
-    Returns:
-        Table: For ``rich.print``.
-    """
-    height, width = rows[0][1].size
-    table = Table(
-        title=f'Complexity at {height}x{width}',
-        caption='Kept: what autograd keeps of an image for the backward pass, '
+def tabulate_complexity(rows: Rows, batch: int = 32) -> Cells:
+    """Make the table for the terminal, with ``batch`` images in a step."""
+    cells = [(network.title, f'{cost.params / 1e6:.2f}',
+              f'{network.params:.1f}' if network.params else '',
+              f'{cost.multiply_adds / 1e9:.2f}',
+              f'{cost.image_bytes / MIB:.1f}',
+              f'{cost.training_bytes(batch) / MIB:.0f}',
+              f'{network.error:.2f}' if network.error else '', network.source)
+             for network, cost in rows]
+    return Cells(
+        ('Network', 'Params\nM', 'printed\nM', 'Multiply-adds\nG',
+         'Kept\nMiB/image', f'Step of {batch}\nMiB', 'Top-1 error\n%',
+         'whose error'), cells,
+        'Complexity at {}x{}'.format(*rows[0][1].size),
+        'Kept: what autograd keeps of an image for the backward pass, '
         'measured. Step: kept, parameters, gradients and momentum of a batch. '
         'Printed sizes and errors are those of their source, not ours.')
-    table.add_column('Network')
-    for column in ('Params\nM', 'printed\nM', 'Multiply-adds\nG',
-                   'Kept\nMiB/image', f'Step of {batch}\nMiB',
-                   'Top-1 error\n%'):
-        table.add_column(column, justify='right')
-    table.add_column('whose error')
-    for network, cost in rows:
-        table.add_row(
-            network.title, f'{cost.params / 1e6:.2f}',
-            f'{network.params:.1f}' if network.params else '',
-            f'{cost.multiply_adds / 1e9:.2f}',
-            f'{cost.image_bytes / MIB:.1f}',
-            f'{cost.training_bytes(batch) / MIB:.0f}',
-            f'{network.error:.2f}' if network.error else '', network.source)
-    return table
 
 
 def write_csv(rows: Rows, path: str | Path, batch: int = 32) -> None:
-    """Write the table as CSV, with exact numbers.
-
-    Args:
-        rows (Sequence[tuple[Network, Complexity]]): What to write.
-        path (str | Path): The file.
-        batch (int): Images in a batch. Defaults to 32.
-    """
+    """Write the table as CSV, with exact numbers."""
     with open(path, 'w', newline='') as file:
         writer = csv.writer(file)
         writer.writerow([
@@ -209,17 +151,9 @@ OFFSETS = {
 
 
 def draw_figure4(rows: Rows, path: str | Path) -> None:
-    """Draw Figure 4: published top-1 error against parameters and FLOPs.
-
-    Args:
-        rows (Sequence[tuple[Network, Complexity]]): Those with a family and
-            an error are drawn.
-        path (str | Path): A PNG, SVG or PDF file.
-
-    Raises:
-        ValueError: If no row has a family and an error.
-    """
-    # Here: the tools that draw nothing start faster.
+    """Draw Figure 4: published top-1 error against parameters and FLOPs, of
+    the rows with a family and an error."""
+    # Here: without a picture, the command starts faster.
     from matplotlib.figure import Figure
     from matplotlib.patheffects import withStroke
 
@@ -229,80 +163,54 @@ def draw_figure4(rows: Rows, path: str | Path) -> None:
     short = {net: re.split('[ ,]', net.title)[0] for net, _ in rows}
     figure = Figure(figsize=(11, 5), layout='constrained')
     panels = figure.subplots(1, 2, sharey=True)
-    for panel, label, value in zip(
+    for panel, label, of in zip(
             panels, ('Parameters (millions)', 'Multiply-adds (billions)'),
         (lambda c: c.params / 1e6, lambda c: c.multiply_adds / 1e9)):
         for family, color in COLORS.items():
-            points = sorted((value(cost), net.error, short[net])
+            points = sorted((of(cost), net.error, short[net])
                             for net, cost in rows if net.family == family)
-            if not points:
-                continue
-            panel.plot(
-                *zip(*(point[:2] for point in points)),
-                'o-',
-                color=color,
-                markersize=8,
-                linewidth=2.2,
-                zorder=3 if family.startswith('Fish') else 2)
+            front = family == 'FishNet'
+            panel.plot([x for x, _, _ in points], [y for _, y, _ in points],
+                       'o-', color=color, markersize=8, linewidth=2.2,
+                       zorder=2 + front)
             for x, y, name in points:
                 dx, dy = OFFSETS.get(name, (7, 4))
                 panel.annotate(
-                    name, (x, y),
-                    xytext=(dx, dy),
-                    textcoords='offset points',
-                    ha='right' if dx < 0 else 'left',
-                    fontsize=9,
-                    color=color,
-                    zorder=5,
-                    path_effects=[withStroke(linewidth=3, foreground='w')])
+                    name, (x, y), (dx, dy), textcoords='offset points',
+                    ha='right' if dx < 0 else 'left', fontsize=9, color=color,
+                    zorder=5, path_effects=[withStroke(linewidth=3,
+                                                       foreground='w')])
         panel.set_xlabel(label)
         panel.margins(x=0.23, y=0.1)
         panel.grid(color='#e6e6e6')
         panel.set_axisbelow(True)
         panel.spines[['top', 'right']].set_visible(False)
     panels[0].set_ylabel('Top-1 error on ImageNet, one crop (%)')
-    height, width = rows[0][1].size
     sources = '; '.join(
         ', '.join(short[n] for n, _ in rows if n.source == source) +
         f': {source}' for source in dict.fromkeys(n.source for n, _ in rows))
     figure.supxlabel(
-        f'Parameters and multiply-adds (at {height}x{width}) are counted '
-        'here; the errors are published ones, none of them ours.\n'
-        f'{sources}.',
-        fontsize=7.5,
-        color='#555555')
+        'Parameters and multiply-adds (at {}x{}) are counted here; the errors '
+        'are published ones, none of them ours.\n{}.'.format(
+            *rows[0][1].size, sources), fontsize=7.5, color='#555555')
     figure.savefig(path, dpi=130)
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        'models',
-        nargs='*',
-        metavar='MODEL',
+    add = parser.add_argument
+    add('models', nargs='*', metavar='MODEL',
         help=f'{", ".join(NETWORKS)}, or a config, of which the backbone is '
         'measured (default: all but configs)')
-    parser.add_argument(
-        '--size',
-        type=int,
-        nargs='+',
-        default=[224],
-        metavar='N',
+    add('--size', type=int, nargs='+', default=[224], metavar='N',
         help='height and width of the image (default: 224)')
-    parser.add_argument(
-        '--batch',
-        type=int,
-        default=32,
-        metavar='N',
+    add('--batch', type=int, default=32, metavar='N',
         help='images in a training batch (default: 32)')
-    parser.add_argument(
-        '--device',
-        default='cpu',
+    add('--device', default='cpu',
         help="where to run; 'meta' records the same graph without computing "
         'anything, which takes seconds (default: cpu)')
-    parser.add_argument('--csv', type=Path, metavar='FILE', help='exact table')
-    parser.add_argument(
-        '--figure4', type=Path, metavar='FILE', help="the paper's Figure 4")
+    add('--csv', type=Path, metavar='FILE', help='exact table')
+    add('--figure4', type=Path, metavar='FILE', help="the paper's Figure 4")
     args = parser.parse_args()
     if len(args.size) > 2 or min(args.size) < 32:
         parser.error('--size takes one or two numbers, at least 32')
@@ -315,27 +223,20 @@ def main():
     args = parse_args()
     size = (args.size[0], args.size[-1])
     rows = []
-    try:
+    with short_errors(ValueError, FileNotFoundError):
         networks = [find_network(model) for model in args.models or NETWORKS]
-        for network in track(
-                networks,
-                'measuring',
-                console=Console(stderr=True),
-                transient=True):
+        for network in track(networks, 'measuring', transient=True,
+                             console=Console(stderr=True)):
             with torch.device(args.device):
                 model = network.build()
-            rows.append((network, measure(model, size)))
-        for file in (args.csv, args.figure4):
-            if file:
-                file.parent.mkdir(parents=True, exist_ok=True)
+            rows.append((network, measure_complexity(model, size)))
+        for file in filter(None, (args.csv, args.figure4)):
+            file.parent.mkdir(parents=True, exist_ok=True)
         if args.figure4:
             draw_figure4(rows, args.figure4)
-    except (ValueError, FileNotFoundError) as error:
-        raise SystemExit(f'error: {error}') from None
     if args.csv:
         write_csv(rows, args.csv, args.batch)
-    width = None if sys.stdout.isatty() else 140
-    Console(width=width).print(complexity_table(rows, args.batch))
+    wide_console(140).print(tabulate_complexity(rows, args.batch).rich())
 
 
 if __name__ == '__main__':

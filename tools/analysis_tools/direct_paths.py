@@ -23,48 +23,35 @@ the network.
 """
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections import deque
+from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from autograd_graph import AutogradGraph
 from mmfishnet.models import FishNet
-from mmfishnet.models.probe import image_channels, keep_modes
+from mmfishnet.models.probe import find_tensors, image_channels, keep_modes
 
 POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 
 
 @dataclass(frozen=True)
 class Feature:
-    """A feature map between the stages of a backbone.
-
-    Attributes:
-        name (str): Its name in reports, such as 'tail1'.
-        module (str): The module whose output it is; empty for the image and
-            for an output that no named module returns.
-        channels (int): Its channels.
-        stride (int): Height of the image over its height.
-    """
+    """A feature map between the stages of a backbone, or the image."""
 
     name: str
-    module: str
+    module: str  # whose output it is; empty if it is that of no named one
     channels: int
-    stride: int
+    stride: int  # height of the image over its height
 
 
 @dataclass(frozen=True)
 class IsolatedConv:
-    """A convolution without identity or concatenation beside it.
-
-    Attributes:
-        module (str): Name of the convolution in the backbone.
-        before (tuple[str]): The features from which one link or several
-            lead through it.
-        after (tuple[str]): Those to which they lead.
-    """
+    """A convolution without identity or concatenation beside it, on links
+    that lead from the features ``before`` to those ``after``."""
 
     module: str
     before: tuple[str, ...]
@@ -72,8 +59,8 @@ class IsolatedConv:
 
 
 @dataclass(frozen=True)
-class DirectBP:
-    """What :func:`examine` found.
+class DirectPaths:
+    """What :func:`find_direct_paths` found.
 
     Attributes:
         features (tuple[Feature]): In the order in which they are computed,
@@ -109,104 +96,64 @@ class DirectBP:
                 for output in self.outputs))
 
 
-@contextmanager
-def _all_trained(backbone: nn.Module) -> Iterator[None]:
-    """In evaluation mode, with frozen weights in the graph as well."""
-    trained = {param: param.requires_grad for param in backbone.parameters()}
-    with keep_modes(backbone, train=False), torch.enable_grad():
-        for param in trained:
-            param.requires_grad_(True)
-        try:
-            yield
-        finally:
-            for param, requires_grad in trained.items():
-                param.requires_grad_(requires_grad)
-
-
-def _outputs(backbone: nn.Module, images: Tensor) -> list[Tensor]:
-    # Ours compute in this layout: what they return are the features then, and
-    # no copies of them.
-    outputs = backbone(images.contiguous(memory_format=torch.channels_last))
-    if isinstance(outputs, dict):
-        outputs = outputs.values()
-    return [outputs] if isinstance(outputs, Tensor) else [*outputs]
+def make_image(backbone: nn.Module, size: int) -> Tensor:
+    """A square image (1, C, ``size``, ``size``) of the normal distribution
+    (seed 0), as the backbone takes them."""
+    generator = torch.Generator().manual_seed(0)
+    shape = 1, image_channels(backbone), size, size
+    return torch.randn(shape, generator=generator).to(
+        next(backbone.parameters()))
 
 
 def find_stages(backbone: nn.Module, size: int = 64) -> dict[str, str]:
-    """Choose the features to look at.
+    """Choose the features to look at, name to module.
 
     For FishNet, the stem's and every stage's refined feature. For other
     backbones, what the outermost modules that are called return, if it is a
     feature map and the module pools or has modules of its own: ``maxpool``
-    and ``layer1`` to ``layer4`` of a ResNet.
-
-    Args:
-        backbone (nn.Module): Takes images (N, C, H, W).
-        size (int): Height and width of the image to run it on.
-            Defaults to 64.
-
-    Returns:
-        dict[str, str]: Name of the feature to name of the module.
+    and ``layer1`` to ``layer4`` of a ResNet. They are run on an image of
+    height and width ``size``.
     """
     if isinstance(backbone, FishNet):
-        return dict(
-            stem='stem',
-            **{spec.name: f'{spec.name}.refine'
-               for spec in backbone.specs})
+        refined = {spec.name: f'{spec.name}.refine' for spec in backbone.specs}
+        return dict(stem='stem', **refined)
 
     stages, running = {}, []
-    names = {module: name for name, module in backbone.named_modules()}
 
-    def before(module, args):
-        running.append(module)
-
-    def after(module, args, output):
+    def after(name, module, args, output):
         running.pop()
-        outermost = running == [backbone]
         whole = isinstance(module, POOLS) or any(module.children())
-        if outermost and whole and isinstance(output, Tensor) \
-                and output.dim() == 4:
-            stages[names[module]] = names[module]
+        if running == [backbone] and whole and isinstance(
+                output, Tensor) and output.dim() == 4:
+            stages[name] = name
 
     with ExitStack() as hooks, torch.no_grad(), \
             keep_modes(backbone, train=False):
-        for module in backbone.modules():
-            hooks.enter_context(_removing(
-                module.register_forward_pre_hook(before)))
-            hooks.enter_context(_removing(module.register_forward_hook(after)))
+        for name, module in backbone.named_modules():
+            hooks.enter_context(module.register_forward_pre_hook(
+                lambda module, args: running.append(module)))
+            hooks.enter_context(
+                module.register_forward_hook(partial(after, name)))
         backbone(make_image(backbone, size))
     return stages
 
 
-@contextmanager
-def _removing(handle) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        handle.remove()
+@dataclass
+class _Pass:
+    """A forward pass in evaluation mode: what came out, and the features."""
+
+    outputs: list[Tensor]
+    features: dict[str, Tensor]
+    params: dict[Tensor, str]  # every parameter's stand-in, with its name
 
 
-def make_image(backbone: nn.Module, size: int) -> Tensor:
-    """Draw an image from the normal distribution (seed 0).
+def _run(backbone: nn.Module, images: Tensor, stages: dict[str, str],
+         zero: Iterable[str] = (), cut: Iterable[str] = ()) -> _Pass:
+    """Run a backbone with frozen weights in the graph as well.
 
-    Args:
-        backbone (nn.Module): Tells the channels, device and dtype.
-        size (int): Height and width.
-
-    Returns:
-        Tensor: (1, C, ``size``, ``size``).
+    The parameters ``zero`` are taken for zero, and the modules ``cut`` let no
+    gradient pass to their input.
     """
-    like = next(backbone.parameters())
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(
-        1, image_channels(backbone), size, size, generator=generator).to(like)
-
-
-@contextmanager
-def _caught(backbone: nn.Module, stages: dict[str, str]
-            ) -> Iterator[dict[str, Tensor]]:
-    """Catch the outputs of the named modules in a dict, by feature."""
-    caught = {}
     modules = dict(backbone.named_modules())
     unknown = [name for name in stages.values() if name not in modules]
     if unknown:
@@ -214,24 +161,37 @@ def _caught(backbone: nn.Module, stages: dict[str, str]
         raise ValueError(f'{type(backbone).__name__} has no module '
                          f'{", ".join(unknown)}; it has {children} and what '
                          'is in them.')
+    # Stand-ins, so that nothing of the backbone changes.
+    params = {name: param.detach() for name, param in
+              backbone.named_parameters()}
+    params.update((name, torch.zeros_like(params[name])) for name in zero)
+    for param in params.values():
+        param.requires_grad_()
+    features = dict(image=images)
 
-    def catch(name):
+    def catch(name, module, args, output):
+        features[name] = output
 
-        def hook(module, args, output):
-            caught[name] = output
-
-        return hook
-
-    with ExitStack() as hooks:
+    with ExitStack() as stack:
+        stack.enter_context(keep_modes(backbone, train=False))
+        stack.enter_context(torch.enable_grad())
         for name, module in stages.items():
-            hooks.enter_context(
-                _removing(modules[module].register_forward_hook(catch(name))))
-        yield caught
+            stack.enter_context(modules[module].register_forward_hook(
+                partial(catch, name)))
+        for name in cut:
+            stack.enter_context(modules[name].register_forward_pre_hook(
+                lambda module, args: (args[0].detach(), *args[1:])))
+        # Ours compute in this layout: what they return are the features
+        # then, and no copies of them.
+        outputs = [*find_tensors(torch.func.functional_call(
+            backbone, params,
+            images.contiguous(memory_format=torch.channels_last)))]
+    return _Pass(outputs, features, {p: name for name, p in params.items()})
 
 
-def examine(backbone: nn.Module,
-            size: int = 64,
-            stages: dict[str, str] | None = None) -> DirectBP:
+def find_direct_paths(backbone: nn.Module,
+                      size: int = 64,
+                      stages: dict[str, str] | None = None) -> DirectPaths:
     """Find the direct paths and the isolated convolutions of a backbone.
 
     Args:
@@ -244,135 +204,171 @@ def examine(backbone: nn.Module,
             :func:`find_stages`.
 
     Returns:
-        DirectBP: The result.
+        DirectPaths: The result.
 
     Raises:
         ValueError: If there is no module of a given name, or the backbone
             uses reentrant checkpointing, which hides the graph.
     """
     stages = find_stages(backbone, size) if stages is None else stages
-    names = {param: name for name, param in backbone.named_parameters()}
     image = make_image(backbone, size).requires_grad_()
-    with _all_trained(backbone), _caught(backbone, stages) as tensors:
-        outputs = _outputs(backbone, image)
-    nodes = {name: tensor.grad_fn for name, tensor in tensors.items()}
-
+    done = _run(backbone, image, stages)
+    names = {tensor.grad_fn: name for name, tensor in done.features.items()}
     returned = []
-    for output in outputs:
-        name = next((n for n, node in nodes.items() if node is output.grad_fn),
-                    None)
-        if name is None:
-            name = f'output{len(returned)}' if len(outputs) > 1 else 'output'
-            tensors[name], nodes[name] = output, output.grad_fn
+    for i, output in enumerate(done.outputs):
+        name = names.setdefault(
+            output.grad_fn, f'output{i}' if len(done.outputs) > 1 else
+            'output')
+        done.features.setdefault(name, output)
         returned.append(name)
 
-    graph = AutogradGraph([*nodes.values()], image, names)
-    tensors = dict(image=image, **tensors)
-    nodes = dict(image=graph.image, **nodes)
-    named = {node: name for name, node in nodes.items()}
+    graph = _Graph([*filter(None, names)], image, done.params)
+    nodes = {name: tensor.grad_fn or graph.image
+             for name, tensor in done.features.items()}
+    names = {node: name for name, node in nodes.items()}
     convs, links, isolated = {}, {}, {}
     for after, start in nodes.items():
-        for node, cost in graph.fewest(graph.down, start).items():
-            if node in named and node is not start:
-                convs[after, named[node]] = cost
-        below = graph.fewest(graph.down, start, stops=named)
-        for end, cost in below.items():
-            if end not in named or end is start:
+        convs.update(((after, names[node]), cost) for node, cost in
+                     graph.fewest(graph.down, start).items()
+                     if node in names and node is not start)
+        below = graph.fewest(graph.down, start, stops=names)
+        for end in below:
+            if end not in names or end is start:
                 continue
-            links[after, named[end]] = cost
-            if not cost:
-                continue
-            above = graph.fewest(graph.up, end, stops=named)
+            cost = links[after, names[end]] = below[end]
+            above = graph.fewest(graph.up, end, stops=names) if cost else {}
             for node, module in graph.weights.items():
                 if (node is not end and node in below and node in above
                         and below[node] + above[node] == cost):
                     before, followers = isolated.setdefault(module, ({}, {}))
-                    before[named[end]] = followers[after] = None
+                    before[names[end]] = followers[after] = None
 
     place = {name: i for i, (name, _) in enumerate(backbone.named_modules())}
-    weighted = sorted(set(graph.weights.values()), key=place.get)
-    return DirectBP(
-        features=tuple(
+    return DirectPaths(
+        tuple(
             Feature(name, stages.get(name, ''), tensor.shape[1],
                     round(size / tensor.shape[2]))
-            for name, tensor in tensors.items()),
-        outputs=tuple(returned),
-        convs=convs,
-        links=links,
-        isolated=tuple(
+            for name, tensor in done.features.items()), tuple(returned), convs,
+        links,
+        tuple(
             IsolatedConv(module, *map(tuple, isolated[module]))
             for module in sorted(isolated, key=place.get)),
-        weighted=tuple(weighted))
+        tuple(sorted(set(graph.weights.values()), key=place.get)))
 
 
 def measure_gradients(backbone: nn.Module,
-                      report: DirectBP,
+                      paths: DirectPaths,
                       images: Tensor,
                       grad_outputs: list[Tensor] | None = None,
-                      messages: bool = False,
                       isolated: bool = True) -> dict[str, Tensor]:
     """Back-propagate for real, with messages or isolated convolutions off.
 
     Args:
-        backbone (nn.Module): What was examined. It runs in evaluation mode.
-        report (DirectBP): What :func:`examine` found.
+        backbone (nn.Module): What was examined. It runs in evaluation mode,
+            the weights of all but the isolated convolutions taken for zero.
+        paths (DirectPaths): What :func:`find_direct_paths` found.
         images (Tensor): (N, C, H, W).
         grad_outputs (list[Tensor], optional): Gradients of the outputs.
             Defaults to None, for normally distributed ones (seed 0).
-        messages (bool): Whether convolutions that are not isolated keep
-            their weights; otherwise these are zero for the time of the call.
-            Defaults to False.
         isolated (bool): Whether isolated convolutions let the gradient pass;
             otherwise they only compute forwards. Defaults to True.
 
     Returns:
         dict[str, Tensor]: The gradient of each feature, the image included.
     """
-    modules = dict(backbone.named_modules())
-    alone = {conv.module for conv in report.isolated}
-    stages = {f.name: f.module for f in report.features if f.module}
-    images = images.clone().requires_grad_()
-    with ExitStack() as stack:
-        stack.enter_context(_all_trained(backbone))
-        if not messages:
-            stack.enter_context(
-                _zeroed([
-                    modules[name].weight for name in report.weighted
-                    if name not in alone
-                ]))
-        if not isolated:
-            for name in alone:
-                stack.enter_context(
-                    _removing(modules[name].register_forward_pre_hook(
-                        lambda module, args:
-                        (args[0].detach(), *args[1:]))))
-        tensors = stack.enter_context(_caught(backbone, stages))
-        outputs = _outputs(backbone, images)
-        tensors = dict(image=images, **tensors)
-        tensors.update(zip(report.outputs, outputs))
-        if grad_outputs is None:
-            generator = torch.Generator().manual_seed(0)
-            grad_outputs = [
-                torch.randn(output.shape, generator=generator).to(output)
-                for output in outputs
-            ]
-        gradients = torch.autograd.grad(
-            outputs, [*tensors.values()], grad_outputs, allow_unused=True)
+    alone = {conv.module for conv in paths.isolated}
+    done = _run(
+        backbone,
+        images.clone().requires_grad_(),
+        {f.name: f.module for f in paths.features if f.module},
+        zero=[f'{n}.weight' for n in paths.weighted if n not in alone],
+        cut=() if isolated else alone)
+    tensors = {**done.features, **dict(zip(paths.outputs, done.outputs))}
+    if grad_outputs is None:
+        generator = torch.Generator().manual_seed(0)
+        grad_outputs = [
+            torch.randn(output.shape, generator=generator).to(output)
+            for output in done.outputs
+        ]
+    gradients = torch.autograd.grad(
+        done.outputs, [*tensors.values()], grad_outputs, allow_unused=True)
     return {
         name: torch.zeros_like(tensor) if gradient is None else gradient
         for (name, tensor), gradient in zip(tensors.items(), gradients)
     }
 
 
-@contextmanager
-def _zeroed(params: list[Tensor]) -> Iterator[None]:
-    saved = [param.detach().clone() for param in params]
-    try:
-        with torch.no_grad():
-            for param in params:
-                param.zero_()
-        yield
-    finally:
-        with torch.no_grad():
-            for param, value in zip(params, saved):
-                param.copy_(value)
+class _Graph:
+    """The part of autograd's graph between the image and the outputs.
+
+    Args:
+        roots (list[Node]): Nodes to begin with.
+        image (Tensor): The leaf at which paths end.
+        names (dict[Tensor, str]): Names of the parameters.
+
+    Attributes:
+        image (Node): The node of the image.
+        weights (dict[Node, str]): The weighted nodes, with their modules.
+        down, up (dict): From a node to its neighbours towards the image and
+            towards the outputs, each with whether the later one is weighted.
+    """
+
+    def __init__(self, roots: list, image: Tensor,
+                 names: dict[Tensor, str]) -> None:
+        children, order = {}, []
+        stack = [(root, False) for root in roots]
+        while stack:
+            node, done = stack.pop()
+            if done:
+                order.append(node)
+            elif node not in children:
+                if 'CheckpointFunction' in node.name():
+                    raise ValueError(
+                        'the graph is cut by reentrant checkpointing; build '
+                        'the backbone with with_cp=False.')
+                children[node] = [n for n, _ in node.next_functions if n]
+                stack.append((node, True))
+                stack.extend((child, False) for child in children[node])
+
+        # In post-order, so that what enters a node is known before it. What
+        # does not carry the image carries parameters.
+        carries, params = {}, {}
+        self.weights, self.down, self.up = {}, {}, {}
+        for node in order:
+            leaf = getattr(node, 'variable', None)
+            if leaf is image:
+                self.image = node
+            carries[node] = leaf is image or any(
+                carries[child] for child in children[node])
+            entering = [p for child in children[node] if not carries[child]
+                        for p in params[child]]
+            params[node] = entering if leaf is None else [leaf]
+            if not carries[node]:
+                continue
+            weights = [names[p] for p in entering if p.dim() > 1]
+            if weights:
+                self.weights[node] = weights[0].rpartition('.')[0]
+            self.up.setdefault(node, [])
+            self.down[node] = [(child, len(weights) > 0)
+                               for child in children[node] if carries[child]]
+            for child, weighted in self.down[node]:
+                self.up[child].append((node, weighted))
+
+    @staticmethod
+    def fewest(edges: dict, start, stops=()) -> dict:
+        """Fewest weighted nodes from ``start`` to each node (0-1 breadth-first
+        search), not going on from ``stops``.
+
+        Leaving a weighted node downwards, or entering it upwards, counts one.
+        """
+        best, queue = {start: 0}, deque([start])
+        while queue:
+            node = queue.popleft()
+            if node in stops and node is not start:
+                continue
+            for other, weighted in edges[node]:
+                cost = best[node] + weighted
+                if cost < best.get(other, cost + 1):
+                    best[other] = cost
+                    (queue.append if weighted else queue.appendleft)(other)
+        return best

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torchvision.models as tv
 from mmengine.config import Config
-from mmengine.registry import MODELS as MMENGINE_MODELS
-from mmengine.registry import init_default_scope
+from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
+from mmfishnet.kinds import scope_of, type_name
 from mmfishnet.models import FishNet, FishNetScore, FishNeXt, PreActResNet
 
 PAPER = 'paper'
@@ -23,14 +23,8 @@ RESNET = "ResNet authors' page"
 
 
 class Classifier(nn.Module):
-    """A backbone, what pools its last feature, and a linear layer.
-
-    Args:
-        backbone (nn.Module): Returns a tuple of features.
-        pool (nn.Module): (N, C, H, W) to (N, ``channels``).
-        channels (int): Channels that the linear layer reads.
-        num_classes (int): Defaults to 1000.
-    """
+    """A backbone, what pools its last feature to (N, ``channels``), and a
+    linear layer."""
 
     def __init__(self,
                  backbone: nn.Module,
@@ -49,22 +43,14 @@ class Classifier(nn.Module):
 
 @dataclass(frozen=True)
 class Network:
-    """A network, and what was published about it.
+    """A network, and what was published about it."""
 
-    Attributes:
-        title (str): Its name in the paper's spelling.
-        family (str): The curve of Figure 4 that it belongs to, or empty.
-        build (Callable): Builds the 1000-class ImageNet classifier.
-        params (float, optional): Millions of parameters as printed.
-        error (float, optional): Top-1 error on ImageNet, in %, one 224x224
-            crop, as published; nothing here was trained by us.
-        source (str): Who published the error.
-    """
-
-    title: str
-    family: str
-    build: Callable[[], nn.Module]
-    params: float | None = None
+    title: str  # its name in the paper's spelling
+    family: str  # the curve of Figure 4 that it belongs to, or empty
+    build: Callable[[], nn.Module]  # the 1000-class ImageNet classifier
+    params: float | None = None  # millions of parameters as printed
+    # Top-1 error on ImageNet, in %, one 224x224 crop, as published, and by
+    # whom; nothing here was trained by us.
     error: float | None = None
     source: str = ''
 
@@ -102,73 +88,51 @@ def _variant(title: str,
 
 
 NETWORKS = {
-    'fishnet99':
-    Network('FishNet-99', 'FishNet', partial(_fish, 99), None, 22.59, AUTHORS),
-    'fishnet150':
-    Network('FishNet-150', 'FishNet', _fish, 26.4, 21.93, PAPER),
-    'fishnet201':
-    Network('FishNet-201', 'FishNet', partial(_fish, 201), None, 21.24,
-            AUTHORS),
-    'fishnext150':
-    Network('FishNeXt-150 (4d)', '', partial(_fish, 150, FishNeXt),
-            26.2, 21.5, PAPER),
-    'fishnext229':
-    Network('FishNeXt-229 (ours)', '', partial(_fish, 229, FishNeXt)),
+    'fishnet99': Network('FishNet-99', 'FishNet', partial(_fish, 99), None,
+                         22.59, AUTHORS),
+    'fishnet150': Network('FishNet-150', 'FishNet', _fish, 26.4, 21.93, PAPER),
+    'fishnet201': Network('FishNet-201', 'FishNet', partial(_fish, 201), None,
+                          21.24, AUTHORS),
+    'fishnext150': Network('FishNeXt-150 (4d)', '',
+                           partial(_fish, 150, FishNeXt), 26.2, 21.5, PAPER),
+    'fishnext229': Network('FishNeXt-229 (ours)', '',
+                           partial(_fish, 229, FishNeXt)),
     # Table 2 and section 4.3
-    'fishnet150-max3':
-    _variant('3x3 max-pooling', 26.4, 22.51, down_sample='max3'),
-    'fishnet150-avg2':
-    _variant('2x2 average pooling', 26.4, 22.86, down_sample='avg2'),
-    'fishnet150-conv':
-    _variant('stride-2 convolution', 30.2, 22.75, down_sample='conv'),
-    'fishnet150-undilated':
-    _variant('no dilation', dilated_parts=()),
-    'fishnet150-dilated':
-    _variant('dilated head too', dilated_parts=('body', 'head')),
-    'fishnet150-7x7':
-    _variant('7x7 stem', stem='conv7x7'),
-    'fishnet150-residual':
-    _variant('residual stem', stem='residual'),
+    'fishnet150-max3': _variant('3x3 max-pooling', 26.4, 22.51,
+                                down_sample='max3'),
+    'fishnet150-avg2': _variant('2x2 average pooling', 26.4, 22.86,
+                                down_sample='avg2'),
+    'fishnet150-conv': _variant('stride-2 convolution', 30.2, 22.75,
+                                down_sample='conv'),
+    'fishnet150-undilated': _variant('no dilation', dilated_parts=()),
+    'fishnet150-dilated': _variant('dilated head too',
+                                   dilated_parts=('body', 'head')),
+    'fishnet150-7x7': _variant('7x7 stem', stem='conv7x7'),
+    'fishnet150-residual': _variant('residual stem', stem='residual'),
     # The paper's ResNets are pre-activated ones.
-    'preact_resnet50':
-    Network('ResNet-50, pre-activated', 'ResNet', partial(_preact, 50), 25.5,
-            23.78, PAPER),
-    'preact_resnet101':
-    Network('ResNet-101, pre-activated', 'ResNet', partial(_preact, 101), 44.5,
-            22.30, PAPER),
-    'resnet50':
-    Network('ResNet-50', '', tv.resnet50, None, 24.7, RESNET),
-    'resnet101':
-    Network('ResNet-101', '', tv.resnet101, None, 23.6, RESNET),
-    'resnext50':
-    Network('ResNeXt-50 (32x4d)', '', tv.resnext50_32x4d, 25.0, 22.2,
-            PAPER),
-    'densenet121':
-    Network('DenseNet-121', 'DenseNet', tv.densenet121, None, 25.0, DENSENET),
-    'densenet169':
-    Network('DenseNet-169', 'DenseNet', tv.densenet169, None, 23.6, DENSENET),
-    'densenet201':
-    Network('DenseNet-201', 'DenseNet', tv.densenet201, None, 22.5, DENSENET),
-    'densenet161':
-    Network('DenseNet-161 (k=48)', 'DenseNet', tv.densenet161, None, 22.2,
-            DENSENET),
+    'preact_resnet50': Network('ResNet-50, pre-activated', 'ResNet',
+                               partial(_preact, 50), 25.5, 23.78, PAPER),
+    'preact_resnet101': Network('ResNet-101, pre-activated', 'ResNet',
+                                partial(_preact, 101), 44.5, 22.30, PAPER),
+    'resnet50': Network('ResNet-50', '', tv.resnet50, None, 24.7, RESNET),
+    'resnet101': Network('ResNet-101', '', tv.resnet101, None, 23.6, RESNET),
+    'resnext50': Network('ResNeXt-50 (32x4d)', '', tv.resnext50_32x4d, 25.0,
+                         22.2, PAPER),
+    **{
+        f'densenet{depth}': Network(title, 'DenseNet', build, None, error,
+                                    DENSENET)
+        for depth, title, build, error in (
+            (121, 'DenseNet-121', tv.densenet121, 25.0),
+            (169, 'DenseNet-169', tv.densenet169, 23.6),
+            (201, 'DenseNet-201', tv.densenet201, 22.5),
+            (161, 'DenseNet-161 (k=48)', tv.densenet161, 22.2))
+    },
 }
 
 
 def find_network(model: str) -> Network:
-    """Find a network by name, or make one of a config's backbone.
-
-    Args:
-        model (str): A key of :data:`NETWORKS`, or a config file of
-            MMDetection, MMPretrain or another package of OpenMMLab.
-
-    Returns:
-        Network: For a config, ``build`` gives the backbone alone.
-
-    Raises:
-        ValueError: If there is no such network, or the config has no
-            ``model.backbone``.
-    """
+    """Find a network by its name in :data:`NETWORKS`, or make one of the
+    backbone of a config of any package of OpenMMLab."""
     if model in NETWORKS:
         return NETWORKS[model]
     if not model.endswith('.py'):
@@ -180,7 +144,7 @@ def find_network(model: str) -> Network:
         raise ValueError(f'{model} has no model.backbone.')
 
     def build():
-        init_default_scope(config.get('default_scope', 'mmengine'))
-        return MMENGINE_MODELS.build(backbone)
+        init_default_scope(scope_of(config) or 'mmengine')
+        return MODELS.build(backbone)
 
-    return Network(f'{backbone.type} of {Path(model).name}', '', build)
+    return Network(f'{type_name(backbone)} of {Path(model).name}', '', build)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
+import os.path as osp
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -17,26 +18,74 @@ from matplotlib.figure import Figure
 from mmengine.config import Config, DictAction
 from mmengine.hooks import ParamSchedulerHook
 from mmengine.optim import OptimWrapper
-from mmengine.registry import HOOKS, OPTIMIZERS, PARAM_SCHEDULERS, DefaultScope
+from mmengine.registry import (
+    DATASETS,
+    HOOKS,
+    OPTIMIZERS,
+    PARAM_SCHEDULERS,
+    DefaultScope,
+)
 
 import mmfishnet  # noqa: F401 (configs may inherit from 'mmfishnet::')
-from mmfishnet.checks.schedule import check_schedule
+from mmfishnet.checks.schedule import check_schedule, epoch_length
+from mmfishnet.engine.errors import short_errors
+from mmfishnet.kinds import dicts_in, is_a, scope_of, type_name
 
 # Training images: of COCO train2017 those with annotations, unless the config
 # keeps the others.
 TRAIN_IMAGES = {'CocoDataset': 117266, 'ImageNet': 1281167}
-ALL_TRAIN_IMAGES = {'CocoDataset': 118287}
+ALL_TRAIN_IMAGES = {**TRAIN_IMAGES, 'CocoDataset': 118287}
 
 # More than these, such as a cosine's that falls with each epoch, are not named
 # one by one.
 MANY_PHASES = 10
 
 
-class Phase(NamedTuple):
-    """A time in which the learning rate stands, rises or falls.
+def published_images(cfg: Config) -> int | None:
+    """Training images of COCO or ImageNet that a config trains on; None for
+    another data set."""
+    dataset = cfg.train_dataloader.dataset
+    filtered = (dataset.get('filter_cfg') or {}).get('filter_empty_gt')
+    return (TRAIN_IMAGES if filtered else ALL_TRAIN_IMAGES).get(
+        type_name(dataset))
 
-    ``begin`` and ``end`` (exclusive) are iterations.
-    """
+
+def count_images(cfg: Config) -> int:
+    """Images in an epoch of a config: those of its data set, which is built
+    and asked if its annotations are there, else of COCO train2017 or
+    ImageNet."""
+    dataset = cfg.train_dataloader.dataset
+    files = [osp.join(node.get('data_root') or '', node['ann_file'])
+             for node in dicts_in(dataset) if node.get('ann_file')]
+    if files and all(map(osp.isfile, files)):
+        with DefaultScope.overwrite_default_scope(scope_of(cfg)):
+            return len(DATASETS.build(deepcopy(dataset)))
+    images = published_images(cfg)
+    if images is None:
+        raise ValueError(
+            f'the training images of {type_name(dataset)} are not here, and '
+            f'their number is known for {" and ".join(TRAIN_IMAGES)} only; '
+            'give it (--images).')
+    return images
+
+
+def published_epoch_length(cfg: Config) -> int:
+    """Iterations in an epoch of the whole of COCO or ImageNet, with
+    ``auto_scale_lr.base_batch_size`` images each over all GPUs."""
+    images = published_images(cfg)
+    batch_size = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
+    if images is None or batch_size is None:
+        raise ValueError(
+            'the iterations in an epoch can be told for '
+            f'{" and ".join(TRAIN_IMAGES)} with auto_scale_lr.base_batch_size,'
+            f' and not for {type_name(cfg.train_dataloader.dataset)} with '
+            f'{batch_size}; give them (--epoch-length).')
+    return epoch_length(dict(batch_size=batch_size), images, 1)
+
+
+class Phase(NamedTuple):
+    """A time in which the learning rate stands, rises or falls: from the
+    iteration ``begin`` to ``end`` (exclusive)."""
 
     begin: int
     end: int
@@ -46,17 +95,10 @@ class Phase(NamedTuple):
 
 @dataclass
 class Schedule:
-    """A run, iteration by iteration.
+    """A run, iteration by iteration."""
 
-    Attributes:
-        lr (np.ndarray): Learning rate, (iterations, ).
-        max_norm (np.ndarray): Norm to which gradients are clipped,
-            (iterations, ); nan where they are not.
-        epoch_length (int): Iterations in an epoch.
-    """
-
-    lr: np.ndarray
-    max_norm: np.ndarray
+    lr: np.ndarray  # learning rate, (iterations, )
+    max_norm: np.ndarray  # to which gradients are clipped; nan if they aren't
     epoch_length: int
 
     @property
@@ -72,96 +114,50 @@ class Schedule:
             begin += length
         return phases
 
-
-def published_images(cfg: Config) -> int | None:
-    """Training images of COCO or ImageNet that a config trains on.
-
-    Args:
-        cfg (Config): Config of a training.
-
-    Returns:
-        int | None: Their number; None for another data set.
-    """
-    dataset = cfg.train_dataloader.dataset
-    name = str(dataset.type).split('.')[-1]
-    if (dataset.get('filter_cfg') or {}).get('filter_empty_gt'):
-        return TRAIN_IMAGES.get(name)
-    return ALL_TRAIN_IMAGES.get(name, TRAIN_IMAGES.get(name))
-
-
-def epoch_length(cfg: Config) -> int:
-    """Iterations in an epoch of the whole data set.
-
-    Args:
-        cfg (Config): Config for COCO or ImageNet, with
-            ``auto_scale_lr.base_batch_size``: the number of images in an
-            iteration, over all GPUs.
-
-    Returns:
-        int: The number of iterations.
-
-    Raises:
-        ValueError: If the config does not tell.
-    """
-    images = published_images(cfg)
-    batch_size = cfg.get('auto_scale_lr', {}).get('base_batch_size')
-    if images is None or batch_size is None:
-        raise ValueError(
-            'the iterations in an epoch can be told for '
-            f'{" and ".join(TRAIN_IMAGES)} with auto_scale_lr.base_batch_size,'
-            f' and not for {cfg.train_dataloader.dataset.type} with '
-            f'{batch_size}; give them (--epoch-length).')
-    return math.ceil(images / batch_size)
+    @property
+    def clipped(self) -> tuple[int, int, float] | None:
+        """First iteration with clipping, the one after the last, and the
+        norm of the first; None without clipping."""
+        found = np.flatnonzero(~np.isnan(self.max_norm))
+        if not len(found):
+            return None
+        return found[0], found[-1] + 1, self.max_norm[found[0]]
 
 
 def simulate(cfg: Config, epoch_length: int) -> Schedule:
-    """Step a config's own schedulers and clipping hook through a run.
-
-    Args:
-        cfg (Config): Config of a training.
-        epoch_length (int): Iterations in an epoch.
-
-    Returns:
-        Schedule: What they did.
-
-    Raises:
-        ValueError: If ``epoch_length`` is not positive.
-    """
+    """Step a config's own schedulers and clipping hook through a run, in
+    epochs of ``epoch_length`` iterations."""
     if epoch_length < 1:
         raise ValueError(f'epoch_length={epoch_length} should be at least 1.')
-    max_epochs = cfg.train_cfg.get('max_epochs')
-    total = (
-        cfg.train_cfg.max_iters
-        if max_epochs is None else max_epochs * epoch_length)
+    epochs = cfg.train_cfg.get('max_epochs')
+    total = cfg.train_cfg.max_iters if epochs is None else (
+        epochs * epoch_length)
     schedulers = cfg.get('param_scheduler') or []
     if isinstance(schedulers, dict):
         schedulers = [schedulers]
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+    hooks = [hook for hook in (*(cfg.get('default_hooks') or {}).values(),
+                               *(cfg.get('custom_hooks') or ()))
+             if hook and is_a(hook, 'ClipGradUntilHook', HOOKS, scope_of(cfg))]
+    with DefaultScope.overwrite_default_scope(scope_of(cfg)):
         optimizer = OPTIMIZERS.build(
             dict(cfg.optim_wrapper.optimizer, params=[torch.zeros(1)]))
-        # All that the hooks see of a runner.
-        runner = SimpleNamespace(
-            optim_wrapper=OptimWrapper(
-                optimizer, clip_grad=cfg.optim_wrapper.get('clip_grad')))
+        wrapper = OptimWrapper(
+            optimizer, clip_grad=cfg.optim_wrapper.get('clip_grad'))
         # As the runner does, which lets schedulers go on to the end.
-        runner.param_schedulers = [
+        schedulers = [
             PARAM_SCHEDULERS.build(
                 dict(scheduler),
                 default_args=dict(
-                    optimizer=runner.optim_wrapper,
+                    optimizer=wrapper,
                     epoch_length=epoch_length,
-                    end=max_epochs if scheduler.get('by_epoch', True) else
-                    total)) for scheduler in schedulers
+                    end=epochs if scheduler.get('by_epoch', True) else total))
+            for scheduler in schedulers
         ]
-        all_hooks = [
-            *(cfg.get('default_hooks') or {}).values(),
-            *(cfg.get('custom_hooks') or [])
-        ]
-        hooks = [
-            HOOKS.build(hook) for hook in all_hooks
-            if hook and str(hook.type).endswith('ClipGradUntilHook')
-        ]
-    runner.optim_wrapper.step()  # or the schedulers warn
+        hooks = [HOOKS.build(hook) for hook in hooks]
+    # All that the hooks see of a runner.
+    runner = SimpleNamespace(
+        optim_wrapper=wrapper, param_schedulers=schedulers)
+    wrapper.step()  # or the schedulers warn
     for hook in hooks:
         hook.before_train(runner)
     stepper = ParamSchedulerHook()
@@ -171,7 +167,7 @@ def simulate(cfg: Config, epoch_length: int) -> Schedule:
         for hook in hooks:
             hook.before_train_iter(runner, i % epoch_length)
         lr[i] = optimizer.param_groups[0]['lr']
-        clip = runner.optim_wrapper.clip_grad_kwargs
+        clip = wrapper.clip_grad_kwargs
         if clip:
             # clip_grad may clip each element instead.
             max_norm[i] = clip.get('max_norm', clip.get('clip_value'))
@@ -181,69 +177,49 @@ def simulate(cfg: Config, epoch_length: int) -> Schedule:
     return Schedule(lr, max_norm, epoch_length)
 
 
-def plot(schedule: Schedule, path: str | os.PathLike, title: str) -> None:
-    """Draw a run, and its beginning in detail where something happens there.
-
-    Args:
-        schedule (Schedule): What :func:`simulate` returned.
-        path (str | os.PathLike): Image file to be written.
-        title (str): Title of the picture.
-    """
+def draw_schedule(schedule: Schedule, path: str | os.PathLike,
+                  title: str) -> None:
+    """Draw a run, and its beginning in detail if something happens there."""
     length, total = schedule.epoch_length, len(schedule.lr)
-    clipped = np.flatnonzero(~np.isnan(schedule.max_norm))
-    warm_up = [p for p in schedule.phases[:1] if p.last_lr > p.first_lr]
-    ends = [phase.end for phase in warm_up]
-    if len(clipped):
-        ends.append(clipped[-1] + 1)
+    phases, clipped = schedule.phases, schedule.clipped
+    warm_up = [p for p in phases[:1] if p.last_lr > p.first_lr]
+    ends = [phase.end for phase in warm_up] + [c[1] for c in [clipped] if c]
     # Half as much again, so that one sees it end.
     detail = round(1.5 * max((e for e in ends if e < total), default=0))
 
     figure = Figure(figsize=(12, 4.5), layout='constrained')
     figure.suptitle(title)
-    if 0 < detail < total:
-        panels = figure.subplots(1, 2, width_ratios=(2, 1))
-    else:
-        panels = [figure.subplots()]
+    panels = figure.subplots(
+        1, 2, width_ratios=(2, 1)) if 0 < detail < total else [
+            figure.subplots()]
     for panel, shown in zip(panels, (total, detail)):
         # Within an epoch iterations are easier to read.
-        unit = length if shown >= length else 1
-        name = 'epoch' if shown >= length else 'iteration'
-        iterations = np.arange(shown + 1).clip(max=total - 1)
-        panel.plot(
-            np.arange(shown + 1) / unit,
-            schedule.lr[iterations],
-            color='C0',
-            label='learning rate')
+        unit, name = (length, 'epoch') if shown >= length else (1, 'iteration')
+        steps = np.arange(shown + 1)
+        panel.plot(steps / unit, schedule.lr[steps.clip(max=total - 1)],
+                   color='C0', label='learning rate')
         for phase in warm_up:
             panel.axvspan(
                 0, phase.end / unit, color='C1', alpha=0.25, label='warm-up')
-        if len(clipped):
-            panel.axvspan(
-                clipped[0] / unit, (clipped[-1] + 1) / unit,
-                ymax=0.04,
-                color='C3',
-                label='gradients clipped to '
-                f'{schedule.max_norm[clipped[0]]:g}')
-        panel.set_xlim(0, shown / unit)
-        panel.set_xlabel(name)
+        if clipped:
+            panel.axvspan(clipped[0] / unit, clipped[1] / unit, ymax=0.04,
+                          color='C3',
+                          label=f'gradients clipped to {clipped[2]:g}')
+        panel.set(xlim=(0, shown / unit), xlabel=name,
+                  title=f'the first {shown / unit:g} {name}s')
         panel.grid(alpha=0.3)
-        if shown < total:
-            panel.set_title(f'the first {shown / unit:g} {name}s')
-    panels[0].set_title('the whole run, on a logarithmic scale')
-    panels[0].set_yscale('log')
-    panels[0].set_ylabel('learning rate')
+    panels[0].set(title='the whole run, on a logarithmic scale', yscale='log',
+                  ylabel='learning rate')
     panels[0].margins(y=0.12)
-    level = [p for p in schedule.phases if p.first_lr == p.last_lr]
+    level = [p for p in phases if p.first_lr == p.last_lr]
     for phase in level if len(level) <= MANY_PHASES else ():
         # Below, where nothing of a falling line is; at the end, where short.
         short = phase.end - phase.begin < total / 10
         place = phase.end if short else (phase.begin + phase.end) / 2
         panels[0].annotate(
             f'{phase.first_lr:.3g}', (place / length, phase.first_lr),
-            xytext=(-3 if short else 0, -4),
-            textcoords='offset points',
-            ha='right' if short else 'center',
-            va='top')
+            (-3 if short else 0, -4), textcoords='offset points',
+            ha='right' if short else 'center', va='top')
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(
         handles, labels, loc='outside lower center', ncols=len(labels))
@@ -252,67 +228,61 @@ def plot(schedule: Schedule, path: str | os.PathLike, title: str) -> None:
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
-    parser.add_argument(
-        '--epoch-length',
-        type=int,
-        metavar='N',
+    add = parser.add_argument
+    add('config', help='config file')
+    add('--epoch-length', type=int, metavar='N',
         help='iterations in an epoch (default: those of COCO train2017 or '
         'ImageNet with the batch size auto_scale_lr.base_batch_size)')
-    parser.add_argument(
-        '--out',
-        type=Path,
-        metavar='FILE',
+    add('--out', type=Path, metavar='FILE',
         help='picture (default: CONFIG_schedule.png here)')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
+    add('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
         help='override settings of the config')
     return parser.parse_args()
+
+
+def describe_schedule(schedule):
+    """Lines on what happens when."""
+
+    def when(begin, end):
+        begin, end = (round(i / schedule.epoch_length, 2)
+                      for i in (begin, end))
+        return f'epochs {begin:g} to {end:g}'
+
+    yield (f'{len(schedule.lr)} iterations, {schedule.epoch_length} in an '
+           'epoch')
+    phases, end = schedule.phases, 0
+    if len(phases) > MANY_PHASES:
+        yield (f'{when(phases[0].begin, phases[-1].end)}: learning rate '
+               f'{phases[0].first_lr:.3g} to {phases[-1].last_lr:.3g} in '
+               f'{len(phases)} phases')
+        phases = []
+    for phase in phases:
+        rates = dict.fromkeys((f'{phase.first_lr:.3g}',
+                               f'{phase.last_lr:.3g}'))
+        # The last iteration of a warm-up is the first with the full rate.
+        yield (f'{when(max(phase.begin, end), phase.end)}: learning rate '
+               f'{" to ".join(rates)}')
+        end = phase.end
+    if schedule.clipped:
+        begin, end, norm = schedule.clipped
+        yield f'{when(begin, end)}: gradients clipped to {norm:g}'
 
 
 def main():
     args = parse_args()
     name = Path(args.config).stem
     out = args.out or Path(f'{name}_schedule.png')
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
-    try:
-        length = (
-            epoch_length(cfg)
-            if args.epoch_length is None else args.epoch_length)
+    with short_errors(ValueError):
+        cfg = Config.fromfile(args.config)
+        cfg.merge_from_dict(args.cfg_options or {})
+        length = (published_epoch_length(cfg)
+                  if args.epoch_length is None else args.epoch_length)
         for problem in check_schedule(cfg, length):
             print(problem)
         schedule = simulate(cfg, length)
-    except ValueError as error:
-        raise SystemExit(f'error: {error}') from None
-
-    def when(begin, end):
-        return f'epochs {round(begin / length, 2):g} to ' \
-               f'{round(end / length, 2):g}'
-
-    print(f'{len(schedule.lr)} iterations, {length} in an epoch')
-    phases, end = schedule.phases, 0
-    if len(phases) > MANY_PHASES:
-        print(f'{when(phases[0].begin, phases[-1].end)}: learning rate '
-              f'{phases[0].first_lr:.3g} to {phases[-1].last_lr:.3g} in '
-              f'{len(phases)} phases')
-        phases = []
-    for phase in phases:
-        rates = dict.fromkeys((f'{phase.first_lr:.3g}',
-                               f'{phase.last_lr:.3g}'))
-        # The last iteration of a warm-up is the first with the full rate.
-        print(f'{when(max(phase.begin, end), phase.end)}: learning rate '
-              f'{" to ".join(rates)}')
-        end = phase.end
-    clipped = np.flatnonzero(~np.isnan(schedule.max_norm))
-    if len(clipped):
-        print(f'{when(clipped[0], clipped[-1] + 1)}: '
-              f'gradients clipped to {schedule.max_norm[clipped[0]]:g}')
+    print('\n'.join(describe_schedule(schedule)))
     out.parent.mkdir(parents=True, exist_ok=True)
-    plot(schedule, out, name)
+    draw_schedule(schedule, out, name)
     print(out)
 
 

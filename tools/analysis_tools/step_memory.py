@@ -117,15 +117,8 @@ def _recomputed_parts(backbone: nn.Module) -> Iterator[nn.Module]:
 
 
 def measure_recomputed(backbone: nn.Module, image: Tensor) -> int:
-    """Measure what ``with_cp`` recomputes at a time.
-
-    Args:
-        backbone (nn.Module): A backbone of ours, with ``with_cp`` or without.
-        image (Tensor): Images (N, C, H, W) on the backbone's device.
-
-    Returns:
-        int: Bytes that autograd keeps of the largest part, beyond its input.
-    """
+    """Bytes that ``with_cp`` recomputes at a time of a backbone that has it,
+    on or off: what autograd keeps of the largest part, beyond its input."""
     backbone = deepcopy(backbone)
     for module in backbone.modules():
         if hasattr(module, 'with_cp'):

@@ -14,33 +14,20 @@ MIB = 2**20
 
 
 def wide_console(width: int = 160) -> Console:
-    """A console in which no table is cut where nobody watches.
-
-    Args:
-        width (int): Columns of a file or a pipe. Defaults to 160.
-    """
+    """A console in which no table is cut where nobody watches."""
     return Console(width=None if sys.stdout.isatty() else width,
                    highlight=False)
 
 
 @dataclass
 class Cells:
-    """A table of texts.
-
-    Attributes:
-        columns (Sequence[str]): Their names.
-        rows (Sequence[Sequence[str]]): A text for each column.
-        title (str): Defaults to ''.
-        caption (str): Defaults to ''.
-        names (int): How many of the columns are names, on the left of which
-            the text begins; all others are numbers. Defaults to 1.
-    """
+    """A table of texts."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     title: str = ''
     caption: str = ''
-    names: int = 1
+    names: int = 1  # how many of the columns are not numbers
 
     def rich(self, **kwargs) -> Table:
         """For the terminal; ``kwargs`` are those of rich's ``Table``."""

@@ -1,5 +1,5 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
-"""What can be asked of a network that is built."""
+"""What can be asked of a network that is built, and of its outputs."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
@@ -45,11 +45,19 @@ def image_channels(model: nn.Module) -> int:
 
 
 def find_tensors(output) -> Iterator[Tensor]:
+    """The tensors of what a network returns.
+
+    Args:
+        output (Tensor | list | tuple | dict): With any of these inside.
+
+    Yields:
+        Tensor: In their order.
+    """
     if isinstance(output, Tensor):
         yield output
-    else:
-        for item in output:
-            yield from find_tensors(item)
+        return
+    for item in output.values() if isinstance(output, dict) else output:
+        yield from find_tensors(item)
 
 
 def largest_error(found: Sequence[Tensor], truth: Sequence[Tensor]) -> float:

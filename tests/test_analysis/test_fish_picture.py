@@ -69,8 +69,5 @@ def test_without_the_last_stage(tmp_path):
     draw_fish(fish, find_direct_paths(fish), tmp_path / 'fish.svg')
     svg = (tmp_path / 'fish.svg').read_text()
     assert '<!-- head2 -->' in svg and '<!-- head3 -->' not in svg
-
-
-def test_only_fish(fish, tmp_path):
     with pytest.raises(ValueError, match='Linear is no FishNet'):
         draw_fish(nn.Linear(1, 1), None, tmp_path / 'fish.svg')

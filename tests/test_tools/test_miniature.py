@@ -30,7 +30,7 @@ STUDY = dict(
             mask_ap=[19.0, 18.0, 17.0])))
 
 
-def test_spread():
+def test_report(tmp_path):
     """Means and sample standard deviations, by hand."""
     top1, box, mask = miniature.compare(STUDY)
     assert miniature.format_spread(top1.fishnet) == '92.0 ± 2.0'
@@ -43,8 +43,6 @@ def test_spread():
     assert mask.paper_difference == pytest.approx(2.3)
     assert top1.paper_difference == pytest.approx(23.78 - 21.93)
 
-
-def test_report(tmp_path):
     text = miniature.write_report(STUDY, tmp_path).read_text()
     assert ('| Box AP | 21.0 ± 1.0 | 19.0 ± 1.0 | +2.0 ± 1.0 | 41.5 | 38.7 '
             '| +2.8 |') in text

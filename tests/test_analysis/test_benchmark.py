@@ -119,7 +119,7 @@ def test_tool(small, call_tool, tmp_path):
             if r['section'] == 'inference'] == [
                 v.name for v in rows.VARIANTS['inference'] if not v.compiled
             ]
-    one, larger, batch = content['growth']['rows']
+    one, larger, batch = content['growth']
     assert larger['kept'] / one['kept'] == pytest.approx(96**2 / 64**2, 0.02)
     assert batch['kept'] / one['kept'] == pytest.approx(2, 0.02)
     for name in ('benchmark.png', 'growth.png'):

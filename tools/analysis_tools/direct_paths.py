@@ -23,12 +23,12 @@ the network.
 """
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 
+import networkx as nx
 import torch
 from torch import Tensor, nn
 
@@ -222,26 +222,26 @@ def find_direct_paths(backbone: nn.Module,
         done.features.setdefault(name, output)
         returned.append(name)
 
-    graph = _Graph([*filter(None, names)], image, done.params)
-    nodes = {name: tensor.grad_fn or graph.image
+    graph, end, weights = _read_graph(
+        [*filter(None, names)], image, done.params)
+    nodes = {name: tensor.grad_fn or end
              for name, tensor in done.features.items()}
     names = {node: name for name, node in nodes.items()}
     convs, links, isolated = {}, {}, {}
-    for after, start in nodes.items():
-        convs.update(((after, names[node]), cost) for node, cost in
-                     graph.fewest(graph.down, start).items()
+    for later, start in nodes.items():
+        convs.update(((later, names[node]), cost)
+                     for node, cost in _fewest(graph, start).items()
                      if node in names and node is not start)
-        below = graph.fewest(graph.down, start, stops=names)
-        for end in below:
-            if end not in names or end is start:
-                continue
-            cost = links[after, names[end]] = below[end]
-            above = graph.fewest(graph.up, end, stops=names) if cost else {}
-            for node, module in graph.weights.items():
-                if (node is not end and node in below and node in above
-                        and below[node] + above[node] == cost):
-                    before, followers = isolated.setdefault(module, ({}, {}))
-                    before[names[end]] = followers[after] = None
+        below = _fewest(graph, start, stops=names)
+        for node in {*below} & {*names} - {start}:
+            earlier = names[node]
+            cost = links[later, earlier] = below[node]
+            above = _fewest(graph.reverse(copy=False), node,
+                            stops=names) if cost else {}
+            for conv in {*below} & {*above} & {*weights} - {node}:
+                if below[conv] + above[conv] == cost:
+                    isolated.setdefault(weights[conv], set()).add(
+                        (earlier, later))
 
     place = {name: i for i, (name, _) in enumerate(backbone.named_modules())}
     return DirectPaths(
@@ -251,9 +251,11 @@ def find_direct_paths(backbone: nn.Module,
             for name, tensor in done.features.items()), tuple(returned), convs,
         links,
         tuple(
-            IsolatedConv(module, *map(tuple, isolated[module]))
+            IsolatedConv(module, *(
+                tuple(name for name in nodes if name in side)
+                for side in zip(*isolated[module])))
             for module in sorted(isolated, key=place.get)),
-        tuple(sorted(set(graph.weights.values()), key=place.get)))
+        tuple(sorted(set(weights.values()), key=place.get)))
 
 
 def measure_gradients(backbone: nn.Module,
@@ -298,77 +300,49 @@ def measure_gradients(backbone: nn.Module,
     }
 
 
-class _Graph:
-    """The part of autograd's graph between the image and the outputs.
+def _read_graph(roots: list, image: Tensor, params: dict[Tensor, str]
+                ) -> tuple[nx.DiGraph, object, dict]:
+    """Read what autograd recorded between the nodes ``roots`` and the image.
 
-    Args:
-        roots (list[Node]): Nodes to begin with.
-        image (Tensor): The leaf at which paths end.
-        names (dict[Tensor, str]): Names of the parameters.
-
-    Attributes:
-        image (Node): The node of the image.
-        weights (dict[Node, str]): The weighted nodes, with their modules.
-        down, up (dict): From a node to its neighbours towards the image and
-            towards the outputs, each with whether the later one is weighted.
+    Returns:
+        tuple[DiGraph, Node, dict[Node, str]]: The graph, whose edges lead
+        towards the image and have ``convs=1`` where they leave a weighted
+        node, else 0; the node of the image; the weighted nodes, with the
+        names of their modules.
     """
+    graph, stack = nx.DiGraph(), [*roots]
+    while stack:
+        node = stack.pop()
+        if 'CheckpointFunction' in node.name():
+            raise ValueError(
+                'the graph is cut by reentrant checkpointing; build the '
+                'backbone with with_cp=False.')
+        children = [child for child, _ in node.next_functions if child]
+        stack += [child for child in children if child not in graph]
+        graph.add_edges_from((node, child) for child in children)
+    leaves = {node: node.variable for node in graph
+              if hasattr(node, 'variable')}
+    end = next(node for node, leaf in leaves.items() if leaf is image)
+    # What does not carry the image carries parameters.
+    carrying = nx.ancestors(graph, end) | {end}
+    weights = {}
+    for node in carrying:
+        beside = {*graph[node]} - carrying
+        beside = beside.union(*(nx.descendants(graph, n) for n in beside))
+        names = [params[leaves[n]] for n in beside
+                 if n in leaves and leaves[n].dim() > 1]
+        if names:
+            weights[node] = min(names).rpartition('.')[0]
+    paths = nx.DiGraph()
+    paths.add_edges_from(
+        (node, child, dict(convs=int(node in weights)))
+        for node, child in graph.subgraph(carrying).edges)
+    return paths, end, weights
 
-    def __init__(self, roots: list, image: Tensor,
-                 names: dict[Tensor, str]) -> None:
-        children, order = {}, []
-        stack = [(root, False) for root in roots]
-        while stack:
-            node, done = stack.pop()
-            if done:
-                order.append(node)
-            elif node not in children:
-                if 'CheckpointFunction' in node.name():
-                    raise ValueError(
-                        'the graph is cut by reentrant checkpointing; build '
-                        'the backbone with with_cp=False.')
-                children[node] = [n for n, _ in node.next_functions if n]
-                stack.append((node, True))
-                stack.extend((child, False) for child in children[node])
 
-        # In post-order, so that what enters a node is known before it. What
-        # does not carry the image carries parameters.
-        carries, params = {}, {}
-        self.weights, self.down, self.up = {}, {}, {}
-        for node in order:
-            leaf = getattr(node, 'variable', None)
-            if leaf is image:
-                self.image = node
-            carries[node] = leaf is image or any(
-                carries[child] for child in children[node])
-            entering = [p for child in children[node] if not carries[child]
-                        for p in params[child]]
-            params[node] = entering if leaf is None else [leaf]
-            if not carries[node]:
-                continue
-            weights = [names[p] for p in entering if p.dim() > 1]
-            if weights:
-                self.weights[node] = weights[0].rpartition('.')[0]
-            self.up.setdefault(node, [])
-            self.down[node] = [(child, len(weights) > 0)
-                               for child in children[node] if carries[child]]
-            for child, weighted in self.down[node]:
-                self.up[child].append((node, weighted))
-
-    @staticmethod
-    def fewest(edges: dict, start, stops=()) -> dict:
-        """Fewest weighted nodes from ``start`` to each node (0-1 breadth-first
-        search), not going on from ``stops``.
-
-        Leaving a weighted node downwards, or entering it upwards, counts one.
-        """
-        best, queue = {start: 0}, deque([start])
-        while queue:
-            node = queue.popleft()
-            if node in stops and node is not start:
-                continue
-            for other, weighted in edges[node]:
-                cost = best[node] + weighted
-                if cost < best.get(other, cost + 1):
-                    best[other] = cost
-                    (queue.append if weighted else queue.appendleft)(other)
-        return best
+def _fewest(graph: nx.DiGraph, start, stops=()) -> dict:
+    """Fewest convolutions to each node, not going on from ``stops``."""
+    return nx.single_source_dijkstra_path_length(
+        nx.subgraph_view(graph, filter_edge=lambda node, child:
+                         node is start or node not in stops),
+        start, weight='convs')

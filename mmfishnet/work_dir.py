@@ -7,9 +7,11 @@ config, log and scalars in it, and checkpoints beside them.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from glob import escape, glob
@@ -68,21 +70,20 @@ class Run:
         return 'iteration' if 'max_iters' in train_cfg else 'epoch'
 
     @cached_property
-    def epoch_length(self) -> float:
-        """Iterations in an epoch, as far as the log tells."""
+    def _lengths(self) -> tuple[float, bool]:
+        """Iterations in an epoch, and whether steps of ``val`` are epochs."""
         first = {}
         for entry in self.train:
             first.setdefault(entry.get('epoch', 1), entry['iter'])
         low, high = min(first, default=1), max(first, default=1)
         if high > low:  # first lines of epochs are at the same place in them
-            return max(1, round((first[high] - first[low]) / (high - low)))
-        return max([1, *(e['iter'] / max(1, low) for e in self.train)])
-
-    @cached_property
-    def _evaluated_by_epoch(self) -> bool:
-        last = max((entry.get('epoch', 0) for entry in self.train), default=0)
+            length = (first[high] - first[low]) / (high - low)
+        else:
+            length = max((e['iter'] / max(1, low) for e in self.train),
+                         default=1)
         steps = [entry['step'] for entry in self.val]
-        return not self.train or max(steps, default=0) <= max(1, last)
+        return max(1, round(length)), not first or max(
+            steps, default=0) <= max(1, high)
 
     def place(self, entry: Mapping) -> float:
         """Where a line of the log belongs, in epochs or iterations.
@@ -92,9 +93,10 @@ class Run:
         """
         if self.unit == 'iteration':
             return entry['iter']
-        if 'epoch' not in entry and self._evaluated_by_epoch:
+        length, by_epoch = self._lengths
+        if 'epoch' not in entry and by_epoch:
             return entry['step']
-        return entry['iter'] / self.epoch_length
+        return entry['iter'] / length
 
     def evaluation_of(self, meta: Mapping) -> dict[str, float]:
         """The run's own evaluation of a checkpoint.
@@ -154,42 +156,29 @@ def read_run(folder: str | os.PathLike) -> Run:
         raise FileNotFoundError(
             f'{folder} is not the work folder of a run: it has no '
             'TIME/vis_data, which tools/train.py and tools/test.py leave in '
-            'their --work-dir.'
-            + (f' Such folders below it: {first_few(below)}.' if below else
-               ''))
-    train, val, tests, config = [], [], [], None
+            f'their --work-dir; of those below it: {first_few(below)}.')
+    run = Run(folder.resolve().name, folder, Config(), parts=len(parts))
+    configs = sorted(folder.glob('*.py'), key=os.path.getmtime)
     for part in parts:
-        begun, evaluated = _read_scalars(part / 'vis_data/scalars.json')
-        if begun:
-            first = begun[0]['iter']
-            train = [entry for entry in train if entry['iter'] < first]
-            val = [entry for entry in val if entry['iter'] < first]
-        again = {entry['step'] for entry in evaluated} - {0}
-        val = [entry for entry in val if entry['step'] not in again]
-        train += begun
-        val += evaluated
-        tests += _read_tests(part)
+        train, val = _read_scalars(part / 'vis_data/scalars.json')
+        first = train[0]['iter'] if train else math.inf
+        again = {entry['step'] for entry in val} - {0}
         dumped = part / 'vis_data/config.py'
         # A later test in the folder has its own.
-        if dumped.is_file() and (begun or not train):
-            config = dumped
-    config = config or max(
-        folder.glob('*.py'), default=None, key=os.path.getmtime)
-    if config is None:
+        if dumped.is_file() and (train or not run.train):
+            configs.append(dumped)
+        run.train = [e for e in run.train if e['iter'] < first] + train
+        run.val = [e for e in run.val if e['iter'] < first
+                   and e['step'] not in again] + val
+        run.tests += _read_tests(part)
+    if not configs:
         raise FileNotFoundError(f'there is no config in {folder}.')
-    logs = sorted(parts[-1].glob('*.log'))
-    saved = checkpoints_in(folder)
-    return Run(
-        name=folder.resolve().name,
-        folder=folder,
-        # What it imports need not be here to read what was logged.
-        config=Config.fromfile(config, import_custom_modules=False),
-        train=train,
-        val=val,
-        tests=tests,
-        checkpoint=saved[0] if saved else None,
-        environment=_environment(logs[-1]) if logs else '',
-        parts=len(parts))
+    # What it imports need not be here to read what was logged.
+    run.config = Config.fromfile(configs[-1], import_custom_modules=False)
+    run.checkpoint = next(iter(checkpoints_in(folder)), None)
+    for log in sorted(parts[-1].glob('*.log')):
+        run.environment = _environment(log)
+    return run
 
 
 def read_runs(folders: Sequence[str | os.PathLike]) -> list[Run]:
@@ -292,7 +281,7 @@ def _read_scalars(path: Path) -> tuple[list[dict], list[dict]]:
         except ValueError:  # the process was killed, or the disk was full
             continue
         # With log_with_hierarchy, names begin with the mode.
-        names = {re.sub(r'^(train|val)/|^val_(?=loss)', '', k): k
+        names = {re.sub(r'^(train|val)/|^val_(?=.*loss)', '', k): k
                  for k in entry}
         entry = {name: entry[key] for name, key in names.items()}
         if 'iter' in entry or 'lr' in entry:
@@ -310,11 +299,9 @@ def _read_tests(part: Path) -> list[dict]:
     """What tests wrote into a part's folder."""
     found = []
     for path in sorted(part.glob('*.json')):
-        try:
-            found.append(json.loads(path.read_text()))
-        except ValueError:
-            continue
-    return [entry for entry in found if isinstance(entry, dict)]
+        with suppress(ValueError, TypeError):
+            found.append(dict(json.loads(path.read_text())))
+    return found
 
 
 def _environment(log: Path) -> str:

@@ -18,11 +18,10 @@ from torch import Tensor, nn
 
 import mmfishnet  # noqa: F401 (configs may inherit from 'mmfishnet::')
 from mmfishnet.checkpoints.pretrained import drop_pretrained
-from mmfishnet.checks.schedule import epoch_length
 from mmfishnet.engine.errors import short_errors
 from mmfishnet.kinds import is_a, scope_of
 from mmfishnet.models.probe import image_channels
-from schedule import count_images
+from schedule import count_images, epoch_steps
 from step_memory import measure_kept_bytes, measure_recomputed
 from tables import MIB, Cells, wide_console
 
@@ -41,7 +40,9 @@ class Plan:
     @property
     def epoch_steps(self) -> int:
         """Steps in an epoch."""
-        return epoch_length(self.loader, self.images, self.gpus)
+        return epoch_steps(
+            self.images, self.loader.get('batch_size', 1), self.gpus,
+            self.loader.get('drop_last', False))
 
     @property
     def steps(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import os.path as osp
 from copy import deepcopy
@@ -27,7 +28,7 @@ from mmengine.registry import (
 )
 
 import mmfishnet  # noqa: F401 (configs may inherit from 'mmfishnet::')
-from mmfishnet.checks.schedule import check_schedule, epoch_length
+from mmfishnet.checks.schedule import check_schedule
 from mmfishnet.engine.errors import short_errors
 from mmfishnet.kinds import dicts_in, is_a, scope_of, type_name
 
@@ -69,6 +70,14 @@ def count_images(cfg: Config) -> int:
     return images
 
 
+def epoch_steps(images: int, batch_size: int, gpus: int = 1,
+                drop_last: bool = False) -> int:
+    """Steps in an epoch, as MMEngine's sampler and loader count them: each
+    GPU has as many images as the others."""
+    steps = math.ceil(images / gpus) / batch_size
+    return math.floor(steps) if drop_last else math.ceil(steps)
+
+
 def published_epoch_length(cfg: Config) -> int:
     """Iterations in an epoch of the whole of COCO or ImageNet, with
     ``auto_scale_lr.base_batch_size`` images each over all GPUs."""
@@ -80,7 +89,7 @@ def published_epoch_length(cfg: Config) -> int:
             f'{" and ".join(TRAIN_IMAGES)} with auto_scale_lr.base_batch_size,'
             f' and not for {type_name(cfg.train_dataloader.dataset)} with '
             f'{batch_size}; give them (--epoch-length).')
-    return epoch_length(dict(batch_size=batch_size), images, 1)
+    return epoch_steps(images, batch_size)
 
 
 class Phase(NamedTuple):

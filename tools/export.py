@@ -77,8 +77,8 @@ def export_all(args):
         from mmfishnet.apis import export
         from mmfishnet.checkpoints import drop_pretrained, use_safe_loading
         from mmfishnet.engine.data_root import set_data_root
+        from mmfishnet.models.built import image_channels, largest_error
         from mmfishnet.models.pretrained_module import check_fit
-        from mmfishnet.models.probe import image_channels, largest_error
 
         use_safe_loading()
         cfg = Config.fromfile(args.config)

@@ -17,7 +17,7 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from ..models.probe import find_tensors, keep_modes
+from ..models.built import find_tensors, keep_modes
 
 try:
     from torch.fx.experimental import _config as symbols

@@ -10,7 +10,7 @@ import benchmark_tables as rows
 from benchmark_report import check_marks, write_markdown
 from benchmark_runs import Setting, measure_section
 from mmfishnet.models import FishNet
-from mmfishnet.models.probe import largest_error
+from mmfishnet.models.built import largest_error
 from step_memory import Meter
 
 SMALL = dict(

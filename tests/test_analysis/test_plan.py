@@ -17,7 +17,7 @@ from mmfishnet.checkpoints import drop_pretrained
 from mmfishnet.datasets import draw_coco
 from mmfishnet.engine.data_root import set_data_root
 from mmfishnet.engine.training import enable_auto_scale_lr
-from mmfishnet.models.probe import find_tensors
+from mmfishnet.models.built import find_tensors
 from plan import (
     Plan,
     image_size,

@@ -8,7 +8,7 @@ import torch
 
 from mmfishnet.apis import export
 from mmfishnet.models import FishNet
-from mmfishnet.models.probe import largest_error
+from mmfishnet.models.built import largest_error
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = dict(

@@ -22,9 +22,9 @@ from mmfishnet.engine.hooks import (
 )
 from mmfishnet.models import FishNet
 from mmfishnet.models.blocks import Bottleneck, ChannelReduction, URBlock
+from mmfishnet.models.built import largest_error
 from mmfishnet.models.layout import open_size, to_fast_layout
 from mmfishnet.models.lean import MaxPool2x2
-from mmfishnet.models.probe import largest_error
 
 ROOT = Path(__file__).parents[2]
 # As COCO's pictures are: landscape, portrait, panorama, square.

@@ -29,7 +29,7 @@ from benchmark_tables import (
     find_norms,
 )
 from mmfishnet.engine.hooks.compile import compile_in_place
-from mmfishnet.models.probe import find_tensors, largest_error
+from mmfishnet.models.built import find_tensors, largest_error
 from step_memory import Meter, measure_kept_bytes, measure_recomputed
 
 

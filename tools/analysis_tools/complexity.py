@@ -20,7 +20,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmfishnet.engine.errors import short_errors
-from mmfishnet.models.probe import image_channels, keep_modes
+from mmfishnet.models.built import image_channels, keep_modes
 from networks import NETWORKS, Network, find_network
 from step_memory import measure_kept_bytes
 from tables import MIB, Cells, wide_console

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from mmfishnet.models import FishNet
-from mmfishnet.models.probe import find_tensors, image_channels, keep_modes
+from mmfishnet.models.built import find_tensors, image_channels, keep_modes
 
 POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 

@@ -20,7 +20,7 @@ import mmfishnet  # noqa: F401 (configs may inherit from 'mmfishnet::')
 from mmfishnet.checkpoints.pretrained import drop_pretrained
 from mmfishnet.engine.errors import short_errors
 from mmfishnet.kinds import is_a, scope_of
-from mmfishnet.models.probe import image_channels
+from mmfishnet.models.built import image_channels
 from schedule import count_images, epoch_steps
 from step_memory import measure_kept_bytes, measure_recomputed
 from tables import MIB, Cells, wide_console

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mmfishnet.models.blocks import Stage
-from mmfishnet.models.probe import find_tensors, keep_modes
+from mmfishnet.models.built import find_tensors, keep_modes
 
 
 def _tensors(tree) -> list[Tensor]:

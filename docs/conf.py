@@ -11,11 +11,11 @@ from mmengine.config import Config
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 GENERATED = DOCS / 'generated'
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / 'tools/analysis_tools')]
 
-from mmfishnet.analysis.direct_bp import examine  # noqa: E402
-from mmfishnet.analysis.fish_picture import draw_fish  # noqa: E402
-from mmfishnet.analysis.peers import find_network  # noqa: E402
+from direct_paths import find_direct_paths  # noqa: E402
+from fish_picture import draw_fish  # noqa: E402
+from networks import find_network  # noqa: E402
 
 project = 'mmfishnet'
 author = 'mmfishnet authors'
@@ -128,8 +128,8 @@ def write_diagrams() -> None:
     for name in ('fishnet99', 'fishnet150', 'fishnet201'):
         network = find_network(name)
         backbone = network.backbone()
-        draw_fish(backbone, examine(backbone, 64), GENERATED / f'{name}.svg',
-                  network.title)
+        draw_fish(backbone, find_direct_paths(backbone),
+                  GENERATED / f'{name}.svg', network.title)
 
 
 def link_to_generated(app, name, source) -> None:

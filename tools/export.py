@@ -112,8 +112,9 @@ def write_backbone(formats, args, cfg, model):
     from mmengine.runner import Runner
 
     from mmfishnet.apis import export
+    from mmfishnet.models.built import image_channels
     module = model.backbone
-    channels = export.image_channels(module)
+    channels = image_channels(module)
     example = torch.randn(2, channels, 64, 96)
     sizes = (*CHECKED, (1, export.MIN_SIZE, export.MIN_SIZE))
     onnx_file = args.out_dir / 'backbone.onnx'
@@ -163,7 +164,8 @@ def write_detector(out_dir, cfg, model, classes):
     from mmengine.registry import TRANSFORMS
     from mmengine.structures import InstanceData
 
-    from mmfishnet.apis import export, whole_detector
+    from mmfishnet.apis import whole_detector
+    from mmfishnet.models.built import image_channels
     model.cfg = deepcopy(cfg)  # inference_detector writes to it
     pipeline = get_test_pipeline_cfg(cfg)
     path = whole_detector.export_detector(
@@ -187,7 +189,7 @@ def write_detector(out_dir, cfg, model, classes):
             return data['data_samples']
 
     rng = np.random.default_rng(0)
-    channels = export.image_channels(model)
+    channels = image_channels(model)
     for height, width in PICTURES:
         noise = rng.integers(0, 256, (height, width, channels), np.uint8)
         found = instances(noise)

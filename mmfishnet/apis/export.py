@@ -17,6 +17,8 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
+from ..models.built import find_tensors, keep_modes
+
 try:
     from torch.fx.experimental import _config as symbols
 except ImportError:  # an old torch
@@ -40,35 +42,14 @@ def need(name: str) -> ModuleType:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Without gradients, each module in evaluation mode for a while."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with keep_modes(model, train=False), torch.no_grad():
+        yield
 
 
 def open_sizes():
     """While ``torch.export`` runs: a size of 1 is one like any other."""
     return symbols.patch(backed_size_oblivious=True) if MIN_SIZE == 32 \
         else nullcontext()
-
-
-def image_channels(model: nn.Module) -> int:
-    """What a model's first convolution reads."""
-    return next(module.in_channels for module in model.modules()
-                if isinstance(module, nn.Conv2d))
-
-
-def find_tensors(output) -> Iterator[Tensor]:
-    """The tensors in a tensor, dict or sequence of any depth."""
-    if isinstance(output, Tensor):
-        yield output
-        return
-    for item in output.values() if isinstance(output, dict) else output:
-        yield from find_tensors(item)
 
 
 class Features(nn.Module):

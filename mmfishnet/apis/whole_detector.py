@@ -22,8 +22,9 @@ from torch.nn.functional import pad
 from torchvision.ops import nms, roi_align
 
 from ..kinds import type_name
+from ..models.built import image_channels
 from ..whole_file import whole_file
-from .export import evaluating, image_channels, need, open_sizes
+from .export import evaluating, need, open_sizes
 
 # The parts whose work between the networks is done here, and the names that
 # this work has there: a class with methods of its own by these names is

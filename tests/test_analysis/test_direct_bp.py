@@ -1,15 +1,17 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
+from copy import deepcopy
+
 import pytest
 import torch
 import torch.nn.functional as F
 import torch.utils.checkpoint
 from torch import nn
 
-from mmfishnet.analysis import NETWORKS, examine, measure_gradients
-from mmfishnet.analysis.direct_bp import find_stages
-from mmfishnet.analysis.direct_bp_tables import isolated_table, paths_table
+from direct_bp import tabulate_isolated, tabulate_paths
+from direct_paths import find_direct_paths, find_stages, measure_gradients
 from mmfishnet.models import FishNet
 from mmfishnet.wiring import JOINS, STAGES
+from networks import NETWORKS
 
 FISH_TAIL = [
     'stem.0', 'stem.3', 'stem.6', 'tail1.refine.0.shortcut.2',
@@ -19,27 +21,27 @@ FISH_TAIL = [
 ]
 
 
-def isolated(report):
-    return [conv.module for conv in report.isolated]
+def isolated(paths):
+    return [conv.module for conv in paths.isolated]
 
 
 @pytest.mark.parametrize('name', ['fishnet99', 'fishnet150', 'fishnext150'])
 def test_fish_has_none_in_body_and_head(name):
-    report = examine(NETWORKS[name].backbone())
-    assert isolated(report) == FISH_TAIL
-    assert report.outputs == ('output', )
+    paths = find_direct_paths(NETWORKS[name].backbone())
+    assert isolated(paths) == FISH_TAIL
+    assert paths.outputs == ('output', )
     # What the bridge reads is the one feature that nothing else reads.
-    assert report.direct() == tuple(
+    assert paths.direct() == tuple(
         name for name in ('stem', *STAGES, 'output') if name != 'tail3')
-    assert report.convs['output', 'tail3'] == 3
-    assert report.convs['output', 'image'] == 3
-    by_name = {feature.name: feature for feature in report.features}
+    assert paths.convs['output', 'tail3'] == 3
+    assert paths.convs['output', 'image'] == 3
+    by_name = {feature.name: feature for feature in paths.features}
     assert (by_name['head2'].channels, by_name['head2'].stride) == (832, 8)
     assert (by_name['output'].channels, by_name['output'].stride) == (2112, 32)
 
 
 def test_links_are_the_wiring():
-    report = examine(FishNet(99, out_indices=(3, )))
+    paths = find_direct_paths(FishNet(99, out_indices=(3, )))
     # A stage's output is what its readers read and its joiners join: a
     # feature is linked to what it reads, and to what was joined to that.
     reads = dict(zip(STAGES, ('stem', *STAGES)))
@@ -54,18 +56,18 @@ def test_links_are_the_wiring():
     expected = {(name, feature)
                 for name in STAGES for feature in features_in(reads[name])}
     expected |= {('output', feature) for feature in features_in('head3')}
-    assert set(report.links) == expected | {('stem', 'image')}
-    assert report.links['bridge', 'tail3'] == 3
+    assert set(paths.links) == expected | {('stem', 'image')}
+    assert paths.links['bridge', 'tail3'] == 3
 
 
 def test_strided_convolution_isolates_the_head():
-    report = examine(NETWORKS['fishnet150-conv'].backbone())
-    found = isolated(report)
+    paths = find_direct_paths(NETWORKS['fishnet150-conv'].backbone())
+    found = isolated(paths)
     head = [f'head{i}.down.shortcut.2' for i in (1, 2, 3)]
     tail = [f'tail{i}.down.shortcut.2' for i in (1, 2, 3)]
     assert sorted(found) == sorted(FISH_TAIL + tail + head)
-    assert report.direct() == ('bridge', 'output')
-    down = next(c for c in report.isolated if c.module == tail[1])
+    assert paths.direct() == ('bridge', 'output')
+    down = next(c for c in paths.isolated if c.module == tail[1])
     assert down.before == ('tail2', )
     assert set(down.after) == {'tail3', 'body2', 'head3'}
 
@@ -81,9 +83,9 @@ def test_strided_convolution_isolates_the_head():
      ('transition3', 'denseblock4', 'output')),
 ])
 def test_peers(name, convs, direct):
-    report = examine(NETWORKS[name].backbone(), size=32)
-    assert isolated(report) == convs
-    assert report.direct() == direct
+    paths = find_direct_paths(NETWORKS[name].backbone(), size=32)
+    assert isolated(paths) == convs
+    assert paths.direct() == direct
 
 
 class Net(nn.Module):
@@ -130,16 +132,16 @@ def conv(inputs=8, outputs=8, **kwargs):
 ])
 def test_rules(forward, modules, expected):
     net = Net(forward, **modules)
-    report = examine(net, size=16, stages=dict(stem='stem'))
-    assert isolated(report) == [
+    paths = find_direct_paths(net, size=16, stages=dict(stem='stem'))
+    assert isolated(paths) == [
         'stem', *(f'body.{name}' for name in expected)
     ]
-    assert report.is_direct('output', 'stem') == (not expected)
+    assert paths.is_direct('output', 'stem') == (not expected)
 
 
 def test_bad_input():
     with pytest.raises(ValueError, match='has no module neck; it has stem'):
-        examine(FishNet(99), stages=dict(neck='neck'))
+        find_direct_paths(FishNet(99), stages=dict(neck='neck'))
 
     def forward(x, m):
         return torch.utils.checkpoint.checkpoint(
@@ -147,10 +149,10 @@ def test_bad_input():
 
     net = Net(forward, a=conv())
     with pytest.raises(ValueError, match='with_cp=False'):
-        examine(net, size=16, stages={})
+        find_direct_paths(net, size=16, stages={})
 
 
-def test_everything_is_put_back():
+def test_nothing_of_the_backbone_changes():
     torch.manual_seed(0)
     fish = FishNet(99, frozen_stages=1, norm_eval=True).train()
 
@@ -158,16 +160,15 @@ def test_everything_is_put_back():
         return ([p.requires_grad for p in fish.parameters()],
                 [m.training for m in fish.modules()],
                 [len(m._forward_hooks) + len(m._forward_pre_hooks)
-                 for m in fish.modules()],
-                {k: v.clone() for k, v in fish.state_dict().items()})
+                 for m in fish.modules()])
 
-    *before, tensors = state()
-    report = examine(fish)
-    measure_gradients(fish, report, torch.rand(1, 3, 64, 64), isolated=False)
-    *after, kept = state()
-    assert after == before
-    assert all(torch.equal(kept[key], tensors[key]) for key in tensors)
-    assert report.outputs == ('head1', 'head2', 'head3', 'output3')
+    before, tensors = state(), deepcopy(fish.state_dict())
+    paths = find_direct_paths(fish)
+    measure_gradients(fish, paths, torch.rand(1, 3, 64, 64), isolated=False)
+    assert state() == before
+    assert all(torch.equal(value, tensors[key])
+               for key, value in fish.state_dict().items())
+    assert paths.outputs == ('head1', 'head2', 'head3', 'output3')
 
 
 @pytest.fixture(scope='module')
@@ -263,7 +264,7 @@ def test_gradients_are_the_analytic_ones(trained_fish):
         tail2='tail2.down',
         tail3='tail3.down',
         bridge='bridge.refine')
-    report = examine(trained_fish, stages=outputs)
+    paths = find_direct_paths(trained_fish, stages=outputs)
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(2, 3, 64, 64, generator=generator).double()
     gradient = torch.randn(2, 2112, 2, 2, generator=generator).double()
@@ -284,7 +285,7 @@ def test_gradients_are_the_analytic_ones(trained_fish):
 
     # Along direct paths alone: the closed form as it is.
     measured = measure_gradients(
-        trained_fish, report, images, [gradient], isolated=False)
+        trained_fish, paths, images, [gradient], isolated=False)
     for name, expected in direct.items():
         torch.testing.assert_close(
             measured[name], expected, rtol=1e-10, atol=1e-12)
@@ -301,7 +302,7 @@ def test_gradients_are_the_analytic_ones(trained_fish):
         indirect, = torch.autograd.grad(
             function(values[name]), values[name], full[after])
         full[name] = direct[name] + indirect
-    measured = measure_gradients(trained_fish, report, images, [gradient])
+    measured = measure_gradients(trained_fish, paths, images, [gradient])
     for name, expected in full.items():
         torch.testing.assert_close(
             measured[name], expected, rtol=1e-10, atol=1e-12)
@@ -310,43 +311,34 @@ def test_gradients_are_the_analytic_ones(trained_fish):
 def test_gradients_of_images_in_any_layout():
     """Those of the features, not of what is returned in their place."""
     fish = FishNet(99).double()
-    report = examine(fish)
+    paths = find_direct_paths(fish)
     images = torch.randn(1, 3, 64, 64, dtype=torch.double)
     torch.testing.assert_close(
-        measure_gradients(fish, report, images),
+        measure_gradients(fish, paths, images),
         measure_gradients(
-            fish, report,
+            fish, paths,
             images.contiguous(memory_format=torch.channels_last)))
 
 
-def test_direct_gradients_vanish_in_resnet():
+def test_resnet():
+    """Its direct gradients vanish, and its tables say so."""
     torch.manual_seed(0)
     backbone = NETWORKS['preact_resnet50'].backbone()
-    report = examine(backbone)
-    images = torch.rand(1, 3, 64, 64)
-    direct = measure_gradients(backbone, report, images, isolated=False)
+    paths = find_direct_paths(backbone, 32)
+    images = torch.rand(1, 3, 32, 32)
+    direct = measure_gradients(backbone, paths, images, isolated=False)
     assert {name for name, gradient in direct.items()
             if gradient.any()} == {'stage4', 'final'}
-    every = measure_gradients(backbone, report, images)
+    every = measure_gradients(backbone, paths, images)
     assert all(gradient.any() for gradient in every.values())
 
-
-def test_features_of_unknown_backbones():
+    rows = tabulate_paths(backbone, paths, 32, 'ResNet').rows
+    assert len(rows) == len(paths.features)
+    last, stage3 = rows[-1], rows[4]
+    assert last[0] == '[bold green]final[/]'
+    # From the final feature: 5 convolutions to the image, none to stage4.
+    assert last[3] == '5' and '✓' in last[8]
+    assert stage3[-1] == '0' and float(stage3[-2]) > 0
+    assert len(tabulate_isolated(backbone, paths).rows) == 5
     stages = find_stages(NETWORKS['resnet50'].backbone())
     assert [*stages] == ['maxpool', 'layer1', 'layer2', 'layer3', 'layer4']
-    stages = find_stages(NETWORKS['densenet121'].backbone())
-    assert [*stages][:3] == ['pool0', 'denseblock1', 'transition1']
-
-
-def test_tables():
-    backbone = NETWORKS['preact_resnet50'].backbone()
-    report = examine(backbone, 32)
-    table = paths_table(backbone, report, 32, 'ResNet')
-    assert table.row_count == len(report.features)
-    cells = [list(column.cells) for column in table.columns]
-    assert cells[0][-1] == '[bold green]final[/]'
-    # From the final feature: 5 convolutions to the image, none to stage4.
-    assert cells[3][-1] == '5' and '✓' in cells[8][-1]
-    # The direct gradient of stage 3 is zero.
-    assert cells[-1][4] == '0' and float(cells[-2][4]) > 0
-    assert isolated_table(backbone, report).row_count == 5

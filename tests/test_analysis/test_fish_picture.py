@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from mmfishnet.analysis import draw_fish, examine
-from mmfishnet.analysis.fish_picture import DIRECT, ICONV, find_direct_edges
+from direct_paths import find_direct_paths
+from fish_picture import DIRECT, ICONV, draw_fish, find_direct_edges
 from mmfishnet.models import FishNet
 from mmfishnet.wiring import JOINS, STAGES
 
@@ -27,7 +27,7 @@ def draw(fish, report, path):
 
 
 def test_direct_edges(fish):
-    reached, direct = find_direct_edges(fish, examine(fish))
+    reached, direct = find_direct_edges(fish, find_direct_paths(fish))
     assert {(edge.source, edge.target) for edge in direct} == {
         (source, name)
         for name, reads in zip(STAGES[1:], STAGES) if name in JOINS
@@ -41,7 +41,7 @@ def test_direct_edges(fish):
 
 
 def test_svg_names_everything_and_is_the_same_each_time(fish, tmp_path):
-    report = examine(fish)
+    report = find_direct_paths(fish)
     for name in ('a.svg', 'b.svg'):
         draw_fish(fish, report, tmp_path / name, 'FishNet-99')
     svg = (tmp_path / 'a.svg').read_text()
@@ -57,8 +57,8 @@ def test_svg_names_everything_and_is_the_same_each_time(fish, tmp_path):
 def test_png_shows_what_strides_break(fish, tmp_path):
     torch.manual_seed(0)
     conv = FishNet(99, out_indices=(3, ), down_sample='conv')
-    pooled = draw(fish, examine(fish), tmp_path / 'pool.png')
-    strided = draw(conv, examine(conv), tmp_path / 'conv.png')
+    pooled = draw(fish, find_direct_paths(fish), tmp_path / 'pool.png')
+    strided = draw(conv, find_direct_paths(conv), tmp_path / 'conv.png')
     assert pooled.shape[0] > 800
     assert count(strided, DIRECT) < count(pooled, DIRECT) / 2
     assert count(strided, ICONV) > 1.4 * count(pooled, ICONV)
@@ -66,11 +66,8 @@ def test_png_shows_what_strides_break(fish, tmp_path):
 
 def test_without_the_last_stage(tmp_path):
     fish = FishNet(99, out_indices=(0, 1))
-    draw_fish(fish, examine(fish), tmp_path / 'fish.svg')
+    draw_fish(fish, find_direct_paths(fish), tmp_path / 'fish.svg')
     svg = (tmp_path / 'fish.svg').read_text()
     assert '<!-- head2 -->' in svg and '<!-- head3 -->' not in svg
-
-
-def test_only_fish(fish, tmp_path):
     with pytest.raises(ValueError, match='Linear is no FishNet'):
-        draw_fish(nn.Linear(1, 1), examine(fish), tmp_path / 'fish.svg')
+        draw_fish(nn.Linear(1, 1), None, tmp_path / 'fish.svg')

@@ -1,8 +1,6 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
-import importlib.util
 import json
 import re
-import sys
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -15,19 +13,20 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 
-from mmfishnet.analysis import measure_kept_bytes
-from mmfishnet.analysis.plan import (
+from mmfishnet.checkpoints import drop_pretrained
+from mmfishnet.datasets import draw_coco
+from mmfishnet.engine.data_root import set_data_root
+from mmfishnet.engine.training import enable_auto_scale_lr
+from mmfishnet.models.built import find_tensors
+from plan import (
     Plan,
-    count_images,
     image_size,
     measure_heads,
     measure_memory,
     plan_training,
 )
-from mmfishnet.checkpoints import drop_pretrained
-from mmfishnet.datasets import draw_coco
-from mmfishnet.engine.data_root import set_data_root
-from mmfishnet.engine.training import enable_auto_scale_lr
+from schedule import count_images
+from step_memory import measure_kept_bytes
 
 pytest.importorskip('mmdet')
 
@@ -73,29 +72,23 @@ def data(tmp_path_factory):
     return folder
 
 
-def test_papers_run():
-    plan = plan_training(load(PAPER), gpus=16)
-    # 118,287 pictures, 1,021 without annotations; 7330 iterations of 16
-    # images are what MMDetection's own logs of COCO count.
-    assert (plan.images, plan.epoch_steps, plan.steps) == (117266, 7330,
-                                                           234560)
-    assert plan.images_per_second(0.5) == 32
-    assert plan.hours(0.5) == pytest.approx(32.58, abs=0.01)
-    assert plan.scaled_lr == plan.lr == 0.02
-
-
 @pytest.mark.parametrize('gpus, lr, counts, steps', [
     (1, 0.00125, 16, 117266),
     (3, 0.00375, None, 39089),
     (4, 0.005, 4, 29317),
     (8, 0.01, 2, 14659),
+    # 118,287 pictures, 1,021 without annotations; 7330 iterations of 16
+    # images are what MMDetection's own logs of COCO count.
+    (16, 0.02, 1, 7330),
     (32, 0.04, None, 3665),
 ])
-def test_other_numbers_of_gpus(gpus, lr, counts, steps):
+def test_numbers_of_gpus(gpus, lr, counts, steps):
     plan = plan_training(load(PAPER), gpus)
     assert plan.scaled_lr == pytest.approx(lr)
     assert plan.counts_for_base == counts
-    assert plan.epoch_steps == steps
+    assert (plan.epoch_steps, plan.steps) == (steps, 32 * steps)
+    assert plan.images_per_second(0.5) == 2 * gpus
+    assert plan.hours(0.5) == pytest.approx(16 * steps / 3600)
 
 
 def test_learning_rate_is_the_runners(tmp_path):
@@ -139,20 +132,16 @@ def test_what_a_config_does_not_tell():
     cfg.train_dataloader.dataset.type = 'LVISV1Dataset'
     with pytest.raises(ValueError, match='LVISV1Dataset.*--images'):
         plan_training(cfg, 16)
+    assert image_size(cfg) == (800, 1333)
+    cfg.train_dataloader.dataset.pipeline = []
+    with pytest.raises(ValueError, match='--size'):
+        image_size(cfg)
     with pytest.raises(ValueError, match='gpus=0'):
         plan_training(cfg, 0, images=1)
     del cfg.train_cfg.max_epochs
     with pytest.raises(ValueError, match='max_epochs'):
         plan_training(cfg, 16, images=1)
-    assert Plan(images=1, epochs=1, batch_size=1, gpus=1).scaled_lr is None
-
-
-def test_image_size():
-    cfg = load(PAPER)
-    assert image_size(cfg) == (800, 1333)
-    cfg.train_dataloader.dataset.pipeline = []
-    with pytest.raises(ValueError, match='--size'):
-        image_size(cfg)
+    assert Plan(images=1, epochs=1, gpus=1, loader={}).scaled_lr is None
 
 
 class Loss(nn.Module):
@@ -163,10 +152,7 @@ class Loss(nn.Module):
 
     def forward(self, data):
         losses = self.detector.loss(data['inputs'], data['data_samples'])
-        return [
-            loss for value in losses.values()
-            for loss in (value if isinstance(value, list) else [value])
-        ]
+        return [*find_tensors(losses)]
 
 
 @pytest.mark.parametrize('with_cp', [False, True])
@@ -232,39 +218,29 @@ def test_recomputing_and_half_precision(cfg):
         p.numel() for p in MODELS.build(cfg.model).parameters())
 
 
-def call(monkeypatch, *args):
-    tool = ROOT / 'tools/analysis_tools/plan.py'
-    monkeypatch.setattr(sys, 'argv', ['plan.py', *map(str, args)])
-    spec = importlib.util.spec_from_file_location('plan_tool', tool)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.main()
+def test_tool(call_tool):
+    done = call_tool('analysis_tools/plan', PAPER, '--gpus', 4, '--step-time',
+                     0.25, 0.5)
+    assert '4 images a step, 29317 steps an epoch' in done.stdout
+    assert '--auto-scale-lr makes it 0.005' in done.stdout
+    assert 'accumulative_counts=4' in done.stdout
+    assert re.search(r'0\.25 \D+16\.0 \D+2\.04 \D+65\.1 ', done.stdout)
+    assert 'Memory' not in done.stdout
+
+    done = call_tool('analysis_tools/plan', SHAPES, '--images', 9, '--memory',
+                     '--size', *SIZE)
+    assert 'Memory of a step with one image of 64x96' in done.stdout
+    assert re.search(r'--amp with_cp( \D+\d+){6} ', done.stdout)
 
 
-def test_tool(monkeypatch, capsys):
-    call(monkeypatch, PAPER, '--gpus', 4, '--step-time', 0.25, 0.5)
-    output = capsys.readouterr().out
-    assert '4 images a step, 29317 steps an epoch' in output
-    assert '--auto-scale-lr makes it 0.005' in output
-    assert 'accumulative_counts=4' in output
-    assert re.search(r'0\.25 \D+16\.0 \D+2\.04 \D+65\.1 ', output)
-    assert 'Memory' not in output
-
-    call(monkeypatch, SHAPES, '--images', 9, '--memory', '--size', *SIZE)
-    output = capsys.readouterr().out
-    assert 'Memory of a step with one image of 64x96' in output
-    assert re.search(r'--amp with_cp( \D+\d+){6} ', output)
-
-
-def test_tool_says_what_is_wrong(monkeypatch, capsys):
-    with pytest.raises(SystemExit, match='error: .*nowhere.py'):
-        call(monkeypatch, 'nowhere.py')
-    with pytest.raises(SystemExit):
-        call(monkeypatch, PAPER, '--step-time', 0)
-    assert 'above 0' in capsys.readouterr().err
-    with pytest.raises(SystemExit, match='MMDetection'):
-        call(monkeypatch, ROOT / 'configs/classification/fishnet_shapes.py',
-             '--images', 100, '--memory')
+def test_tool_says_what_is_wrong(call_tool):
+    for args, words in (
+        (['nowhere.py'], 'error: .*nowhere.py'),
+        ([PAPER, '--step-time', 0], 'above 0'),
+        ([ROOT / 'configs/classification/fishnet_shapes.py', '--images', 100,
+          '--memory'], 'MMDetection')):
+        done = call_tool('analysis_tools/plan', *args)
+        assert done.returncode and re.search(words, done.stderr)
 
 
 def test_documented_hours():

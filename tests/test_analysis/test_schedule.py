@@ -7,14 +7,16 @@ import pytest
 from mmengine.config import Config
 
 import mmfishnet  # noqa: F401
-from mmfishnet.analysis.schedule import epoch_length, plot, simulate
+from schedule import draw_schedule, published_epoch_length, simulate
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs' / 'mask_rcnn_fishnet150_fpn.py'
 
 
-def test_phases():
+def test_phases(recwarn):
     schedule = simulate(Config.fromfile(CONFIG), epoch_length=10)
+    # The schedulers have nothing to warn of.
+    assert not [w for w in recwarn if 'optimizer.step' in str(w.message)]
     # The last iteration of the warm-up has the full learning rate.
     assert [(p.begin, p.end) for p in schedule.phases] == [(0, 10), (9, 200),
                                                            (200, 280),
@@ -22,11 +24,6 @@ def test_phases():
     rates = [(p.first_lr, p.last_lr) for p in schedule.phases]
     assert np.ravel(rates) == pytest.approx(
         [2e-5, 2e-2, 2e-2, 2e-2, 2e-3, 2e-3, 2e-4, 2e-4])
-
-
-def test_no_warning_of_the_schedulers(recwarn):
-    simulate(Config.fromfile(CONFIG), epoch_length=2)
-    assert not [w for w in recwarn if 'optimizer.step' in str(w.message)]
 
 
 def test_without_clipping_and_by_iteration():
@@ -43,7 +40,7 @@ def test_without_clipping_and_by_iteration():
     np.testing.assert_allclose(schedule.lr, expected, atol=1e-9)
 
 
-def test_clipping_without_an_end():
+def test_clipping_without_an_end(tmp_path):
     cfg = Config(
         dict(
             train_cfg=dict(max_epochs=2),
@@ -53,29 +50,23 @@ def test_clipping_without_an_end():
     schedule = simulate(cfg, epoch_length=3)
     assert schedule.max_norm.tolist() == [35] * 6
     assert schedule.lr.tolist() == [1] * 6
+    draw_schedule(schedule, tmp_path / 'plain.png', 'plain')
+    assert cv2.imread(str(tmp_path / 'plain.png')) is not None
 
 
 def test_epoch_length():
     cfg = Config.fromfile(CONFIG)
-    assert epoch_length(cfg) == 7330  # as long as MMDetection's logs say
+    # As long as MMDetection's logs say.
+    assert published_epoch_length(cfg) == 7330
     # DINO takes images without objects too.
     dino = Config.fromfile(
         CONFIG.parent / 'dino_4scale_fishnet150_12e_coco.py')
-    assert epoch_length(dino) == 7393
+    assert published_epoch_length(dino) == 7393
     cfg.train_dataloader.dataset.type = 'CityscapesDataset'
     with pytest.raises(ValueError, match='CityscapesDataset.*--epoch-length'):
-        epoch_length(cfg)
+        published_epoch_length(cfg)
     with pytest.raises(ValueError, match='epoch_length=0'):
         simulate(cfg, 0)
-
-
-def test_plot_of_a_run_without_a_beginning(tmp_path):
-    cfg = Config(
-        dict(
-            train_cfg=dict(max_epochs=3),
-            optim_wrapper=dict(optimizer=dict(type='SGD', lr=1.0))))
-    plot(simulate(cfg, 4), tmp_path / 'plain.png', 'plain')
-    assert cv2.imread(str(tmp_path / 'plain.png')) is not None
 
 
 def test_tool(call_tool, tmp_path):

@@ -12,16 +12,16 @@ from mmengine.visualization import Visualizer
 from rich.console import Console
 
 import mmfishnet  # noqa: F401
-from mmfishnet.analysis.table3 import (
+from table3 import (
     COLUMNS,
     PAPER,
-    Run,
+    Finished,
+    arrange_rows,
     backbone_name,
+    draw_bars,
     missing_configs,
-    plot,
-    read_run,
-    tabulate,
-    to_markdown,
+    read_finished,
+    tabulate_rows,
     to_rich,
 )
 
@@ -57,20 +57,17 @@ def start_run(work_dir, config, time='20300101_000000'):
 def mask_run(tmp_path):
     """Mask R-CNN with FishNet-150, stopped and resumed in epoch 2."""
     work_dir = tmp_path / 'any name'
-    visualizer = start_run(work_dir, 'mask_rcnn_fishnet150_fpn')
-    visualizer.add_scalars(dict(lr=0.02, loss=1.5), step=50)
-    for epoch, ap in ((1, 20.), (2, 1.)):
-        visualizer.add_scalars({
-            **metrics('bbox', 30, 10, 30, 40),
-            **metrics('segm', ap, 10, 20, 30)
-        }, step=epoch)  # yapf: disable
-    visualizer = start_run(work_dir, 'mask_rcnn_fishnet150_fpn',
-                           '20300102_000000')
-    for epoch, ap in ((2, 37.6), (3, 36.1)):
-        visualizer.add_scalars({
-            **metrics('bbox', 41.5, 24.0, 45.0, 55.0),
-            **metrics('segm', ap, 19.8, 40.2, -100)  # COCO's -1, for none
-        }, step=epoch)  # yapf: disable
+    boxes = metrics('bbox', 41.5, 24.0, 45.0, 55.0)
+    for time, epochs in (('20300101_000000', ((1, 20.), (2, 1.))),
+                         ('20300102_000000', ((2, 37.6), (3, 36.1)))):
+        visualizer = start_run(work_dir, 'mask_rcnn_fishnet150_fpn', time)
+        for epoch, ap in epochs:
+            visualizer.add_scalars(
+                dict(lr=0.02, loss=1.5, epoch=epoch, iter=7330 * epoch),
+                step=7330 * epoch)
+            # -100: COCO's -1, for none
+            masks = metrics('segm', ap, 19.8, 40.2, -100)
+            visualizer.add_scalars({**boxes, **masks}, step=epoch)
     return work_dir
 
 
@@ -85,18 +82,18 @@ def faster_run(tmp_path):
 
 
 def test_read_run(mask_run, faster_run):
-    run = read_run(mask_run)
+    run = read_finished(mask_run)
     assert (run.detector, run.backbone) == ('MaskRCNN', 'FishNet-150')
     assert run.scores['segm'][:3] == pytest.approx((36.1, 19.8, 40.2))
     assert math.isnan(run.scores['segm'][3])
     assert run.scores['bbox'] == pytest.approx((41.5, 24.0, 45.0, 55.0))
     assert run.source == 'last epoch, 3 of 32'
     assert run.ann_file.endswith('instances_val2017.json')
-    best = read_run(mask_run, best=True)
+    best = read_finished(mask_run, best=True)
     assert best.scores['segm'][0] == pytest.approx(37.6)
     assert best.source == 'best epoch, 2 of 32'
 
-    run = read_run(faster_run)
+    run = read_finished(faster_run)
     assert (run.detector, run.backbone) == ('FasterRCNN', 'ResNet-50')
     assert run.scores == {'bbox': pytest.approx((38.5, 21.4, 41.6, 50.1))}
     assert run.source == 'test'
@@ -113,23 +110,23 @@ def test_backbones(config, backbone):
 
 def test_no_run(tmp_path):
     with pytest.raises(FileNotFoundError, match='does not exist'):
-        read_run(tmp_path / 'nowhere')
+        read_finished(tmp_path / 'nowhere')
     with pytest.raises(FileNotFoundError, match='not the work folder'):
-        read_run(tmp_path)
+        read_finished(tmp_path)
     start_run(tmp_path, 'mask_rcnn_fishnet150_fpn')
     with pytest.raises(FileNotFoundError, match='no result .* bbox'):
-        read_run(tmp_path)
+        read_finished(tmp_path)
     folder = tmp_path / 'htc' / '20300101_000000' / 'vis_data'
     folder.mkdir(parents=True)
     (folder / 'config.py').write_text(
         "model = dict(type='HybridTaskCascade', neck=dict(type='FPN'))")
     with pytest.raises(ValueError, match='HybridTaskCascade .* not in Table'):
-        read_run(tmp_path / 'htc')
+        read_finished(tmp_path / 'htc')
 
 
 def test_table(mask_run, faster_run):
-    runs = [read_run(mask_run), read_run(faster_run)]
-    markdown = to_markdown(tabulate(runs))
+    runs = [read_finished(mask_run), read_finished(faster_run)]
+    markdown = tabulate_rows(arrange_rows(runs)).markdown()
     lines = [
         [cell.strip() for cell in line.split('|')[1:-1]]
         for line in markdown.splitlines()
@@ -150,13 +147,13 @@ def test_table(mask_run, faster_run):
     for config in missing_configs([]):
         assert (ROOT / 'configs' / config).exists()
     with pytest.raises(ValueError, match='both .*any name.*give one'):
-        tabulate([*runs, read_run(mask_run)])
+        arrange_rows([*runs, read_finished(mask_run)])
 
 
 def test_other_backbones_follow():
     scores = dict(segm=(38., 20., 41., 51.), bbox=(42., 25., 45., 56.))
-    last = tabulate([
-        Run(Path('run'), 'MaskRCNN', 'FishNet-201', scores, 'test', 'val.json')
+    last = arrange_rows([
+        Finished(Path('run'), 'MaskRCNN', 'FishNet-201', scores, 'test', '')
     ])[-1]
     assert (last.backbone, last.source) == ('FishNet-201', 'ours')
     assert last.cells == [scores['segm'], scores['bbox'], None]
@@ -172,25 +169,16 @@ def test_numbers_of_the_paper():
         if len(cells := re.findall('/'.join([number] * 4), line)) == 3:
             found.append(cells)
     rows = [
-        line.split('|') for line in to_markdown(tabulate([])).splitlines()
+        line.split('|') for line in
+        tabulate_rows(arrange_rows([])).markdown().splitlines()
         if '| paper |' in line
     ]
     assert len(found) == len(rows) == len(PAPER) + 2
     assert [[c.strip() for c in row[3:6]] for row in rows] == found
 
 
-def test_plot(mask_run, faster_run, tmp_path):
-    path = tmp_path / 'table3.png'
-    plot(tabulate([read_run(mask_run), read_run(faster_run)]), path)
-    with_ours = cv2.imread(str(path))
-    plot(tabulate([]), path)
-    without = cv2.imread(str(path))
-    assert with_ours.shape == without.shape
-    assert (with_ours != without).any()
-
-
 def test_narrow_terminal(mask_run):
-    rows = tabulate([read_run(mask_run)])
+    rows = arrange_rows([read_finished(mask_run)])
     for columns in (COLUMNS, *([column] for column in COLUMNS)):
         console = Console(width=110 if columns is COLUMNS else 72)
         with console.capture() as capture:
@@ -204,17 +192,19 @@ def test_narrow_terminal(mask_run):
 
 
 def test_tool(call_tool, mask_run, tmp_path):
-    markdown, picture = tmp_path / 'out' / 'a.md', tmp_path / 'out' / 'a.png'
-
+    markdown = tmp_path / 'out' / 'a.md'
+    pictures = [tmp_path / 'out' / f'{name}.png' for name in 'ab']
     done = call_tool('analysis_tools/table3', mask_run, '--best',
-                     '--markdown', markdown, '--plot', picture)
+                     '--markdown', markdown, '--plot', pictures[0])
     assert done.returncode == 0, done.stderr
     assert '37.6/19.8/40.2/-' in done.stdout
     assert '+2.3/+1.3/+2.8/+2.6' in done.stdout  # the paper's own
     assert 'best epoch, 2 of 32' in done.stdout
     assert 'missing: configs/mask_rcnn_r50_fpn.py' in done.stdout
     assert '37.6/19.8/40.2/-' in markdown.read_text()
-    assert cv2.imread(str(picture)) is not None
+    draw_bars(arrange_rows([]), pictures[1])
+    with_ours, without = (cv2.imread(str(path)) for path in pictures)
+    assert with_ours.shape == without.shape and (with_ours != without).any()
 
     failed = call_tool('analysis_tools/table3', tmp_path)
     assert failed.returncode == 1

@@ -8,7 +8,6 @@ import pytest
 from mmengine.config import Config, ConfigDict
 from PIL import Image
 
-from mmfishnet.analysis.schedule import simulate
 from mmfishnet.checks import check_config, report
 from mmfishnet.checks.model import (
     backbone_channels,
@@ -18,6 +17,7 @@ from mmfishnet.checks.model import (
 )
 from mmfishnet.checks.schedule import check_schedule, epoch_length
 from mmfishnet.checks.sources import find_sources
+from schedule import simulate
 
 ROOT = Path(__file__).resolve().parents[2]
 

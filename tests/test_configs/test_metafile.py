@@ -7,8 +7,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmfishnet.analysis.table3 import PAPER
 from mmfishnet.config import CONFIGS
+from table3 import PAPER
 
 mmpretrain = pytest.importorskip('mmpretrain')
 

@@ -15,10 +15,10 @@ from mmengine.runner import Runner
 from torch import nn
 
 import mmfishnet  # noqa: F401
-from mmfishnet.analysis.schedule import simulate
-from mmfishnet.analysis.table3 import read_run
 from mmfishnet.checkpoints import drop_pretrained, use_safe_loading
 from mmfishnet.engine.data_root import set_data_root
+from schedule import simulate
+from table3 import read_finished
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 BACKBONES = ('r50', 'x50_32x4d', 'fishnet150')
@@ -235,7 +235,7 @@ def test_evaluation(trained):
     assert loader.batch_sampler.batch_size == 1
     assert runner.cfg.auto_scale_lr.base_batch_size == 16
     # Table 3 reads what this run left.
-    run = read_run(runner.work_dir)
+    run = read_finished(runner.work_dir)
     mask = 'mask' in runner.cfg.filename
     assert run.detector == ('MaskRCNN' if mask else 'FasterRCNN')
     assert run.backbone == ('FishNet-150' if mask else 'ResNet-50')

@@ -12,7 +12,6 @@ from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-from mmfishnet.analysis.meter import largest_error
 from mmfishnet.engine.hooks import (
     ChannelsLastHook,
     CompileBackboneHook,
@@ -23,6 +22,7 @@ from mmfishnet.engine.hooks import (
 )
 from mmfishnet.models import FishNet
 from mmfishnet.models.blocks import Bottleneck, ChannelReduction, URBlock
+from mmfishnet.models.built import largest_error
 from mmfishnet.models.layout import open_size, to_fast_layout
 from mmfishnet.models.lean import MaxPool2x2
 

@@ -1,7 +1,5 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import cv2
@@ -11,18 +9,13 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
+import miniature
 import mmfishnet  # noqa: F401
 
 pytest.importorskip('mmdet')
 pytest.importorskip('mmpretrain')
 
 ROOT = Path(__file__).parents[2]
-SPEC = importlib.util.spec_from_file_location('miniature',
-                                              ROOT / 'tools/miniature.py')
-miniature = importlib.util.module_from_spec(SPEC)
-sys.modules[SPEC.name] = miniature  # where its dataclasses look
-SPEC.loader.exec_module(miniature)
-
 STUDY = dict(
     seeds=[0, 1, 2],
     minutes=83.2,
@@ -37,7 +30,7 @@ STUDY = dict(
             mask_ap=[19.0, 18.0, 17.0])))
 
 
-def test_spread():
+def test_report(tmp_path):
     """Means and sample standard deviations, by hand."""
     top1, box, mask = miniature.compare(STUDY)
     assert miniature.format_spread(top1.fishnet) == '92.0 ± 2.0'
@@ -50,8 +43,6 @@ def test_spread():
     assert mask.paper_difference == pytest.approx(2.3)
     assert top1.paper_difference == pytest.approx(23.78 - 21.93)
 
-
-def test_report(tmp_path):
     text = miniature.write_report(STUDY, tmp_path).read_text()
     assert ('| Box AP | 21.0 ± 1.0 | 19.0 ± 1.0 | +2.0 ± 1.0 | 41.5 | 38.7 '
             '| +2.8 |') in text
@@ -93,7 +84,8 @@ def weights(folder):
 @pytest.mark.slow
 def test_study(run_tool, call_tool, tmp_path):
     """From drawing to the report, for one seed."""
-    command = ('miniature', '--quick', '--work-dir', tmp_path, '--seeds', '5')
+    command = ('analysis_tools/miniature', '--quick', '--work-dir',
+               tmp_path, '--seeds', '5')
     done = run_tool(*command)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
     assert 'cls_resnet_5: Epoch(train)' in done.stdout

@@ -1,61 +1,90 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 """Find where a backbone's gradient goes without passing a convolution."""
 import argparse
-import sys
+import re
 from pathlib import Path
 
-from rich.console import Console
+from direct_paths import find_direct_paths, make_image, measure_gradients
+from fish_picture import draw_fish
+from mmfishnet.engine.errors import short_errors
+from networks import NETWORKS, find_network
+from tables import Cells, wide_console
 
-from mmfishnet.analysis.direct_bp import examine
-from mmfishnet.analysis.direct_bp_tables import isolated_table, paths_table
-from mmfishnet.analysis.fish_picture import draw_fish
-from mmfishnet.analysis.peers import NETWORKS, find_network
+CAPTION = (
+    'Row: where the gradient comes from. Column: the earlier feature that it '
+    'reaches, and the fewest convolutions on a path between them; ✓ is none, '
+    "direct BP. Right: RMS of the gradient of the row's feature when that of "
+    'each output is 1 and all message convolutions are zero: along all paths, '
+    'and along direct paths alone.')
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        'model',
-        nargs='?',
-        default='fishnet150',
-        metavar='MODEL',
+    add = parser.add_argument
+    add('model', nargs='?', default='fishnet150', metavar='MODEL',
         help=f'{", ".join(NETWORKS)}, or a config (default: fishnet150)')
-    parser.add_argument(
-        '--stages',
-        nargs='+',
-        metavar='MODULE',
+    add('--stages', nargs='+', metavar='MODULE',
         help='modules whose outputs are looked at (default: the stages)')
-    parser.add_argument(
-        '--size',
-        type=int,
-        default=64,
-        metavar='N',
+    add('--size', type=int, default=64, metavar='N',
         help='height and width of the image to run on (default: 64)')
-    parser.add_argument(
-        '--svg', type=Path, metavar='FILE', help='draw the fish')
-    parser.add_argument('--png', type=Path, metavar='FILE', help='likewise')
+    add('--svg', type=Path, metavar='FILE', help='draw the fish')
+    add('--png', type=Path, metavar='FILE', help='likewise')
     return parser.parse_args()
+
+
+def tabulate_paths(backbone, paths, size, title):
+    """The features: who reaches them, how, and a measurement."""
+    images = make_image(backbone, size)
+    gradients = [measure_gradients(backbone, paths, images, isolated=isolated)
+                 for isolated in (True, False)]
+    reached = set(paths.direct())
+    rows = []
+    for feature in paths.features:
+        name = feature.name
+        convs = (paths.convs.get((name, earlier.name), '')
+                 for earlier in paths.features[:-1])
+        rows.append([
+            f'[bold green]{name}[/]' if name in reached else name,
+            str(feature.channels), str(feature.stride),
+            *('[bold green]✓[/]' if n == 0 else str(n) for n in convs),
+            *(f'{g[name].square().mean().sqrt():.2g}' for g in gradients)
+        ])
+    # The number on a line of its own keeps the columns narrow.
+    names = (re.sub(r'\.?(\d+)$', r'\n\1', feature.name)
+             for feature in paths.features[:-1])
+    return Cells(('From', 'C', '1/', *names, 'RMS', 'direct'), rows,
+                 f'{title}: convolutions between features', CAPTION)
+
+
+def tabulate_isolated(backbone, paths):
+    rows = []
+    for conv in paths.isolated:
+        weight = backbone.get_submodule(conv.module).weight
+        kernel = 'x'.join(map(str, weight.shape[2:])) or 'linear'
+        rows.append((', '.join(conv.before), ', '.join(conv.after),
+                     conv.module,
+                     f'{kernel}, {weight.shape[1]} → {weight.shape[0]}'))
+    return Cells(('From', 'to', 'Module', 'Convolution'), rows,
+                 f'{len(rows)} isolated convolutions (of '
+                 f'{len(paths.weighted)})', names=4)
 
 
 def main():
     args = parse_args()
-    try:
+    with short_errors(ValueError, FileNotFoundError):
         network = find_network(args.model)
         backbone = network.backbone()
-        report = examine(backbone, args.size,
-                         args.stages and {name: name
-                                          for name in args.stages})
-        for file in (args.svg, args.png):
-            if file:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                draw_fish(backbone, report, file, network.title)
-    except (ValueError, FileNotFoundError) as error:
-        raise SystemExit(f'error: {error}') from None
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    console.print(paths_table(backbone, report, args.size, network.title))
-    console.print(isolated_table(backbone, report))
+        stages = args.stages and dict(zip(args.stages, args.stages))
+        paths = find_direct_paths(backbone, args.size, stages)
+        for file in filter(None, (args.svg, args.png)):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            draw_fish(backbone, paths, file, network.title)
+    console = wide_console(140)
+    console.print(tabulate_paths(
+        backbone, paths, args.size, network.title).rich(padding=(0, 1, 0, 0)))
+    console.print(tabulate_isolated(backbone, paths).rich())
     console.print('Reached directly from the output: ' +
-                  ', '.join(report.direct()))
+                  ', '.join(paths.direct()))
 
 
 if __name__ == '__main__':

@@ -1,66 +1,263 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 """Plan the training of a config: steps, hours, learning rate and memory.
 
-The time of a step is what the log of a short run shows as `time`.
+Nothing here knows how fast a GPU is: the time of a step is what the log of a
+short run shows as `time`.
 """
-import argparse
-import sys
+from __future__ import annotations
 
+import argparse
+import math
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
 from mmengine.config import Config, DictAction
-from rich.console import Console
-from rich.table import Table
+from mmengine.registry import MODELS, TRANSFORMS, init_default_scope
+from torch import Tensor, nn
 
 import mmfishnet  # noqa: F401 (configs may inherit from 'mmfishnet::')
-from mmfishnet.analysis.plan import (
-    image_size,
-    measure_heads,
-    measure_memory,
-    plan_training,
-)
+from mmfishnet.checkpoints.pretrained import drop_pretrained
+from mmfishnet.engine.errors import short_errors
+from mmfishnet.kinds import is_a, scope_of
+from mmfishnet.models.built import image_channels
+from schedule import count_images, epoch_steps
+from step_memory import measure_kept_bytes, measure_recomputed
+from tables import MIB, Cells, wide_console
 
-STEP_TIMES = tuple(n / 10 for n in range(2, 11))
-MIB = 2**20
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps of a training on a number of GPUs."""
+
+    images: int  # in an epoch
+    epochs: int
+    gpus: int  # of all hosts together
+    loader: dict  # config of the training's dataloader
+    lr: float | None = None  # the config's learning rate
+    base_batch_size: int | None = None  # images in a step that it is meant for
+
+    @property
+    def epoch_steps(self) -> int:
+        """Steps in an epoch."""
+        return epoch_steps(
+            self.images, self.loader.get('batch_size', 1), self.gpus,
+            self.loader.get('drop_last', False))
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole training."""
+        return self.epochs * self.epoch_steps
+
+    @property
+    def step_images(self) -> int:
+        """Images in a step, on all GPUs."""
+        return self.gpus * self.loader.get('batch_size', 1)
+
+    @property
+    def scaled_lr(self) -> float | None:
+        """What ``--auto-scale-lr`` makes of the learning rate."""
+        if self.lr is None or self.base_batch_size is None:
+            return None
+        return self.lr * self.step_images / self.base_batch_size
+
+    @property
+    def counts_for_base(self) -> int | None:
+        """``accumulative_counts`` that make the batch the one that the
+        learning rate is meant for; None if no number does."""
+        counts, rest = divmod(self.base_batch_size or 0, self.step_images)
+        return counts if counts and rest == 0 else None
+
+    def images_per_second(self, step_time: float) -> float:
+        """Images a second, of a step's time in seconds."""
+        return self.step_images / step_time
+
+    def hours(self, step_time: float) -> float:
+        """Hours of all steps, of a step's time in seconds."""
+        return self.steps * step_time / 3600
+
+
+def plan_training(cfg: Config, gpus: int, images: int | None = None) -> Plan:
+    """Read the steps of a training from its config.
+
+    Args:
+        cfg (Config): Config.
+        gpus (int): GPUs of all hosts together.
+        images (int, optional): Images in an epoch. Defaults to None, see
+            :func:`schedule.count_images`.
+    """
+    for name, value in (('gpus', gpus), ('images', images)):
+        if value is not None and value < 1:
+            raise ValueError(f'{name}={value} should be at least 1.')
+    if not cfg.train_cfg.get('max_epochs'):
+        raise ValueError('train_cfg.max_epochs is not set: the config does '
+                         'not count in epochs.')
+    return Plan(
+        count_images(cfg) if images is None else images,
+        cfg.train_cfg.max_epochs,
+        gpus,
+        cfg.train_dataloader,
+        lr=cfg.optim_wrapper.get('optimizer', {}).get('lr'),
+        base_batch_size=(cfg.get('auto_scale_lr') or {}).get(
+            'base_batch_size'))
+
+
+# Memory ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of a detector's training step with one image on a GPU."""
+
+    backbone: int  # what autograd keeps of it
+    neck: int  # what it keeps of the neck beyond that
+    heads: int  # what it keeps of the heads beyond that
+    recomputed: int  # of the largest part that with_cp recomputes, else 0
+    state: int  # parameters (with --amp in both precisions), gradients,
+    # momentum
+
+    @property
+    def total(self) -> int:
+        return (self.backbone + self.neck + self.heads + self.recomputed +
+                self.state)
+
+
+class _Loss(nn.Module):
+    """A detector's losses of given objects, as a function of the images."""
+
+    def __init__(self, detector: nn.Module, samples: list) -> None:
+        super().__init__()
+        self.detector = detector
+        self.samples = samples
+
+    def forward(self, images: Tensor) -> tuple:
+        return tuple(self.detector.loss(images, self.samples).values())
+
+
+def image_size(cfg: Config) -> tuple[int, int]:
+    """Height and width of a landscape picture as the config resizes it."""
+    for transform in cfg.train_dataloader.dataset.get('pipeline', ()):
+        scale = transform.get('scale')
+        if scale is not None and is_a(transform, 'Resize', TRANSFORMS,
+                                      scope_of(cfg)):
+            return min(scale), max(scale)
+    raise ValueError('the training pipeline has no Resize of one scale; give '
+                     'the size of the images (--size).')
+
+
+def _build(cfg: Config, device: str, with_cp: bool) -> nn.Module:
+    model = deepcopy(cfg.model)
+    drop_pretrained(model)
+    # An argument only where it is asked for: not every backbone has it.
+    model.backbone.pop('with_cp', None)
+    if with_cp:
+        model.backbone.with_cp = True
+    init_default_scope('mmdet')
+    with torch.device(device):
+        return MODELS.build(model)
+
+
+def _image(model: nn.Module, size: tuple[int, int], half: bool) -> Tensor:
+    """An image on 'meta' of the size to which the model pads."""
+    divisor = getattr(model.data_preprocessor, 'pad_size_divisor', 1)
+    padded = (math.ceil(n / divisor) * divisor for n in size)
+    return torch.empty(1, image_channels(model), *padded, device='meta',
+                       dtype=torch.half if half else torch.float)
+
+
+def _features(model: nn.Module) -> nn.Module:
+    if not model.with_neck:
+        return model.backbone
+    return nn.Sequential(model.backbone, model.neck)
+
+
+def measure_heads(cfg: Config, size: tuple[int, int]) -> int:
+    """Measure the bytes that autograd keeps of a detector's heads, beyond
+    backbone and neck, for one image of ``size`` (before it is padded).
+
+    The whole detector computes its losses once on the CPU. The image has 128
+    objects, so that the samplers of the region heads find as many positive
+    regions as they want: what is measured is the most that it can be.
+    """
+    # Here: MMDetection is optional, and this is for its detectors.
+    from mmdet.testing import demo_mm_inputs
+    model = _build(cfg, 'cpu', with_cp=False)
+    data = demo_mm_inputs(1, [(image_channels(model), *size)],
+                          num_items=[128], with_mask=True, use_box_type=True)
+    for sample in data['data_samples']:
+        sample.gt_instances.labels.zero_()
+    data = model.data_preprocessor(data, True)
+    whole = measure_kept_bytes(
+        _Loss(model, data['data_samples']), data['inputs'])
+    meta = _build(cfg, 'meta', with_cp=False)
+    return whole - measure_kept_bytes(
+        _features(meta), _image(meta, size, half=False))
+
+
+def measure_memory(cfg: Config,
+                   size: tuple[int, int],
+                   heads: int,
+                   with_cp: bool = False,
+                   half: bool = False) -> Memory:
+    """Memory of a detector's training step with one image.
+
+    Backbone and neck are recorded on the device 'meta', where autograd keeps
+    the same and nothing is computed. On a GPU come on top: its context,
+    workspaces, the gradients of features and the allocator's slack.
+
+    Args:
+        cfg (Config): Config of an MMDetection detector that is trained by
+            SGD with momentum.
+        size (tuple[int, int]): Height and width of the image, before it is
+            padded.
+        heads (int): What :func:`measure_heads` returned.
+        with_cp (bool): Whether the backbone's blocks are recomputed in the
+            backward pass. Defaults to False.
+        half (bool): Whether features are kept in half precision, as by
+            ``--amp``: backbone and neck are recorded so, the heads are taken
+            for a half. Defaults to False.
+
+    Returns:
+        Memory: Bytes.
+    """
+    model = _build(cfg, 'meta', with_cp)
+    image = _image(model, size, half)
+    if half:
+        model.half()
+    backbone = measure_kept_bytes(model.backbone, image)
+    both = measure_kept_bytes(_features(model), image)
+    count = sum(p.numel() for p in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return Memory(
+        backbone=backbone,
+        neck=both - backbone,
+        heads=heads // 2 if half else heads,
+        recomputed=measure_recomputed(model.backbone, image) if with_cp else 0,
+        state=4 * (count + 2 * trained) + (2 * count if half else 0))
+
+
+# The command ----------------------------------------------------------------
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
-    parser.add_argument(
-        '--gpus',
-        type=int,
-        default=16,
-        metavar='N',
+    add = parser.add_argument
+    add('config', help='config file')
+    add('--gpus', type=int, default=16, metavar='N',
         help='GPUs of all hosts together (default: 16)')
-    parser.add_argument(
-        '--step-time',
-        type=float,
-        nargs='+',
-        default=STEP_TIMES,
-        metavar='SECONDS',
+    add('--step-time', type=float, nargs='+', metavar='SECONDS',
+        default=[n / 10 for n in range(2, 11)],
         help='time of a training step (default: 0.2, 0.3, ... 1.0)')
-    parser.add_argument(
-        '--images',
-        type=int,
-        metavar='N',
+    add('--images', type=int, metavar='N',
         help='images in an epoch (default: those of the data set, or of COCO '
         'train2017 or ImageNet where it is not there)')
-    parser.add_argument(
-        '--memory',
-        action='store_true',
+    add('--memory', action='store_true',
         help='measure the memory of a step of a detector as well, which '
         'computes one on the CPU')
-    parser.add_argument(
-        '--size',
-        type=int,
-        nargs=2,
-        metavar=('H', 'W'),
+    add('--size', type=int, nargs=2, metavar=('H', 'W'),
         help='size of the image for --memory (default: a landscape picture '
         'as the config resizes it)')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
+    add('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
         help='override settings of the config')
     args = parser.parse_args()
     if min(args.step_time) <= 0:
@@ -70,11 +267,12 @@ def parse_args():
     return args
 
 
-def describe(plan):
+def describe_plan(plan):
     """Lines on steps and learning rate."""
     yield (f'{plan.epochs} epochs of {plan.images} images on {plan.gpus} GPUs '
-           f'with {plan.batch_size} each: {plan.step_images} images a step, '
-           f'{plan.epoch_steps} steps an epoch, {plan.steps} steps')
+           f'with {plan.step_images // plan.gpus} each: {plan.step_images} '
+           f'images a step, {plan.epoch_steps} steps an epoch, {plan.steps} '
+           'steps')
     if plan.scaled_lr is None or plan.step_images == plan.base_batch_size:
         return
     yield (f'learning rate {plan.lr:g} is for {plan.base_batch_size} images '
@@ -85,57 +283,49 @@ def describe(plan):
                f'{plan.counts_for_base}')
 
 
-def time_table(plan, step_times):
-    table = Table(title='Training', caption='without validation')
-    for column in ('Step, s', 'Images a second', 'Hours an epoch', 'Hours'):
-        table.add_column(column, justify='right')
-    for time in step_times:
-        hours = plan.hours(time)
-        table.add_row(f'{time:g}', f'{plan.images_per_second(time):.1f}',
-                      f'{hours / plan.epochs:.2f}', f'{hours:.1f}')
-    return table
+def tabulate_hours(plan, step_times):
+    rows = [(f'{time:g}', f'{plan.images_per_second(time):.1f}',
+             f'{plan.hours(time) / plan.epochs:.2f}',
+             f'{plan.hours(time):.1f}') for time in step_times]
+    return Cells(('Step, s', 'Images a second', 'Hours an epoch', 'Hours'),
+                 rows, 'Training', 'without validation', names=0)
 
 
-def memory_table(cfg, size):
-    table = Table(
-        title='Memory of a step with one image of {}x{}, MiB'.format(*size),
-        caption='Kept by autograd of backbone and neck, recorded; of the '
-        'heads, measured on the CPU in float32 and halved for --amp. '
-        "Recomputed: with_cp's largest block. State: parameters, gradients, "
-        "momentum. A GPU's context, workspaces and the gradients of features "
-        'come on top.')
-    for column in ('', 'Backbone', 'Neck', 'Heads', 'Recomputed', 'State',
-                   'Together'):
-        table.add_column(column, justify='right' if column else 'left')
+def tabulate_memory(cfg, size):
     heads = measure_heads(cfg, size)
+    rows = []
     for half in (False, True):
         for with_cp in (False, True):
             name = ' '.join(['--amp'] * half + ['with_cp'] * with_cp)
             memory = measure_memory(cfg, size, heads, with_cp, half)
-            table.add_row(
-                name or 'float32', *(f'{n / MIB:.0f}' for n in (
+            rows.append((name or 'float32', *(
+                f'{n / MIB:.0f}' for n in (
                     memory.backbone, memory.neck, memory.heads,
-                    memory.recomputed, memory.state, memory.total)))
-    return table
+                    memory.recomputed, memory.state, memory.total))))
+    return Cells(
+        ('', 'Backbone', 'Neck', 'Heads', 'Recomputed', 'State', 'Together'),
+        rows, 'Memory of a step with one image of {}x{}, MiB'.format(*size),
+        'Kept by autograd of backbone and neck, recorded; of the heads, '
+        'measured on the CPU in float32 and halved for --amp. Recomputed: '
+        "with_cp's largest block. State: parameters, gradients, momentum. A "
+        "GPU's context, workspaces and the gradients of features come on top.")
 
 
 def main():
     args = parse_args()
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    try:
+    console = wide_console(140)
+    with short_errors(ValueError, FileNotFoundError):
         cfg = Config.fromfile(args.config)
         cfg.merge_from_dict(args.cfg_options or {})
         plan = plan_training(cfg, args.gpus, args.images)
-        for line in describe(plan):
-            console.print(line, highlight=False)
-        console.print(time_table(plan, args.step_time))
+        for line in describe_plan(plan):
+            console.print(line)
+        console.print(tabulate_hours(plan, args.step_time).rich())
         if args.memory:
-            if cfg.get('default_scope') != 'mmdet':
+            if scope_of(cfg) != 'mmdet':
                 raise ValueError('--memory is for configs of MMDetection.')
             size = tuple(args.size or image_size(cfg))
-            console.print(memory_table(cfg, size))
-    except (ValueError, FileNotFoundError) as error:
-        raise SystemExit(f'error: {error}') from None
+            console.print(tabulate_memory(cfg, size).rich())
 
 
 if __name__ == '__main__':

@@ -11,22 +11,19 @@ import json
 import time
 from collections import Counter
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import torch
 from mmengine.dist import is_main_process
-from rich.console import Console
-from rich.table import Table
 
 import mmfishnet  # noqa: F401 (registers FishNet)
 from mmfishnet.checkpoints import drop_pretrained
-from mmfishnet.checks import check_job
 from mmfishnet.engine.arguments import add_common_arguments, load_config
 from mmfishnet.engine.bare import bare_model
 from mmfishnet.engine.build import build_runner
 from mmfishnet.engine.errors import short_errors
 from mmfishnet.engine.launch import leave_job
+from tables import Cells, wide_console
 
 PHASES = ('training', 'validation')
 # What MMDetection's heads compute targets and losses by.
@@ -34,16 +31,11 @@ LOSSES = ('loss_by_feat', 'loss_and_target')
 
 
 class Clock:
-    """Seconds of each part; what a part calls is not counted for it again.
-
-    Attributes:
-        seconds (dict[str, Counter]): Of each part, by phase.
-        phase (str): What the next parts belong to, one of :data:`PHASES`.
-    """
+    """Seconds of each part; what a part calls is not counted for it again."""
 
     def __init__(self):
         self.seconds = {phase: Counter() for phase in PHASES}
-        self.phase = 'training'
+        self.phase = 'training'  # of the next parts
         self._parts = []
         self._since = None
 
@@ -140,20 +132,16 @@ def watch(runner, clock):
     wrapper.backward = timed_backward
 
 
-def tabulate(seconds):
+def tabulate_seconds(seconds):
     parts = sum(seconds.values(), Counter())
     whole = parts.total()
-    table = Table('', title=f'{whole:.0f} s')
-    for phase in seconds:
-        table.add_column(f'{phase}, s', justify='right')
-        table.add_column('%', justify='right')
+    rows = []
     for part, _ in parts.most_common():
-        row = []
-        for spent in (of_phase[part] for of_phase in seconds.values()):
-            row += [f'{spent:.1f}', f'{100 * spent / whole:.1f}'
-                    ] if spent else ['', '']
-        table.add_row(part, *row)
-    return table
+        spent = [of_phase[part] for of_phase in seconds.values()]
+        rows.append([part, *(text for s in spent for text in (
+            (f'{s:.1f}', f'{100 * s / whole:.1f}') if s else ('', '')))])
+    columns = (text for phase in seconds for text in (f'{phase}, s', '%'))
+    return Cells(('', *columns), rows, f'{whole:.0f} s')
 
 
 def main():
@@ -165,14 +153,13 @@ def main():
     with short_errors():
         cfg, notes = load_config(args)
     drop_pretrained(cfg.model, only_missing=True)
-    check = partial(check_job, cfg, ('train', 'val')) if args.check else tuple
-    runner = build_runner(cfg, notes, check=check)
+    runner = build_runner(cfg, notes, check=args.check)
     clock = Clock()
     with short_errors():
         watch(runner, clock)
         runner.train()
     if is_main_process():
-        Console().print(tabulate(clock.seconds))
+        wide_console().print(tabulate_seconds(clock.seconds).rich())
         if args.json:
             args.json.write_text(json.dumps(clock.seconds) + '\n')
     del runner

@@ -11,40 +11,28 @@ def parse_args():
         description=__doc__,
         epilog='Into the folder go the drawn pictures, predictions.json in '
         "COCO's result form with images.json beside it, and tables of counts "
-        'and areas. Detectors of MMDetection and classifiers of MMPretrain.')
-    parser.add_argument(
-        'inputs',
-        nargs='+',
-        metavar='INPUT',
+        'and areas. For detectors of MMDetection, classifiers of MMPretrain '
+        'and segmenters of MMSegmentation.')
+    add = parser.add_argument
+    add('inputs', nargs='+', metavar='INPUT',
         help='picture, folder (at any depth), video or URL')
-    parser.add_argument(
-        '--checkpoint', required=True, metavar='FILE', help='trained model')
-    parser.add_argument(
-        '--config',
-        metavar='FILE',
+    add('--checkpoint', required=True, metavar='FILE', help='trained model')
+    add('--config', metavar='FILE',
         help='config, if the checkpoint carries none')
-    parser.add_argument(
-        '--out-dir', required=True, metavar='DIR', help='where results go')
-    parser.add_argument(
-        '--score-thr',
-        type=float,
-        default=0.3,
+    add('--out-dir', required=True, metavar='DIR', help='where results go')
+    add('--score-thr', type=float, default=0.3,
         help='objects of a lower score are in predictions.json only '
         '(default: %(default)s)')
-    parser.add_argument(
-        '--batch-size',
-        type=int,
-        default=1,
-        help='pictures that go through the model at a time')
-    parser.add_argument(
-        '--ann-file',
-        metavar='FILE',
+    add('--batch-size', type=int, default=1,
+        help='pictures, or tiles, that go through the model at a time')
+    add('--tile', type=int, metavar='PIXELS',
+        help="cut a detector's larger pictures into overlapping tiles of this "
+        'side, such as those it was trained on, and join what is found')
+    add('--ann-file', metavar='FILE',
         help='COCO file whose ids of pictures and classes predictions.json '
         'uses; by default both are counted from 1')
-    parser.add_argument(
-        '--device', help='such as cpu or cuda:0; by default the GPU, if any')
-    parser.add_argument(
-        '--no-pictures', action='store_true', help='do not draw')
+    add('--device', help='such as cpu or cuda:0; by default the GPU, if any')
+    add('--no-pictures', action='store_true', help='do not draw')
     return parser.parse_args()
 
 
@@ -56,15 +44,9 @@ def main():
         from mmfishnet.checkpoints import use_safe_loading
         use_safe_loading()
         rows = predict(
-            args.inputs,
-            args.checkpoint,
-            args.out_dir,
-            config=args.config,
-            device=args.device,
-            batch_size=args.batch_size,
-            score_thr=args.score_thr,
-            ann_file=args.ann_file,
-            pictures=not args.no_pictures)
+            args.inputs, args.checkpoint, args.out_dir, args.config,
+            args.device, args.batch_size, args.score_thr, args.ann_file,
+            not args.no_pictures, tile=args.tile)
     pictures = len({row['picture'] for row in rows})
     objects = sum(row.get('count', 0) for row in rows)
     found = f', objects: {objects}' if rows and 'count' in rows[0] else ''

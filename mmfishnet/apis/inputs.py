@@ -2,6 +2,8 @@
 """Pictures from wherever a user has them: files, folders, videos, URLs."""
 from __future__ import annotations
 
+import io
+import os
 import os.path as osp
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,12 +11,16 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 import mmcv
-import mmengine
 import numpy as np
+from mmengine.fileio import get
+from PIL import TiffImagePlugin
 
 PICTURES = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff',
             '.webp')
 VIDEOS = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm')
+# What predict leaves: its drawings are nobody's input.
+RESULTS = ('predictions.json', 'areas.csv')
+DRAWINGS = ('pictures', 'maps')
 
 
 @dataclass
@@ -25,24 +31,31 @@ class Picture:
         name (str): A name of its own among the inputs: the path below the
             folder that they have in common; with ``#000012`` behind it for
             a frame of a video.
-        source (str | np.ndarray): What the model's pipeline loads.
-        image (np.ndarray): RGB, (H, W, 3), uint8.
+        source (str | np.ndarray): Path, URL, or BGR, (H, W, 3), uint8.
+        image (np.ndarray): RGB, (H, W, 3), uint8, as the model's pipeline
+            read it.
         video (str, optional): The video that it is a frame of.
         fps (float): Frames a second of the video. Defaults to 0.
     """
     name: str
     source: str | np.ndarray
-    image: np.ndarray
+    image: np.ndarray | None = None
     video: str | None = None
     fps: float = 0.
 
 
-def find_inputs(inputs: str | np.ndarray | Sequence) -> list:
-    """List files and URLs, in folders at any depth, each folder in order.
+def find_inputs(inputs: str | np.ndarray | Sequence,
+                out_dir: str | None = None) -> list:
+    """Find the pictures and videos that are meant.
+
+    Folders are searched at any depth, through links, but not what predicting
+    left there before.
 
     Args:
         inputs (str | Path | np.ndarray | Sequence): Picture, folder, video,
-            URL, array (BGR), or several of them.
+            URL, array (BGR, uint8), or several of them.
+        out_dir (str, optional): Where results go, which is not searched
+            either. Defaults to None.
 
     Returns:
         list[str | np.ndarray]: Paths of files, URLs and arrays.
@@ -54,62 +67,63 @@ def find_inputs(inputs: str | np.ndarray | Sequence) -> list:
     """
     if isinstance(inputs, (str, Path, np.ndarray)):
         inputs = [inputs]
-    found = []
+    found, kinds = [], ', '.join(PICTURES + VIDEOS)
     for entry in inputs:
         if isinstance(entry, np.ndarray) or _is_url(entry):
             found.append(entry)
             continue
         path = Path(entry).expanduser()
         if path.is_dir():
-            files = sorted(
-                str(file) for file in path.rglob('*')
-                if file.suffix.lower() in PICTURES + VIDEOS
-                and file.is_file())
-            if not files:
+            below = _search(str(path), out_dir and osp.realpath(out_dir))
+            if not below and not (path / RESULTS[0]).exists():
                 raise FileNotFoundError(
                     f'no picture or video in the folder {path}; they end in '
-                    f'{", ".join(PICTURES + VIDEOS)}.')
-            found += files
+                    f'{kinds}.')
+            found += below
         elif not path.is_file():
             raise FileNotFoundError(
                 f'there is no file or folder {path} '
                 f'(looked for {path.absolute()}).')
         elif path.suffix.lower() not in PICTURES + VIDEOS:
             raise ValueError(f'{path} should be a picture or a video and end '
-                             f'in one of {", ".join(PICTURES + VIDEOS)}.')
+                             f'in one of {kinds}.')
         else:
             found.append(str(path))
+    if not found:
+        raise FileNotFoundError('no picture but those that predicting left.')
     return found
 
 
-def count_pictures(found: Sequence) -> int:
-    """Count the pictures, frames of videos included.
+def _search(folder: str, out_dir: str | None) -> list[str]:
+    found, seen = [], {out_dir}
+    for root, folders, files in os.walk(folder, followlinks=True):
+        if osp.realpath(root) in seen:  # the results, or a circle of links
+            folders.clear()
+            continue
+        seen.add(osp.realpath(root))
+        ours = set(RESULTS) & set(files)
+        folders[:] = [name for name in folders if not name.startswith('.')
+                      and not (ours and name in DRAWINGS)]
+        found += [osp.join(root, name) for name in files
+                  if not name.startswith('.')
+                  and name.lower().endswith(PICTURES + VIDEOS)]
+    return sorted(found)
+
+
+def load_inputs(found: Sequence, skipped: list,
+                notes: list) -> Iterator[Picture]:
+    """Name the pictures, and read the frames of videos, one at a time.
 
     Args:
         found (Sequence): What :func:`find_inputs` returned.
-
-    Returns:
-        int: How many :func:`load_inputs` yields at most.
-    """
-    return sum(
-        _open_video(entry).frame_cnt if _is_video(entry) else 1
-        for entry in found)
-
-
-def load_inputs(found: Sequence, skipped: list) -> Iterator[Picture]:
-    """Load the pictures, one at a time.
-
-    Args:
-        found (Sequence): What :func:`find_inputs` returned.
-        skipped (list): Gets (name, reason) of what could not be read.
+        skipped (list): Gets (name, reason) of videos that cannot be read.
+        notes (list): Gets (name, words) of those that end too early.
 
     Yields:
-        Picture: A picture or a frame.
+        Picture: A picture, not read yet, or a frame.
     """
-    paths = [
-        osp.abspath(entry) for entry in found
-        if isinstance(entry, str) and not _is_url(entry)
-    ]
+    paths = [osp.abspath(entry) for entry in found
+             if isinstance(entry, str) and not _is_url(entry)]
     common = osp.commonpath([osp.dirname(path) for path in paths] or ['.'])
     names = set()
     for number, entry in enumerate(found):
@@ -122,22 +136,117 @@ def load_inputs(found: Sequence, skipped: list) -> Iterator[Picture]:
         if name in names:  # of two hosts, say
             name = f'{number:06d}_{name}'
         names.add(name)
-        if _is_video(entry):
-            video = _open_video(entry)
-            for i, frame in enumerate(video):
-                if frame is None:
-                    skipped.append((f'{name}#{i:06d}', 'could not be decoded'))
-                    continue
-                yield Picture(f'{name}#{i:06d}', frame, frame[..., ::-1],
-                              name, video.fps)
+        if not _is_video(entry):
+            yield Picture(name, entry)
             continue
-        try:
-            image = _load(entry)
-        except Exception as error:  # of the file system, network or decoder
-            skipped.append((name, str(error).splitlines()[0]))
-            continue
-        local = isinstance(entry, str) and not _is_url(entry)
-        yield Picture(name, entry if local else image, image[..., ::-1])
+        video, frames = mmcv.VideoReader(entry), 0
+        for frame in video if video.opened else ():
+            yield Picture(f'{name}#{frames:06d}', frame, video=name,
+                          fps=video.fps)
+            frames += 1
+        if not frames:
+            skipped.append((name, 'OpenCV cannot read this video'))
+        elif frames < video.frame_cnt:
+            notes.append((name, f'the video ends after {frames} of '
+                          f'{video.frame_cnt} frames'))
+
+
+def count_pictures(found: Sequence) -> int:
+    """Count the pictures, frames of videos included.
+
+    Args:
+        found (Sequence): What :func:`find_inputs` returned.
+
+    Returns:
+        int: How many :func:`load_inputs` yields at most.
+    """
+    return sum(
+        max(1, mmcv.VideoReader(entry).frame_cnt) if _is_video(entry) else 1
+        for entry in found)
+
+
+def doubts(path: str, read: np.ndarray | None) -> str | None:
+    """What of a picture's file is not in what was read of it.
+
+    Args:
+        path (str): The file, or a URL.
+        read (np.ndarray, optional): What the model's pipeline read, None if
+            it could not.
+
+    Returns:
+        str | None: Words for the user, None if there is nothing to say.
+
+    Raises:
+        ValueError: If nothing was read, or nonsense.
+    """
+    if read is not None and not path.lower().endswith(
+            ('.png', '.tif', '.tiff')):
+        return None
+    data = get(path)
+    pages = _tiff_pages(data)
+    tags = pages[0] if pages else {}
+    # As samples, or as the logarithms that OpenCV itself writes.
+    if (3 in tags.get(339, ()) or tags.get(262) in (32844, 32845)) and (
+            read is None or read.dtype == np.uint8):
+        raise ValueError('holds float values, which OpenCV does not read as '
+                         'colours; convert it to 8 bits')
+    if read is None:
+        raise ValueError('is not a picture' if data else 'is empty')
+    if len(pages) > 1 and (len(read) == tags.get(257) or len(pages) != len(
+            read)):  # tifffile's loader reads all of them
+        return f'the first of {len(pages)} pages was read'
+    deep = 16 in tags.get(258, ()) or data[24:25] == b'\x10'
+    if read.dtype == np.uint8 and deep:
+        whole = mmcv.imfrombytes(data, 'unchanged')
+        if whole is not None and 0 < whole.max() < 1 << 13:
+            return (f'{int(whole.max()).bit_length()} of 16 bits are used: '
+                    'read as 8 bits, it is nearly black')
+    return None
+
+
+def as_loaded(image: np.ndarray) -> dict:
+    """What a loading transform would leave of a picture.
+
+    Args:
+        image (np.ndarray): BGR, (H, W, 3).
+    """
+    shape = image.shape[:2]
+    return dict(img=image, img_shape=shape, ori_shape=shape, height=shape[0],
+                width=shape[1], img_id=0, img_path=None)
+
+
+def to_rgb(image: np.ndarray) -> np.ndarray:
+    """A picture for the eye: RGB, (H, W, 3), uint8.
+
+    Args:
+        image (np.ndarray): BGR or of any number of channels, of any type.
+    """
+    image = np.atleast_3d(image)
+    if image.shape[2] < 3:
+        image = image[..., :1].repeat(3, axis=2)
+    image = image[..., 2::-1]
+    if image.dtype == np.uint8 or not image.size:
+        return image
+    top = 255 if 1 < image.max() <= 255 else max(image.max(), 1e-12)
+    return np.clip(255. * image / top, 0, 255).astype(np.uint8)
+
+
+def _tiff_pages(data: bytes) -> list[dict]:
+    """The tags of each page at full size, by number."""
+    pages, file = [], io.BytesIO(data)
+    if data[:4] not in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+'):
+        return pages
+    try:
+        tags = TiffImagePlugin.ImageFileDirectory_v2(
+            data[:16] if data[2:4] in (b'+\0', b'\0+') else data[:8])
+        while tags.next and len(pages) < 10000:
+            file.seek(tags.next)
+            tags.load(file)
+            if not tags.get(254, 0) & 1:  # no thumbnail
+                pages.append(dict(tags))
+    except Exception:  # of a damaged file; whoever reads it says so
+        pass
+    return pages
 
 
 def _is_url(entry) -> bool:
@@ -147,24 +256,3 @@ def _is_url(entry) -> bool:
 def _is_video(entry) -> bool:
     return (isinstance(entry, str) and not _is_url(entry)
             and Path(entry).suffix.lower() in VIDEOS)
-
-
-def _open_video(path) -> mmcv.VideoReader:
-    video = mmcv.VideoReader(path)
-    if not video.opened or video.frame_cnt < 1:
-        raise ValueError(f'OpenCV cannot read the video {path}.')
-    return video
-
-
-def _load(entry) -> np.ndarray:
-    """A picture as BGR, (H, W, 3), turned as its EXIF says."""
-    if isinstance(entry, np.ndarray):
-        if entry.dtype != np.uint8 or entry.ndim not in (2, 3):
-            raise ValueError(f'the array is {entry.dtype} of shape '
-                             f'{entry.shape}; it should be uint8, (H, W, 3).')
-        return entry if entry.ndim == 3 else np.stack([entry] * 3, axis=-1)
-    data = mmengine.fileio.get(entry)
-    image = mmcv.imfrombytes(data) if data else None
-    if image is None:
-        raise ValueError('is empty' if not data else 'is not a picture')
-    return image

@@ -1,27 +1,50 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 """Predict on pictures, folders, videos and URLs.
 
-The models are run by MMDetection's and MMPretrain's own inferencers; here is
-what lies around them: inputs, drawings, and files that other tools read.
+Models of MMDetection, MMPretrain, MMSegmentation and of whatever is built
+over them are run by what MMEngine gives all of them: the pipeline of their
+test data and ``test_step``.
 """
 from __future__ import annotations
 
 import copy
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
+import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.runner.checkpoint import CheckpointLoader
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.device import get_device
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import (
+    DATASETS,
+    MODELS,
+    TRANSFORMS,
+    init_default_scope,
+)
+from mmengine.runner import load_checkpoint
 from mmengine.structures import InstanceData
+from mmengine.utils import import_modules_from_strings
 from rich.progress import Progress
 
 from ..checkpoints import read_checkpoint
+from ..kinds import dicts_in, find_class, is_a, scope_of
 from ..models.pretrained_module import check_fit
-from .files import Writer
-from .inputs import Picture, count_pictures, find_inputs, load_inputs
+from ..work_dir import config_in
+from .inputs import (
+    Picture,
+    as_loaded,
+    count_pictures,
+    doubts,
+    find_inputs,
+    load_inputs,
+    to_rgb,
+)
+from .tiles import predict_tiles
+from .writer import Writer
 
 
 @dataclass
@@ -32,12 +55,16 @@ class Prediction:
         picture (Picture): Name and pixels.
         instances (InstanceData, optional): A detector's ``bboxes`` (n, 4),
             ``labels``, ``scores`` and ``masks`` (n, H, W) if it has masks,
-            all as arrays, the best ones first.
+            all as arrays, the best ones first. Of tiles, masks are a list of
+            COCO's RLE.
         scores (np.ndarray, optional): A classifier's score of each class.
+        pixels (np.ndarray, optional): A segmenter's class of each pixel,
+            (H, W).
     """
     picture: Picture
     instances: InstanceData | None = None
     scores: np.ndarray | None = None
+    pixels: np.ndarray | None = None
 
 
 class Predictor:
@@ -51,14 +78,17 @@ class Predictor:
             the GPU if there is one.
 
     Attributes:
+        model (nn.Module): The model.
+        cfg (Config): Its config.
         classes (tuple[str]): Names of the classes.
-        detects (bool): Whether it is a detector and not a classifier.
+        skipped (list[tuple[str, str]]): What could not be read, and why.
+        notes (list[tuple[str, str]]): What was read in part.
 
     Raises:
         FileNotFoundError: If the checkpoint is not there.
         CheckpointError: If it does not fit the model, or is damaged.
         ValueError: If no config is given and the checkpoint carries none, or
-            if the model is of another kind.
+            if neither names the classes.
 
     Example:
         >>> model = Predictor('work_dirs/mine/epoch_12.pth')
@@ -71,94 +101,112 @@ class Predictor:
                  config: str | Config | None = None,
                  device: str | None = None) -> None:
         held = read_checkpoint(checkpoint)
-        cfg = _config(checkpoint, held, config)
-        # Where a training sent its log is of no concern here.
-        (cfg.get('visualizer') or {}).pop('vis_backends', None)
-        scope = cfg.get('default_scope')
-        # Each is imported where it is needed: either takes seconds.
-        if scope == 'mmdet':
-            from mmdet.apis import DetInferencer
-            self._inferencer = DetInferencer(
-                cfg, checkpoint, device, show_progress=False)
-            meta = self._inferencer.model.dataset_meta
-        elif scope == 'mmpretrain':
-            from mmpretrain import ImageClassificationInferencer
-            self._inferencer = ImageClassificationInferencer(
-                cfg, checkpoint, device)
-            meta = dict(classes=self._inferencer.classes)
+        if config is None:
+            cfg = config_in(
+                held, f'no config is given (--config FILE), and {checkpoint}')
+        elif isinstance(config, Config):
+            cfg = copy.deepcopy(config)
         else:
-            raise ValueError(
-                f'default_scope of the config is {scope!r}; predicting is for '
-                "detectors ('mmdet') and classifiers ('mmpretrain').")
-        # As it was loaded: under our names, where loading translates.
-        check_fit(self._inferencer.model,
-                  CheckpointLoader.load_checkpoint(checkpoint, 'cpu'),
-                  checkpoint)
-        self.detects = scope == 'mmdet'
-        if not meta.get('classes'):
-            raise ValueError(
-                f'neither {checkpoint} nor its config names the classes.')
-        self.classes = tuple(meta['classes'])
-        self.skipped = []
+            cfg = Config.fromfile(config)
+        if cfg.get('custom_imports'):
+            import_modules_from_strings(**cfg.custom_imports)
+        scope = scope_of(cfg)
+        if scope is not None:
+            init_default_scope(scope)
+        self.cfg, self.skipped, self.notes = cfg, [], []
+        self.classes = _classes(cfg, held, checkpoint, scope)
+        self._load, self._transform = _pipeline(cfg, scope)
+
+        if cfg.get('data_preprocessor'):
+            cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+        model = revert_sync_batchnorm(MODELS.build(cfg.model))
+        # As it is loaded: under our names, where loading translates.
+        check_fit(model, load_checkpoint(
+            model, checkpoint, 'cpu', logger='silent'), checkpoint)
+        self.model = model.to(device or get_device()).eval()
 
     def __call__(self,
                  inputs: str | np.ndarray | Sequence,
-                 batch_size: int = 1) -> Iterator[Prediction]:
+                 batch_size: int = 1,
+                 tile: int | None = None) -> Iterator[Prediction]:
         """Predict, picture by picture.
 
         Args:
             inputs (str | Path | np.ndarray | Sequence): Picture, folder (at
                 any depth), video, URL, array (BGR, uint8), or several of
                 them.
-            batch_size (int): Pictures that go through the model at a time.
-                Defaults to 1.
+            batch_size (int): Pictures, or tiles, that go through the model at
+                a time. Defaults to 1.
+            tile (int, optional): Side of the tiles into which a detector's
+                larger pictures are cut, in pixels. Defaults to None: whole
+                pictures.
 
         Yields:
             Prediction: One a picture, in the order of the inputs. What could
             not be read is left out and stands in ``self.skipped`` afterwards,
             as (name, reason).
         """
-        yield from self._run(find_inputs(inputs), batch_size)
+        self.skipped, self.notes = [], []
+        loaded = self._loaded(find_inputs(inputs))
+        if tile is not None:
+            for picture, data in loaded:
+                yield Prediction(picture, predict_tiles(
+                    self.run, data, tile, batch_size))
+            return
+        while batch := list(islice(loaded, batch_size)):
+            pictures, data = zip(*batch)
+            for picture, content in zip(pictures, self.run(data)):
+                yield Prediction(picture, *content)
 
-    def _run(self, found: Sequence, batch_size: int) -> Iterator[Prediction]:
-        waiting = deque()
-        self.skipped = []
+    def _loaded(self, found) -> Iterator[tuple[Picture, dict]]:
+        for picture in load_inputs(found, self.skipped, self.notes):
+            words = None
+            try:
+                data = self.read(picture.source)
+                if isinstance(picture.source, str):
+                    words = doubts(picture.source, data and data['img'])
+            except Exception as error:  # of file system, network or decoder
+                words = str(error) or type(error).__name__
+                self.skipped.append((picture.name, words.splitlines()[0]))
+                continue
+            if words:
+                self.notes.append((picture.name, words))
+            picture.image = to_rgb(data['img'])
+            yield picture, data
 
-        def sources():
-            for picture in load_inputs(found, self.skipped):
-                waiting.append(picture)
-                yield picture.source
+    def read(self, source: str | np.ndarray) -> dict | None:
+        """Read a picture as the pipeline of the test data does.
 
-        batches = self._inferencer.preprocess(sources(), batch_size)
-        for batch in batches:
-            if isinstance(batch, (tuple, list)):  # DetInferencer's
-                batch = batch[1]
-            # They are taken from the queue at once: the next batch may be
-            # loading.
-            results = self._inferencer.forward(batch)
-            for result in results:
-                yield self._prediction(waiting.popleft(), result)
+        Args:
+            source (str | np.ndarray): Path, URL, or BGR, uint8.
 
-    def _prediction(self, picture, result) -> Prediction:
-        if not self.detects:
-            return Prediction(picture, scores=_array(result.pred_score))
-        if 'pred_instances' not in result:
-            raise ValueError(
-                'the detector predicts '
-                f'{", ".join(result.keys()) or "nothing"} and no instances; '
-                'predicting is for detectors of boxes or masks.')
-        instances = InstanceData()
-        for key in ('bboxes', 'labels', 'scores', 'masks'):
-            if key in result.pred_instances:
-                value = result.pred_instances[key]
-                instances[key] = _array(getattr(value, 'tensor', value))
-        order = np.argsort(-instances.scores, kind='stable')
-        return Prediction(picture, instances[order])
+        Returns:
+            dict | None: ``img`` with its shapes; None if it is no picture.
+        """
+        if isinstance(source, str):
+            try:
+                return self._load(dict(img_path=source, img_id=0))
+            except (AssertionError, cv2.error):  # mmcv's: not a picture
+                return None
+        if source.dtype != np.uint8 or source.ndim not in (2, 3):
+            raise ValueError(f'the array is {source.dtype} of shape '
+                             f'{source.shape}; it should be uint8, (H, W, 3).')
+        return as_loaded(np.stack([source] * 3, -1)
+                         if source.ndim == 2 else source)
 
-    @property
-    def backbone(self) -> torch.nn.Module:
-        """The model's backbone."""
-        return self._inferencer.model.backbone
+    def run(self, data: Sequence[dict]) -> list[tuple]:
+        """Run the model on a batch.
+
+        Args:
+            data (Sequence[dict]): Loaded pictures, ``img`` with its shapes.
+
+        Returns:
+            list[tuple]: Instances, scores and pixels of each, as in
+            :class:`Prediction`, None for what the model does not predict.
+        """
+        batch = pseudo_collate([self._transform(dict(d)) for d in data])
+        with torch.no_grad():
+            return [content_of(s) for s in self.model.test_step(batch)]
 
 
 def predict(inputs: str | np.ndarray | Sequence,
@@ -170,26 +218,28 @@ def predict(inputs: str | np.ndarray | Sequence,
             score_thr: float = 0.3,
             ann_file: str | None = None,
             pictures: bool = True,
-            progress: bool = True) -> list[dict]:
+            progress: bool = True,
+            tile: int | None = None) -> list[dict]:
     """Predict and write drawings, COCO results and tables.
 
     Into ``out_dir`` go ``pictures/`` (a video as ``NAME.mp4``),
     ``predictions.json``, ``images.json`` (which picture and class the numbers
     in there mean; together they can be opened by pycocotools),
     ``counts.csv`` and ``objects.csv``. For a classifier these are
-    ``pictures/``, ``predictions.json`` and ``predictions.csv``.
+    ``pictures/``, ``predictions.json`` and ``predictions.csv``, for a
+    segmenter ``pictures/``, ``maps/`` and ``areas.csv``.
 
     Args:
         inputs (str | Path | np.ndarray | Sequence): Picture, folder (at any
             depth), video, URL, array (BGR, uint8), or several of them.
         checkpoint (str): File that the training wrote.
-        out_dir (str): Folder for the results.
+        out_dir (str): Folder for the results. What is in it is no input.
         config (str | Config, optional): Config file or config. Defaults to
             None: the one that the checkpoint carries.
         device (str, optional): Such as 'cpu' or 'cuda:0'. Defaults to None:
             the GPU if there is one.
-        batch_size (int): Pictures that go through the model at a time.
-            Defaults to 1.
+        batch_size (int): Pictures, or tiles, that go through the model at a
+            time. Defaults to 1.
         score_thr (float): Objects of a lower score are in predictions.json
             only. Defaults to 0.3.
         ann_file (str, optional): COCO file with the ids of the pictures, by
@@ -197,9 +247,12 @@ def predict(inputs: str | np.ndarray | Sequence,
             counted from 1.
         pictures (bool): Whether to draw. Defaults to True.
         progress (bool): Whether to show a progress bar. Defaults to True.
+        tile (int, optional): Side of the tiles into which a detector's
+            larger pictures are cut, in pixels. Defaults to None: whole
+            pictures.
 
     Returns:
-        list[dict]: The rows of counts.csv, or of predictions.csv.
+        list[dict]: The rows of counts.csv, predictions.csv or areas.csv.
 
     Raises:
         FileNotFoundError: If an input or the checkpoint is not there.
@@ -209,25 +262,60 @@ def predict(inputs: str | np.ndarray | Sequence,
         raise ValueError(f'score_thr={score_thr} should be from 0 to 1.')
     if batch_size < 1:
         raise ValueError(f'batch_size={batch_size} should be at least 1.')
-    found = find_inputs(inputs)
+    if tile is not None and tile < 16:
+        raise ValueError(f'tile={tile} should be at least 16 pixels.')
+    found = find_inputs(inputs, out_dir)
     total = count_pictures(found)
     model = Predictor(checkpoint, config, device)
-    writer = Writer(out_dir, model, score_thr, ann_file, pictures)
+    writer = Writer(out_dir, model.classes, score_thr, ann_file, pictures)
     with writer, Progress(disable=not progress) as bar:
         task = bar.add_task('Predict', total=total)
-        for prediction in model._run(found, batch_size):
+        for prediction in model(found, batch_size, tile):
             writer.add(prediction)
             bar.advance(task)
         # Those that were left out are done with as well.
         bar.update(task, completed=total)
+    for name, words in model.notes:
+        print(f'note on {name}: {words}')
     for name, reason in model.skipped:
         print(f'skipped {name}: {reason}')
     if ann_file and writer.unnamed:
         print(f'pictures that {ann_file} does not name, with ids of their '
               f'own: {len(writer.unnamed)}, such as {writer.unnamed[0]}')
-    if len(model.skipped) == total:
+    if not writer.rows:
         raise ValueError('none of the pictures could be read.')
     return writer.rows
+
+
+def content_of(sample) -> tuple:
+    """What a model says in a data sample.
+
+    Args:
+        sample (BaseDataElement): What ``test_step`` returned of a picture.
+
+    Returns:
+        tuple: Instances, scores and pixels, as in :class:`Prediction`, None
+        for what the model does not predict.
+
+    Raises:
+        ValueError: If it is none of them.
+    """
+    if 'pred_score' in sample:
+        return None, _array(sample.pred_score), None
+    if 'pred_sem_seg' in sample:
+        return None, None, _array(sample.pred_sem_seg.data[0])
+    if 'pred_instances' not in sample:
+        raise ValueError(
+            f'the model predicts {", ".join(sample.keys()) or "nothing"}; '
+            'predicting is for boxes, masks, classes of pictures and classes '
+            'of pixels.')
+    instances = InstanceData()
+    for key in ('bboxes', 'labels', 'scores', 'masks'):
+        if key in sample.pred_instances:
+            value = sample.pred_instances[key]
+            instances[key] = _array(getattr(value, 'tensor', value))
+    order = np.argsort(-instances.scores, kind='stable')
+    return instances[order], None, None
 
 
 def _array(value) -> np.ndarray:
@@ -235,17 +323,35 @@ def _array(value) -> np.ndarray:
         value, torch.Tensor) else np.asarray(value)
 
 
-def _config(checkpoint, held, config) -> Config:
-    """The config that is given, or the one in the checkpoint's meta."""
-    if config is None:
-        meta = held.get('meta') if isinstance(held, dict) else None
-        text = (meta or {}).get('cfg')
-        if not text:
-            raise ValueError(
-                f'{checkpoint} carries no config; name the one that it was '
-                'trained with (--config FILE).')
-        return Config.fromstring(text, '.py')
-    # The inferencers change what they are given.
-    return (
-        copy.deepcopy(config)
-        if isinstance(config, Config) else Config.fromfile(config))
+def _classes(cfg, held, checkpoint, scope) -> tuple[str, ...]:
+    """Names of the classes: the checkpoint's, else the test data's."""
+    meta = held.get('meta') if isinstance(held, dict) else None
+    known = [(meta or {}).get('dataset_meta') or {}]
+    for part in dicts_in(cfg.get('test_dataloader') or {}):
+        known.append(part.get('metainfo') or {})
+        if 'type' in part:
+            cls = find_class(DATASETS, part, scope)
+            known.append(getattr(cls, 'METAINFO', None) or {})
+    for names in known:
+        # MMDetection's older ones are in capitals.
+        names = names.get('classes') or names.get('CLASSES')
+        if names and not isinstance(names, str):
+            return tuple(names)
+    raise ValueError(f'neither {checkpoint} nor its config names the classes.')
+
+
+def _pipeline(cfg, scope) -> tuple[Compose, Compose]:
+    """The test data's pipeline: what loads a picture, and what follows."""
+    steps = next((part['pipeline'] for name in ('test', 'val')
+                  for part in dicts_in(cfg.get(f'{name}_dataloader') or {})
+                  if part.get('pipeline')), None)
+    if steps is None:
+        raise ValueError('the config has no test_dataloader with a pipeline, '
+                         'which says how pictures are read.')
+    loads = [is_a(step, 'LoadImageFromFile', TRANSFORMS, scope)
+             for step in steps]
+    first = loads.index(True) + 1 if True in loads else 1
+    rest = [step for step in steps[first:] if not any(
+        is_a(step, name, TRANSFORMS, scope)
+        for name in ('LoadAnnotations', 'LoadPanopticAnnotations'))]
+    return Compose(steps[:first]), Compose(rest)

@@ -12,14 +12,15 @@ import colorsys
 import math
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
 
 import cv2
 import numpy as np
 import torch
-from matplotlib import font_manager
 from mmengine.structures import InstanceData
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+from pycocotools import mask as coco_mask
+
+from .fonts import font, written
 
 # Pictures are drawn at least this wide or high: lines of a pixel are too
 # coarse for objects of ten.
@@ -47,17 +48,12 @@ def instance_colors(labels: Sequence[int],
     Returns:
         np.ndarray: RGB of each object, (n, 3), uint8.
     """
-    order = {label: i for i, label in enumerate(dict.fromkeys(labels))}
-    seen = Counter()
-    colors = []
+    seen, colors = Counter(), []
     for i, label in enumerate(labels):
-        if by_class:
-            turn, shade = order[label], seen[label] % 3
-            seen[label] += 1
-        else:
-            turn, shade = i, i % 3
+        turn, shade = (label, seen[label]) if by_class else (i, i)
+        seen[label] += 1
         rgb = colorsys.hls_to_rgb((0.08 + turn * 0.61803) % 1,
-                                  0.52 + 0.08 * shade, 0.88)
+                                  0.52 + 0.08 * (shade % 3), 0.88)
         colors.append([round(255 * value) for value in rgb])
     return np.array(colors, np.uint8).reshape(-1, 3)
 
@@ -74,8 +70,8 @@ def draw_instances(image: np.ndarray,
     Args:
         image (np.ndarray): RGB, (H, W, 3), uint8.
         instances (InstanceData): ``labels`` and ``bboxes`` (n, 4) as x1, y1,
-            x2, y2, or ``masks`` (n, H, W), or both; ``scores`` if there are
-            any. With masks, boxes are not drawn.
+            x2, y2, or ``masks``, (n, H, W) or a list of COCO's RLE, or both;
+            ``scores`` if there are any. With masks, boxes are not drawn.
         classes (Sequence[str]): Names of the classes.
         title (str): What is written above the picture. Defaults to ''.
         legend (bool, optional): Whether a legend takes the place of labels.
@@ -91,12 +87,9 @@ def draw_instances(image: np.ndarray,
     Returns:
         np.ndarray: RGB of the drawing, uint8.
     """
+    classes = written(classes)
     labels = _numpy(instances.labels).astype(int)
-    masks = _masks(instances)
-    boxes = _boxes(instances, masks)
-    scores = (
-        _numpy(instances.scores) if 'scores' in instances else
-        [None] * len(labels))
+    masks, boxes = _shapes(instances)
     canvas, scale = _enlarge(image, min_side)
     many = len(labels) > MAX_LABELS if legend is None else legend
     if by_class is None:
@@ -104,27 +97,66 @@ def draw_instances(image: np.ndarray,
     colors = instance_colors(labels.tolist(), by_class)
 
     # Large ones first: what lies on them is drawn over them.
-    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    order = np.argsort(-areas, kind='stable')
-    width = max(1, round(max(canvas.shape[:2]) / 700))
+    order = np.argsort(-np.prod(boxes[:, 2:] - boxes[:, :2], axis=1),
+                       kind='stable')
     for i in order:
         color = tuple(map(int, colors[i]))
         if masks is None:
-            _draw_box(canvas, boxes[i] * scale, color, width)
+            _draw_box(canvas, boxes[i] * scale, color)
         else:
-            _draw_mask(canvas, masks[i], boxes[i], scale, color, width)
-
-    if not many:
-        names = [_label(classes[label], score)
-                 for label, score in zip(labels, scores)]
+            _draw_mask(canvas, masks[i], boxes[i], scale, color)
+    if many:
+        canvas = _add_legend(canvas, [
+            (f'{classes[label]}  {count}', colors[labels == label])
+            for label, count in Counter(labels.tolist()).most_common()])
+    else:
+        names = [classes[label] for label in labels]
+        if 'scores' in instances:
+            names = [f'{name} {score:.0%}' for name, score in zip(
+                names, _numpy(instances.scores))]
         placed = _place_labels(names, boxes * scale, order, canvas.shape,
                                _font_size(canvas))
         if legend is None and None in placed:
             return draw_instances(
                 image, instances, classes, title, True, min_side=min_side)
         canvas = _write_labels(canvas, names, placed, colors)
-    else:
-        canvas = _add_legend(canvas, labels, colors, classes)
+    return _add_title(canvas, title) if title else canvas
+
+
+def draw_pixels(image: np.ndarray,
+                pixels: np.ndarray,
+                classes: Sequence[str],
+                title: str = '',
+                min_side: int = MIN_SIDE) -> np.ndarray:
+    """Draw the class of each pixel into a picture.
+
+    Args:
+        image (np.ndarray): RGB, (H, W, 3), uint8.
+        pixels (np.ndarray): Class of each pixel, (H, W). That named
+            'background' is not tinted, nor is what is none of the classes.
+        classes (Sequence[str]): Names of the classes.
+        title (str): What is written above the picture. Defaults to ''.
+        min_side (int): The longer side of the drawing in pixels, at least.
+            Defaults to 768.
+
+    Returns:
+        np.ndarray: RGB of the drawing, uint8, with a legend of the classes
+        and their shares below.
+    """
+    canvas, scale = _enlarge(image, min_side)
+    names = written(classes)
+    labels, counts = np.unique(pixels, return_counts=True)
+    rows, whole = [], np.array([0, 0, *pixels.shape[::-1]], float)
+    for i in np.argsort(-counts, kind='stable'):
+        label = int(labels[i])
+        if not 0 <= label < len(names) or (
+                classes[label].lower() == 'background'):
+            continue
+        color = instance_colors([label], True)
+        _draw_mask(canvas, pixels == label, whole, scale,
+                   tuple(map(int, color[0])), tint=TINT)
+        rows.append((f'{names[label]}  {counts[i] / pixels.size:.1%}', color))
+    canvas = _add_legend(canvas, rows)
     return _add_title(canvas, title) if title else canvas
 
 
@@ -147,21 +179,21 @@ def draw_scores(image: np.ndarray,
         np.ndarray: RGB of the drawing, uint8.
     """
     canvas, _ = _enlarge(image, min_side)
+    names = written(classes)
     size = _font_size(canvas)
     best = np.argsort(-scores)[:top]
     line = round(1.6 * size)
-    width = canvas.shape[1]
-    strip = Image.new('RGB', (width, line * len(best) + size), PAPER)
+    # A score of 100 % reaches the other side.
+    strip = Image.new('RGB', (canvas.shape[1], line * len(best) + size), PAPER)
     pen = ImageDraw.Draw(strip)
     for row, label in enumerate(best):
         y = size // 2 + row * line
+        text = f'{names[label]} {scores[label]:.0%}'
         pen.rectangle(
-            (0, y, max(1, int(width * scores[label])), y + line - 3),
+            (0, y, max(1, round(strip.width * scores[label])) - 1,
+             y + line - 3),
             fill=(255, 214, 165) if row == 0 else (233, 233, 238))
-        pen.text((size // 2, y + line // 2 - 1),
-                 _label(classes[label], scores[label]),
-                 INK,
-                 _font(size),
+        pen.text((size // 2, y + line // 2 - 1), text, INK, font(size, text),
                  anchor='lm')
     return np.concatenate([canvas, np.asarray(strip)])
 
@@ -177,21 +209,10 @@ def beside(*pictures: np.ndarray, gap: int = 8) -> np.ndarray:
         np.ndarray: RGB, uint8.
     """
     height = max(picture.shape[0] for picture in pictures)
-    columns = []
-    for i, picture in enumerate(pictures):
-        columns.append(
-            cv2.copyMakeBorder(
-                picture,
-                0,
-                height - picture.shape[0],
-                gap if i else 0,
-                0,
-                cv2.BORDER_CONSTANT,
-                value=PAPER))
-    return np.concatenate(columns, axis=1)
-
-
-# What is given ---------------------------------------------------------------
+    return np.concatenate([
+        cv2.copyMakeBorder(picture, 0, height - len(picture), gap * (i > 0), 0,
+                           cv2.BORDER_CONSTANT, value=PAPER)
+        for i, picture in enumerate(pictures)], axis=1)
 
 
 def _numpy(values) -> np.ndarray:
@@ -201,80 +222,65 @@ def _numpy(values) -> np.ndarray:
     return np.asarray(values)
 
 
-def _masks(instances: InstanceData) -> np.ndarray | None:
-    masks = instances.get('masks')
-    if masks is None:
-        return None
+def _shapes(instances: InstanceData) -> tuple:
+    """Masks, None if there are none, and boxes."""
+    masks, boxes = instances.get('masks'), instances.get('bboxes')
     if hasattr(masks, 'to_ndarray'):  # MMDetection's bitmaps and polygons
         masks = masks.to_ndarray()
-    return _numpy(masks).astype(np.uint8)
-
-
-def _boxes(instances: InstanceData, masks: np.ndarray | None) -> np.ndarray:
-    boxes = instances.get('bboxes')
+    if masks is not None and not isinstance(masks, list):
+        masks = _numpy(masks).astype(np.uint8)
     boxes = np.zeros((0, 4)) if boxes is None else _numpy(boxes)
     if masks is not None and (len(boxes) != len(masks) or not boxes.any()):
         # Networks such as SOLO give masks alone.
-        boxes = [cv2.boundingRect(mask) for mask in masks]
-        boxes = np.array([[x, y, x + w, y + h] for x, y, w, h in boxes])
-    return boxes.astype(float).reshape(-1, 4)
+        boxes = np.array([cv2.boundingRect(mask) for mask in masks])
+        boxes = boxes.reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+    return masks, boxes.astype(float).reshape(-1, 4)
 
 
 def _enlarge(image, min_side) -> tuple[np.ndarray, int]:
     scale = max(1, math.ceil(min_side / max(image.shape[:2])))
-    canvas = cv2.resize(
-        image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-    return canvas, scale
+    return cv2.resize(image, None, fx=scale, fy=scale,
+                      interpolation=cv2.INTER_CUBIC), scale
 
 
-def _label(name: str, score: float | None) -> str:
-    return name if score is None else f'{name} {score:.0%}'
+def _line_width(canvas) -> int:
+    return max(1, round(max(canvas.shape[:2]) / 700))
 
 
-# Drawing ---------------------------------------------------------------------
+def _draw_box(canvas, box, color) -> None:
+    """Draw a box outside the object's pixels, as far as the picture goes."""
+    width = _line_width(canvas)
+    corners = np.round(box.reshape(2, 2)) + [[-width], [width - 1]]
+    corners = np.clip(corners, 0, np.array(canvas.shape[1::-1]) - 1)
+    corners = corners.astype(int).tolist()
+    cv2.rectangle(canvas, *corners, INK, width + 1)
+    cv2.rectangle(canvas, *corners, color, width)
 
 
-def _draw_box(canvas, box, color, width) -> None:
-    # Outside the object's pixels, as far as the picture goes.
-    corner, opposite = np.round(box[:2]) - width, np.round(box[2:]) + width - 1
-    limit = np.array(canvas.shape[1::-1]) - 1
-    corner = np.clip(corner, 0, limit).astype(int)
-    opposite = np.clip(opposite, 0, limit).astype(int)
-    cv2.rectangle(canvas, corner.tolist(), opposite.tolist(), INK, width + 1)
-    cv2.rectangle(canvas, corner.tolist(), opposite.tolist(), color, width)
-
-
-def _draw_mask(canvas, mask, box, scale, color, width) -> None:
+def _draw_mask(canvas, mask, box, scale, color, tint=None) -> None:
     """Tint a mask, and outline it just outside its pixels."""
-    height, length = mask.shape
+    if isinstance(mask, dict):
+        mask = coco_mask.decode(mask)
     x1, y1 = np.maximum(np.floor(box[:2]).astype(int) - 2, 0)
-    x2 = min(int(np.ceil(box[2])) + 2, length)
-    y2 = min(int(np.ceil(box[3])) + 2, height)
+    x2, y2 = np.minimum(np.ceil(box[2:]).astype(int) + 2, mask.shape[::-1])
     if x2 <= x1 or y2 <= y1 or not mask[y1:y2, x1:x2].any():
         return
     window = canvas[y1 * scale:y2 * scale, x1 * scale:x2 * scale]
     # Enlarged smoothly: the outline shall not show the pixels' corners.
-    inside = cv2.resize(
-        mask[y1:y2, x1:x2].astype(np.float32),
-        window.shape[1::-1],
-        interpolation=cv2.INTER_LINEAR) >= 0.5
+    inside = cv2.resize(mask[y1:y2, x1:x2].astype(np.float32),
+                        window.shape[1::-1]) >= 0.5
     side = np.sqrt(inside.sum())
-    # None on what is small, little on what fills the picture.
-    tint = TINT * np.clip(side / SMALL_SIDE - 1, 0, 1) * np.clip(
-        1.2 - side / min(canvas.shape[:2]), 0.4, 1)
+    if tint is None:  # none on what is small, little on what fills it
+        tint = TINT * np.clip(side / SMALL_SIDE - 1, 0, 1) * np.clip(
+            1.2 - side / min(canvas.shape[:2]), 0.4, 1)
     if tint > 0:
         window[inside] = (
             window[inside] * (1 - tint) + np.array(color) * tint).round()
-    size = 2 * width + 1
+    size = 2 * _line_width(canvas) + 1
     brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
     ring = cv2.dilate(inside.astype(np.uint8), brush).astype(bool) & ~inside
     window[ring] = color
-
-
-@lru_cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    # Matplotlib brings this one along.
-    return ImageFont.truetype(font_manager.findfont('DejaVu Sans'), size)
 
 
 def _font_size(canvas) -> int:
@@ -288,38 +294,27 @@ def _place_labels(names, boxes, order, shape, size) -> list[tuple | None]:
     small object; the small ones choose first, they have the least choice.
     """
     height, width = shape[:2]
-    small = boxes[[
-        i for i in range(len(boxes))
-        if min(boxes[i, 2:] - boxes[i, :2]) < 3 * SMALL_SIDE
-    ]]
+    sides = (boxes[:, 2:] - boxes[:, :2]).min(1, initial=np.inf)
+    taken = boxes[sides < 3 * SMALL_SIDE]
     placed = [None] * len(names)
-    taken = np.zeros((0, 4))
     pad = max(2, size // 5)
     for i in reversed(order):
         x1, y1, x2, y2 = boxes[i]
-        left, top, right, bottom = _font(size).getbbox(names[i])
+        left, top, right, bottom = font(size, names[i]).getbbox(names[i])
         w, h = right - left + 2 * pad, size + 2 * pad
         for x, y in ((x1, y1 - h - 3), (x1, y2 + 3), (x2 - w, y1 - h - 3),
                      (x2 - w, y2 + 3), (x2 + 3, y1), (x1 - w - 3, y1),
                      (x2 + 3, y2 - h), (x1 - w - 3, y2 - h), (x1, y1),
                      (x2 - w, y2 - h), ((x1 + x2 - w) / 2, (y1 + y2 - h) / 2)):
             place = np.array([x, y, x + w, y + h])
-            if min(x, y) < 0 or x + w > width or y + h > height:
-                continue
-            if _overlap(place, taken) or _overlap(place, small):
+            if min(x, y) < 0 or x + w > width or y + h > height or (
+                    (place[2:] > taken[:, :2]) & (place[:2] < taken[:, 2:])
+                    ).all(1).any():
                 continue
             placed[i] = tuple(place)
             taken = np.concatenate([taken, place[None]])
             break
     return placed
-
-
-def _overlap(box, boxes) -> bool:
-    return bool(
-        np.all(
-            (np.minimum(box[2:], boxes[:, 2:]) > np.maximum(
-                box[:2], boxes[:, :2])),
-            axis=1).any())
 
 
 def _write_labels(canvas, names, placed, colors) -> np.ndarray:
@@ -334,38 +329,31 @@ def _write_labels(canvas, names, placed, colors) -> np.ndarray:
             place, radius=size // 4, fill=(*map(int, color), 235))
         # Black or white, whichever is read on this colour.
         bright = np.dot(color, (0.299, 0.587, 0.114)) > 140
-        pen.text(((x1 + x2) / 2, (y1 + y2) / 2),
-                 name,
-                 INK if bright else PAPER,
-                 _font(size),
-                 anchor='mm')
+        pen.text(((x1 + x2) / 2, (y1 + y2) / 2), name,
+                 INK if bright else PAPER, font(size, name), anchor='mm')
     return np.array(picture)
 
 
-def _add_legend(canvas, labels, colors, classes) -> np.ndarray:
-    """A strip below the picture that counts the objects of each class."""
+def _add_legend(canvas, rows) -> np.ndarray:
+    """A strip below the picture with (text, colours) of each class."""
     size = _font_size(canvas)
-    font, line = _font(size), round(1.7 * size)
-    counts = Counter(labels.tolist()).most_common()
-    swatches = 4 if len(counts) == 1 else 1
+    line = round(1.7 * size)
     x, y, items = size, size // 2, []
-    for label, count in counts:
-        text = f'{classes[label]}  {count}'
-        length = int(swatches * size + size // 2 + font.getlength(text))
+    for text, colors in rows:
+        colors = colors[:4 if len(rows) == 1 else 1]
+        start = len(colors) * size + size // 2
+        length = int(start + font(size, text).getlength(text))
         if x > size and x + length > canvas.shape[1]:
             x, y = size, y + line
-        items.append((x, y, label, text))
+        items.append((x, y, start, text, colors))
         x += length + 2 * size
     strip = Image.new('RGB', (canvas.shape[1], y + line), PAPER)
     pen = ImageDraw.Draw(strip)
-    for x, y, label, text in items:
-        for i, color in enumerate(colors[labels == label][:swatches]):
+    for x, y, start, text, colors in items:
+        for i, color in enumerate(colors):
             pen.rectangle((x + i * size, y, x + (i + 1) * size - 2, y + size),
                           fill=tuple(map(int, color)))
-        pen.text((x + swatches * size + size // 2, y + size / 2),
-                 text,
-                 INK,
-                 font,
+        pen.text((x + start, y + size / 2), text, INK, font(size, text),
                  anchor='lm')
     return np.concatenate([canvas, np.asarray(strip)])
 
@@ -373,9 +361,6 @@ def _add_legend(canvas, labels, colors, classes) -> np.ndarray:
 def _add_title(canvas, title) -> np.ndarray:
     size = _font_size(canvas)
     strip = Image.new('RGB', (canvas.shape[1], 2 * size), PAPER)
-    ImageDraw.Draw(strip).text((size // 2, size),
-                               title,
-                               INK,
-                               _font(size),
-                               anchor='lm')
+    ImageDraw.Draw(strip).text((size // 2, size), title, INK,
+                               font(size, title), anchor='lm')
     return np.concatenate([np.asarray(strip), canvas])

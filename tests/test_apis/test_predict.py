@@ -191,6 +191,43 @@ def test_video(detector, tmp_path):
         assert frames == count
 
 
+def test_default_scope_none_and_weights_that_do_not_fit(detector, folder,
+                                                        tmp_path):
+    """As configs in MMEngine's pure-Python style are when they are dumped."""
+    cfg = Config.fromstring(torch.load(detector)['meta']['cfg'], '.py')
+    cfg.default_scope = None
+    cfg.model.type = 'mmdet.models.detectors.mask_rcnn.MaskRCNN'
+    theirs, = Predictor(detector, cfg, 'cpu')(folder / 'two.jpg')
+    ours, = Predictor(detector, device='cpu')(folder / 'two.jpg')
+    np.testing.assert_array_equal(ours.instances.bboxes,
+                                  theirs.instances.bboxes)
+
+
+def test_segmenter(tmp_path, folder):
+    pytest.importorskip('mmseg')
+    classes = ('background', *SHAPES)
+    path = save('shapes/semantic_fpn_fishnet_shapes.py',
+                str(tmp_path / 'iter_1.pth'), classes,
+                **{'model.backbone.init_cfg': None})
+    rows = predict(folder / 'a', path, tmp_path / 'out', device='cpu',
+                   progress=False)
+    from mmseg.apis import inference_model, init_model
+    cfg = Config.fromstring(torch.load(path)['meta']['cfg'], '.py')
+    model = init_model(cfg, path, device='cpu')
+    theirs = inference_model(model, str(folder / 'a/one.jpg'))
+    pixels = theirs.pred_sem_seg.data[0].numpy()
+    written = cv2.imread(str(tmp_path / 'out/maps/one.png'), -1)
+    np.testing.assert_array_equal(written, pixels)
+    assert table(tmp_path / 'out/areas.csv') == [
+        {key: str(value) for key, value in row.items()} for row in rows]
+    assert {row['class']: row['area'] for row in rows} == {
+        classes[i]: n for i, n in zip(*np.unique(pixels, return_counts=True))}
+    assert sum(row['share'] for row in rows) == pytest.approx(1, abs=1e-5)
+    assert cv2.imread(str(tmp_path / 'out/pictures/one.jpg')) is not None
+    with pytest.raises(ValueError, match='tiles are for detectors'):
+        predict(folder / 'a', path, tmp_path / 'out', device='cpu', tile=64)
+
+
 def test_classifier(tmp_path, folder, call_tool):
     classes = [f'class_{i}' for i in range(12)]
     path = save('classification/fishnet_shapes.py',

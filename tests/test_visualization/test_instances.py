@@ -1,9 +1,17 @@
+import warnings
+
 import cv2
 import numpy as np
 import pytest
 from mmengine.structures import InstanceData
 
-from mmfishnet.visualization import beside, draw_instances, draw_scores
+from mmfishnet.visualization import (
+    beside,
+    draw_instances,
+    draw_pixels,
+    draw_scores,
+)
+from mmfishnet.visualization.fonts import font_file, written
 from mmfishnet.visualization.instances import _place_labels, instance_colors
 
 
@@ -117,3 +125,34 @@ def test_scores():
     # The bar of the best is as long as its score says.
     bar = (drawn[drawn.shape[1]:] == (255, 214, 165)).all(-1).any(0)
     assert bar.mean() == pytest.approx(0.7, abs=0.02)
+
+
+def test_class_names_in_any_script():
+    """Fonts that matplotlib brings along have letters that DejaVu lacks."""
+    script = '\U0001d49c'
+    assert 'DejaVuSans' in font_file('ring')
+    assert 'DejaVuSans.' not in font_file(script)
+    names = ('ring', '\U0010fffd', script)
+    with pytest.warns(UserWarning, match='no font of this system'):
+        assert written(names) == ('ring', 'class 1', script)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        written(names)  # said once
+    boxes = InstanceData(
+        bboxes=np.array([[10., 30, 100, 110]]), labels=np.array([2]))
+    drawn = draw_instances(grey(), boxes, names)
+    assert not np.array_equal(drawn, draw_instances(grey(), boxes, 'abc'))
+
+
+def test_pixels():
+    pixels = np.zeros((128, 128), np.uint8)
+    pixels[32:96, 32:96], pixels[:, 120:] = 1, 255
+    drawn = draw_pixels(grey(), pixels, ('background', 'square'))
+    height, width = drawn.shape[:2]
+    scale = width // 128
+    assert height > width  # a legend
+    assert (drawn[:20 * scale, :20 * scale] == 120).all()
+    assert (drawn[:20 * scale, -6 * scale:] == 120).all()
+    inside = drawn[60 * scale:70 * scale, 60 * scale:70 * scale]
+    assert len(np.unique(inside.reshape(-1, 3), axis=0)) == 1
+    assert (inside != 120).any()

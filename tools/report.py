@@ -9,35 +9,22 @@ from mmfishnet.engine.errors import short_errors
 def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog='Detectors are run on the validation set of their config, for '
-        'AP by class and size, precision and recall, confusion, and pictures '
-        'beside the truth.')
-    parser.add_argument(
-        'work_dirs',
-        nargs='+',
-        metavar='WORK_DIR',
+        epilog='Models are run on the validation set of their config, by its '
+        'own evaluator; of detectors AP by class and size, precision and '
+        'recall, of all confusion, and pictures beside the truth.')
+    add = parser.add_argument
+    add('work_dirs', nargs='+', metavar='WORK_DIR',
         help='work directories of trainings; several are shown side by side')
-    parser.add_argument(
-        '--out',
-        metavar='FILE',
+    add('--out', metavar='FILE',
         help='the page; by default report.html in the first work directory')
-    parser.add_argument(
-        '--max-images',
-        type=int,
-        metavar='N',
+    add('--max-images', type=int, metavar='N',
         help='run the models on the first N images of the validation set only')
-    parser.add_argument(
-        '--score-thr',
-        type=float,
-        default=0.3,
+    add('--score-thr', type=float, default=0.3,
         help='what counts as found in pictures and confusion '
         '(default: %(default)s)')
-    parser.add_argument(
-        '--no-predict',
-        action='store_true',
+    add('--no-predict', action='store_true',
         help='do not run the models: what was logged only')
-    parser.add_argument(
-        '--device', help='such as cpu or cuda:0; by default the GPU, if any')
+    add('--device', help='such as cpu or cuda:0; by default the GPU, if any')
     return parser.parse_args()
 
 
@@ -47,11 +34,12 @@ def main():
     with short_errors():
         # Takes seconds; --help does not need it.
         from mmfishnet.checkpoints import use_safe_loading
-        from mmfishnet.report import read_run, write_report
+        from mmfishnet.report import write_report
+        from mmfishnet.work_dir import read_runs
         use_safe_loading()
-        notes = write_report([read_run(folder) for folder in args.work_dirs],
-                             out, args.device, args.max_images,
-                             args.score_thr, not args.no_predict)
+        notes = write_report(
+            read_runs(args.work_dirs), out, args.device, args.max_images,
+            args.score_thr, not args.no_predict)
     print(*notes, out, sep='\n')
 
 

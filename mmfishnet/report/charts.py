@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Sequence
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from .evaluate import KINDS
 
 COLORS = ('#2563eb', '#ea580c', '#059669', '#9333ea', '#dc2626', '#0891b2',
           '#a16207', '#64748b')
@@ -28,10 +31,15 @@ STYLE = {
 }
 MAX_POINTS = 600
 MAX_CLASSES = 30
+MAX_LINES = 8
+# COCO's by IoU, size and number, which the table has.
+DETAIL = re.compile(r'(_\d+|_[sml](@\d+)?|@\d+)$')
 
 
 def _svg(draw: Callable, width: float = 6.4, height: float = 3.6) -> str:
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        # Letters that this system lacks are the browser's to draw.
+        warnings.filterwarnings('ignore', 'Glyph')
         figure = Figure(figsize=(width, height), layout='constrained')
         draw(figure)
         buffer = io.StringIO()
@@ -44,78 +52,67 @@ def _svg(draw: Callable, width: float = 6.4, height: float = 3.6) -> str:
                   count=1)
 
 
-def _thin(entries: Sequence[dict]) -> Sequence[dict]:
-    return entries[::max(1, -(-len(entries) // MAX_POINTS))]
+def _line(ax, run, entries, name, **style) -> None:
+    """Draw a logged value over time, with points where they are few."""
+    entries = entries[::max(1, -(-len(entries) // MAX_POINTS))]
+    points = [(run.place(entry), entry[name]) for entry in entries
+              if name in entry]
+    if len(points) == 1:
+        style.setdefault('marker', 'o')
+    if points:
+        ax.plot(*zip(*points), **style)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _epochs(run, entries) -> list[float]:
-    """Progress in epochs, or in iterations where a run counts these."""
-    if not all('epoch' in entry for entry in entries):
-        return [entry['iter'] for entry in entries]
-    last = entries[-1]
-    epoch = max(1, last['epoch'])
-    # Iterations in an epoch: the first logged one of the second begins it.
-    ends = {}
-    for entry in entries:
-        ends[entry['epoch']] = entry['iter']
-    length = ends[epoch - 1] / (epoch - 1) if epoch - 1 in ends else max(
-        ends.values()) / epoch
-    return [entry['iter'] / length for entry in entries]
+def _time(runs) -> str:
+    return ' or '.join(dict.fromkeys(run.unit for run in runs))
 
 
 def losses(runs: Sequence) -> str:
-    """The loss over time; of a single run, its parts as well."""
+    """The loss over time, dashed that of the validation set; of a single run,
+    its parts as well."""
 
     def draw(figure):
         ax = figure.add_subplot()
-        for run in runs:
-            entries = _thin(run.train)
-            if not entries:
-                continue
-            keys = ['loss']
+        for i, run in enumerate(runs):
+            names = ['loss']
             if len(runs) == 1:
-                keys += [
-                    key for key in entries[0]
-                    if 'loss' in key and key != 'loss'
-                ]
-            for key in keys:
-                label = run.name if len(runs) > 1 else key
-                ax.plot(
-                    _epochs(run, entries),
-                    [entry.get(key, np.nan) for entry in entries],
-                    label=label,
-                    lw=2 if key == 'loss' else 1)
-        ax.set(xlabel='epoch', ylabel='loss')
+                names += [name for name in (run.train or [{}])[0]
+                          if 'loss' in name and name != 'loss']
+            for j, name in enumerate(names):
+                color = COLORS[max(i, j) % len(COLORS)]
+                label = run.name if len(runs) > 1 else name
+                _line(ax, run, run.train, name, label=label, color=color,
+                      lw=1 if j else 2)
+                _line(ax, run, run.val, name, label=f'{label}, validation',
+                      color=color, lw=1 if j else 2, ls='--', marker='o',
+                      ms=3)
+        ax.set(xlabel=_time(runs), ylabel='loss')
         ax.set_ylim(bottom=0)
-        # Lines fill the axes: beside them.
-        figure.legend(loc='outside upper center', ncols=3)
+        if ax.lines:  # lines fill the axes: beside them
+            figure.legend(loc='outside upper center', ncols=3)
 
     return _svg(draw)
 
 
-def metrics(runs: Sequence, names: Sequence[str]) -> str:
-    """Metrics of the validation set over time."""
+def metrics(runs: Sequence) -> str | None:
+    """Metrics of the validation set over time, None if there are none."""
+    names = list(dict.fromkeys(
+        name for run in runs for name in run.metrics
+        if not DETAIL.search(name)))[:MAX_LINES]
+    if not names:
+        return None
 
     def draw(figure):
         ax = figure.add_subplot()
-        styles = ('-', '--', ':', '-.')
+        many = len(runs) > 1
         for i, run in enumerate(runs):
             for j, name in enumerate(names):
-                points = [(entry['step'], entry[name]) for entry in run.val
-                          if name in entry]
-                if not points:
-                    continue
-                short = name.split('/')[-1]
-                many = len(runs) > 1
-                ax.plot(
-                    *zip(*points),
-                    marker='o',
-                    ms=4,
-                    ls=styles[j % 4] if many else '-',
-                    color=COLORS[(i if many else j) % len(COLORS)],
-                    label=f'{run.name} {short}' if many else short)
-        ax.set(xlabel='epoch')
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+                _line(ax, run, run.val, name, marker='o', ms=4,
+                      ls=('-', '--', ':', '-.')[j % 4] if many else '-',
+                      color=COLORS[(i if many else j) % len(COLORS)],
+                      label=f'{run.name} {name}' if many else name)
+        ax.set(xlabel=_time(runs))
         ax.legend()
 
     return _svg(draw)
@@ -127,31 +124,15 @@ def rates(runs: Sequence) -> str:
     def draw(figure):
         upper, lower = figure.subplots(2, sharex=True)
         for i, run in enumerate(runs):
-            entries = _thin(run.train)
-            if not entries:
-                continue
-            epochs = _epochs(run, entries)
             color = COLORS[i % len(COLORS)]
-            upper.plot(
-                epochs, [entry.get('lr', np.nan) for entry in entries],
-                color=color,
-                label=run.name)
-            norms = [entry.get('grad_norm', np.nan) for entry in entries]
-            lower.plot(epochs, norms, color=color)
-            if run.clip:
-                norm, end = run.clip
-                lower.hlines(
-                    norm,
-                    0,
-                    min(end, epochs[-1]),
-                    color=color,
-                    ls='--',
-                    label=f'clipped to {norm:g}')
+            _line(upper, run, run.train, 'lr', color=color, label=run.name)
+            _line(lower, run, run.train, 'grad_norm', color=color)
+            _line(lower, run, run.train, 'clip_norm', color=color, ls='--',
+                  label='clipped to')
         upper.set(ylabel='learning rate')
-        upper.set_ylim(bottom=0)
-        lower.set(ylabel='gradient norm', xlabel='epoch')
-        lower.set_ylim(bottom=0)
+        lower.set(ylabel='gradient norm', xlabel=_time(runs))
         for ax in (upper, lower):
+            ax.set_ylim(bottom=0)
             if ax.get_legend_handles_labels()[0]:
                 ax.legend()
 
@@ -160,46 +141,36 @@ def rates(runs: Sequence) -> str:
 
 def precision_recall(evaluations: dict) -> str:
     """Precision over recall, at IoU 0.5 and 0.75, the mean of the classes."""
+    kinds = [kind for kind in KINDS
+             if any(kind in e.curves for e in evaluations.values())]
 
     def draw(figure):
-        kinds = list(
-            dict.fromkeys(
-                kind for e in evaluations.values() for kind in e.evals))
         axes = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
         for ax, kind in zip(axes, kinds):
             for i, (name, evaluation) in enumerate(evaluations.items()):
-                if kind not in evaluation.evals:
-                    continue
-                for iou, style in ((0.5, '-'), (0.75, '--')):
+                for iou, curve in evaluation.curves.get(kind, {}).items():
                     label = f'IoU {iou:g}'
                     if len(evaluations) > 1:
                         label = f'{name}, {label}'
-                    ax.plot(
-                        *evaluation.curve(kind, iou),
-                        style,
-                        color=COLORS[i % len(COLORS)],
-                        label=label)
-            ax.set(
-                xlim=(0, 1),
-                ylim=(0, 1.02),
-                xlabel='recall',
-                title=dict(bbox='boxes', segm='masks')[kind])
+                    ax.plot(*curve, '-' if iou == 0.5 else '--', label=label,
+                            color=COLORS[i % len(COLORS)])
+            ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel='recall',
+                   title=KINDS[kind])
         axes[0].set(ylabel='precision')
-        axes[-1].legend()
+        if axes[-1].lines:
+            axes[-1].legend()
 
     return _svg(draw, height=3.4)
 
 
 def per_class(evaluations: dict) -> str:
     """AP of each class, or of the best and worst where there are many."""
-    first = next(iter(evaluations.values()))
-    kind = list(first.evals)[-1]
-    values = {
-        name: [e.ap(kind, label=i) for i in range(len(first.classes))]
-        for name, e in evaluations.items() if e.classes == first.classes
-    }
-    mean = np.nan_to_num([np.mean(v) for v in zip(*values.values())])
-    order = np.argsort(-mean, kind='stable')
+    classes = list(dict.fromkeys(
+        name for e in evaluations.values() for name in e.per_class))
+    values = {run: [e.per_class.get(name, np.nan) for name in classes]
+              for run, e in evaluations.items()}
+    table = np.nan_to_num(list(values.values()))
+    order = np.argsort(-table.mean(0), kind='stable')
     if len(order) > MAX_CLASSES:
         half = MAX_CLASSES // 2
         order = np.concatenate([order[:half], order[-half:]])
@@ -209,53 +180,40 @@ def per_class(evaluations: dict) -> str:
         thick = 0.8 / len(values)
         for i, (name, aps) in enumerate(values.items()):
             shift = (i - (len(values) - 1) / 2) * thick
-            places = np.arange(len(order)) + shift
-            ax.barh(
-                places, [aps[j] for j in order],
-                thick,
-                color=COLORS[i % len(COLORS)],
-                label=name)
-        ax.set_yticks(
-            range(len(order)), [first.classes[j] for j in order])
+            ax.barh(np.arange(len(order)) + shift, [aps[j] for j in order],
+                    thick, color=COLORS[i % len(COLORS)], label=name)
+        ax.set_yticks(range(len(order)), [classes[j] for j in order])
         ax.invert_yaxis()
         ax.grid(axis='y', visible=False)
-        ax.set(xlabel=f'AP of {dict(bbox="boxes", segm="masks")[kind]}')
-        ax.set_xlim(left=0)
+        ax.set(xlabel='AP', xlim=(0, 1))
         if len(values) > 1:
-            ax.legend()
+            figure.legend(loc='outside upper center', ncols=3)
 
     return _svg(draw, height=1.2 + 0.25 * len(order) * max(1, len(values) / 2))
 
 
 def confusion(evaluation, most: int = 14) -> str:
-    """What objects were taken for; the background means missed or invented."""
-    matrix = evaluation.confusion
-    names = [*evaluation.classes, 'background']
+    """What was taken for what; the background means missed or invented."""
+    matrix, names = evaluation.confusion, [*evaluation.model.classes]
+    names += ['background'] * (len(matrix) - len(names))
     counts = matrix.sum(0) + matrix.sum(1)
-    kept = np.sort(np.argsort(-counts[:-1], kind='stable')[:most])
-    kept = np.append(kept, len(names) - 1)
-    matrix = matrix[np.ix_(kept, kept)]
-    names = [names[i] for i in kept]
+    counts[len(evaluation.model.classes):] = counts.max() + 1  # background
+    kept = np.sort(np.argsort(-counts, kind='stable')[:most + 1])
+    matrix, names = matrix[np.ix_(kept, kept)], [names[i] for i in kept]
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    exact = matrix.max() < 100_000
 
     def draw(figure):
         ax = figure.add_subplot()
         ax.imshow(share, cmap='Blues', vmin=0, vmax=1, aspect='auto')
         ax.grid(visible=False)
-        ax.set_xticks(
-            range(len(names)), names, rotation=45, ha='right',
-            rotation_mode='anchor')
+        ax.set_xticks(range(len(names)), names, rotation=45, ha='right',
+                      rotation_mode='anchor')
         ax.set_yticks(range(len(names)), names)
         ax.set(xlabel='predicted', ylabel='true')
-        for i, row in enumerate(matrix):
-            for j, count in enumerate(row):
-                if count:
-                    ax.text(
-                        j,
-                        i,
-                        count,
-                        ha='center',
-                        va='center',
-                        color='white' if share[i, j] > 0.6 else '#111827')
+        for i, j in np.argwhere(matrix):
+            ax.text(j, i, matrix[i, j] if exact else f'{share[i, j]:.1%}',
+                    ha='center', va='center',
+                    color='white' if share[i, j] > 0.6 else '#111827')
 
     return _svg(draw, height=1.8 + 0.32 * len(names))

@@ -1,109 +1,84 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
-"""How a detector does on its validation set, object by object."""
+"""How a model does on its validation set, picture by picture."""
 from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from mmdet.evaluation import bbox_overlaps
+from mmengine.evaluator import Evaluator
+from mmengine.logging import MMLogger
+from mmengine.registry import DATASETS, EVALUATOR
+from mmengine.runner import Runner
 from mmengine.structures import InstanceData
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from rich.console import Console
 from rich.progress import track
+from torch.utils.data import Subset
 
-from ..apis import Predictor
-from ..apis.files import coco_results
+from ..apis.inputs import Picture, to_rgb
+from ..apis.predict import Prediction, Predictor, content_of
 
-SIZES = ('all', 'small', 'medium', 'large')
+KINDS = dict(bbox='boxes', segm='masks')
+KEPT = 20  # pictures, of the worst and of the best
+
+
+@dataclass
+class Seen:
+    """A picture of the validation set.
+
+    Attributes:
+        score (float): How well the model did: F1 of a detector's objects,
+            score of a classifier's true class, share of a segmenter's pixels.
+        path (str): The picture.
+        truth (InstanceData | int | np.ndarray): Objects, class, or class of
+            each pixel.
+    """
+    score: float
+    path: str
+    truth: object
 
 
 @dataclass
 class Evaluation:
-    """A detector's results on a validation set.
+    """A model's results on a validation set.
 
     Attributes:
-        coco (COCO): The truth.
-        classes (tuple[str]): Names of the classes.
-        evals (dict[str, COCOeval]): pycocotools' results for ``bbox`` and,
-            if there are masks, ``segm``.
-        confusion (np.ndarray): Counts, (n + 1, n + 1): true class in rows,
-            predicted class in columns, the background last.
-        images (list[tuple[float, int]]): F1 score and image id, the worst
-            first; of images with objects.
-        folder (Path): Where the pictures are.
+        metrics (dict[str, float]): What the run's own evaluator says.
+        per_class (dict[str, float]): AP of each class, of a detector on COCO.
+        curves (dict[str, dict[float, np.ndarray]]): Recall and precision,
+            (2, 101), the mean of the classes, by kind and IoU.
+        confusion (np.ndarray, optional): Counts: true class in rows,
+            predicted class in columns; of a detector the background last.
+        seen (list[Seen]): The worst pictures and the best, in this order.
+        model (Predictor): The model.
+        score_thr (float): What counts as found.
     """
-    coco: COCO
-    classes: tuple[str, ...]
-    evals: dict[str, COCOeval]
-    confusion: np.ndarray
-    images: list[tuple[float, int]]
-    folder: Path
-    results: COCO
     model: Predictor
     score_thr: float
+    metrics: dict[str, float] = field(default_factory=dict)
+    per_class: dict[str, float] = field(default_factory=dict)
+    curves: dict[str, dict] = field(default_factory=dict)
+    confusion: np.ndarray | None = None
+    seen: list[Seen] = field(default_factory=list)
 
-    def ap(self, kind: str, size: str = 'all', label: int | None = None,
-           iou: float | None = None) -> float:
-        """Average precision, nan where there are no objects.
+    def predict(self, path: str) -> Prediction:
+        """Predict on one of the pictures again."""
+        data = self.model.read(path)
+        picture = Picture(path, path, to_rgb(data['img']))
+        return Prediction(picture, *self.model.run([data])[0])
 
-        Args:
-            kind (str): 'bbox' or 'segm'.
-            size (str): 'all', 'small', 'medium' or 'large'. Defaults to
-                'all'.
-            label (int, optional): One class alone. Defaults to None.
-            iou (float, optional): One IoU threshold, 0.5 or 0.75, alone.
-                Defaults to None: the mean of 0.5 to 0.95.
-
-        Returns:
-            float: The average precision.
-        """
-        precision = self.evals[kind].eval['precision']
-        if iou is not None:
-            thresholds = self.evals[kind].params.iouThrs
-            precision = precision[np.isclose(thresholds, iou)]
-        if label is not None:
-            precision = precision[:, :, label:label + 1]
-        precision = precision[:, :, :, SIZES.index(size), -1]
-        precision = precision[precision > -1]
-        return float(precision.mean()) if precision.size else float('nan')
-
-    def curve(self, kind: str, iou: float) -> tuple[np.ndarray, np.ndarray]:
-        """Recall and precision at an IoU, the mean of the classes."""
-        evaluated = self.evals[kind]
-        i = int(np.flatnonzero(np.isclose(evaluated.params.iouThrs, iou))[0])
-        precision = evaluated.eval['precision'][i, :, :, 0, -1]
-        present = (precision > -1).all(axis=0)
-        return evaluated.params.recThrs, precision[:, present].mean(axis=1)
-
-    def instances(self, image_id: int, truth: bool) -> InstanceData:
-        """The objects of an image: true, or found with a sufficient score."""
-        source = self.coco if truth else self.results
-        anns = source.loadAnns(source.getAnnIds(image_id))
-        if truth:
-            anns = [ann for ann in anns if not ann.get('iscrowd')]
-        else:
-            anns = [ann for ann in anns if ann['score'] >= self.score_thr]
-        labels = {c: i for i, c in enumerate(self.evals['bbox'].params.catIds)}
-        anns = [ann for ann in anns if ann['category_id'] in labels]
-        boxes = np.array([ann['bbox'] for ann in anns],
-                         float).reshape(-1, 4)
-        boxes[:, 2:] += boxes[:, :2]
-        found = InstanceData(
-            bboxes=boxes,
-            labels=np.array([labels[ann['category_id']] for ann in anns],
-                            int))
-        if not truth:
-            found.scores = np.array([ann['score'] for ann in anns], float)
-        if 'segm' in self.evals:
-            info = self.coco.imgs[image_id]
-            found.masks = np.array([source.annToMask(ann) for ann in anns],
-                                   bool).reshape(-1, info['height'],
-                                                 info['width'])
-        return found
+    def found(self, instances: InstanceData) -> InstanceData:
+        """The objects of a sufficient score."""
+        return instances[instances.scores >= self.score_thr]
 
 
 def evaluate(run,
@@ -113,12 +88,14 @@ def evaluate(run,
              progress: bool = True) -> Evaluation:
     """Predict on a run's validation set and compare with the truth.
 
+    Loader and evaluator are those of the run's own validation.
+
     Args:
-        run (Run): A training of a detector on a data set in COCO's format.
+        run (Run): A training.
         device (str, optional): Where to predict. Defaults to None: the GPU
             if there is one.
-        max_images (int, optional): How many images at most. Defaults to
-            None, all of them.
+        max_images (int, optional): How many images at most, the first ones.
+            Defaults to None, all of them.
         score_thr (float): What counts as found in the confusion matrix and
             the pictures. Defaults to 0.3.
         progress (bool): Whether to show a progress bar. Defaults to True.
@@ -127,60 +104,168 @@ def evaluate(run,
         Evaluation: The results.
 
     Raises:
-        ValueError: If the validation set is of another kind.
+        ValueError: If the run has no checkpoint or no validation.
     """
-    dataset = run.config.val_dataloader.dataset
-    if not str(dataset.get('type')).endswith('CocoDataset'):
-        raise ValueError(f'the validation set is of type {dataset.type!r}; '
-                         'only CocoDataset is evaluated in the report.')
-    root = Path(dataset.get('data_root') or '')
-    ann_file = root / dataset.ann_file
-    folder = root / dataset.data_prefix.get('img', '')
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO(str(ann_file))
-    model = Predictor(run.checkpoint, run.config, device)
-    by_name = {cat['name']: i for i, cat in coco.cats.items()}
-    categories = [by_name[name] for name in model.classes]
+    if run.checkpoint is None:
+        raise ValueError('there is no checkpoint')
+    if not run.config.get('val_dataloader') or not run.config.get(
+            'val_evaluator'):
+        raise ValueError('its config has no validation')
+    result = Evaluation(Predictor(run.checkpoint, run.config, device),
+                        score_thr)
+    MMLogger.get_current_instance().setLevel('WARNING')  # tables are the page
+    with (tempfile.TemporaryDirectory() as folder,
+          contextlib.redirect_stdout(io.StringIO())):  # pycocotools'
+        dataset, loader, evaluator = _build(result.model.cfg, max_images)
+        coco = [m for m in evaluator.metrics if m.default_prefix == 'coco'
+                and hasattr(m, 'outfile_prefix')]
+        for metric in coco:
+            metric.classwise, metric.outfile_prefix = True, f'{folder}/coco'
+        ids = _run(result, dataset, loader, evaluator,
+                   f'Evaluate {run.name}' if progress else None)
+        for metric in coco if len(ids) < len(dataset) else ():
+            metric.img_ids = ids
+        metrics = evaluator.evaluate(len(ids))
+        for metric in coco:
+            truth = _ann_file(result.model.cfg.val_evaluator, dataset, folder)
+            for kind in set(metric.metrics) & set(KINDS):
+                result.curves[kind] = _curves(
+                    f'{folder}/coco.{kind}.json', truth, kind, metric)
+    for key, value in metrics.items():
+        name = key.removesuffix('_precision').rpartition('/')[2]
+        if key.endswith('_precision') and name in result.model.classes:
+            result.per_class[name] = value
+        else:
+            result.metrics[key] = value
+    return result
 
-    ids = sorted(coco.imgs)[:max_images]
-    paths = [str(folder / coco.imgs[i]['file_name']) for i in ids]
-    predictions = model(paths)
-    if progress:
-        predictions = track(predictions, f'Evaluate {run.name}', len(ids))
-    results = []
-    # In this order: the progress bar ends with what it counts.
-    for prediction, image_id in zip(predictions, ids):
-        results += coco_results(prediction, image_id, categories)
-    if model.skipped:
-        name, reason = model.skipped[0]
-        raise ValueError(f'{len(model.skipped)} pictures of {folder} could '
-                         f'not be read; {name}: {reason}')
-    kinds = ['bbox']
-    if any('segmentation' in result for result in results):
-        kinds.append('segm')
-    with contextlib.redirect_stdout(io.StringIO()):
-        loaded = coco.loadRes(results) if results else COCO()
-        evals = {}
-        for kind in kinds:
-            evals[kind] = COCOeval(coco, loaded, kind)
-            evals[kind].params.imgIds = ids
-            evals[kind].params.catIds = categories
-            evals[kind].evaluate()
-            evals[kind].accumulate()
-    evaluation = Evaluation(coco, model.classes, evals, np.zeros(
-        (len(categories) + 1, ) * 2, int), [], folder, loaded, model,
-                            score_thr)
-    for image_id in ids:
-        truth = evaluation.instances(image_id, True)
-        found = evaluation.instances(image_id, False)
-        matrix = match(truth, found, len(categories))
-        evaluation.confusion += matrix
-        if len(truth):
-            right = np.trace(matrix[:-1, :-1])
-            f1 = 2 * right / (len(truth) + len(found))
-            evaluation.images.append((f1, image_id))
-    evaluation.images.sort()
-    return evaluation
+
+def _build(cfg, max_images) -> tuple:
+    """Data set, loader of its first images in their order, and evaluator."""
+    dataset = DATASETS.build(cfg.val_dataloader.dataset)
+    kept = range(min(len(dataset), max_images or len(dataset)))
+    loader = Runner.build_dataloader(dict(
+        cfg.val_dataloader, dataset=Subset(dataset, kept),
+        sampler=dict(type='DefaultSampler', shuffle=False)))
+    evaluator = cfg.val_evaluator
+    evaluator = (EVALUATOR.build(evaluator) if 'metrics' in evaluator
+                 else Evaluator(evaluator))
+    evaluator.dataset_meta = dataset.metainfo
+    return dataset, loader, evaluator
+
+
+def _run(result, dataset, loader, evaluator, title) -> list:
+    """Predict and compare; the images' ids."""
+    batches, steps, ids = iter(loader), range(len(loader)), []
+    if title:
+        steps = track(steps, title, console=Console(stderr=True))
+    for _ in steps:  # in this order: the bar reaches its end
+        batch = next(batches)
+        with torch.no_grad():
+            samples = result.model.model.test_step(batch)
+        for sample in samples:
+            _compare(result, sample, dataset, len(ids))
+            ids.append(sample.get('img_id', len(ids)))
+        result.seen.sort(key=lambda seen: seen.score)
+        del result.seen[KEPT:-KEPT]
+        evaluator.process(data_samples=samples, data_batch=batch)
+    return ids
+
+
+def _compare(result, sample, dataset, index) -> None:
+    """Note what a model says of a picture, beside the truth."""
+    instances, scores, pixels = content_of(sample)
+    classes = len(result.model.classes)
+    if instances is not None:
+        if not hasattr(dataset, 'get_data_info'):
+            return
+        truth = _true_instances(dataset.get_data_info(index))
+        found = result.found(instances)
+        counts = match(truth, found, classes)
+        right = np.trace(counts[:-1, :-1])
+        score = 2 * right / max(1, len(truth) + len(found))
+        if not len(truth):  # neither good nor bad
+            score = None
+    elif scores is not None:
+        truth = sample.gt_label.cpu().numpy()
+        if len(truth) != 1:  # of several classes
+            return
+        truth, score = int(truth[0]), float(scores[truth[0]])
+        counts = (truth, int(scores.argmax()))
+    else:
+        truth = sample.gt_sem_seg.data[0].cpu().numpy().astype(int)
+        known = (truth >= 0) & (truth < classes) & (pixels < classes)
+        counts = np.bincount(truth[known] * classes + pixels[known],
+                             minlength=classes**2).reshape(classes, classes)
+        score = np.trace(counts) / max(1, counts.sum())
+        truth = truth.astype(np.int16)
+    if result.confusion is None:
+        result.confusion = np.zeros(
+            [classes + (instances is not None)] * 2, int)
+    if isinstance(counts, tuple):  # of the thousand classes of ImageNet one
+        result.confusion[counts] += 1
+    else:
+        result.confusion += counts
+    path = sample.get('img_path')
+    if score is not None and isinstance(path, str):
+        result.seen.append(Seen(score, path, truth))
+
+
+def _true_instances(info: dict) -> InstanceData:
+    """What a data set of MMDetection says of a picture."""
+    kept = [item for item in info.get('instances', ())
+            if not item.get('ignore_flag')]
+    truth = InstanceData(
+        bboxes=np.array([item['bbox'] for item in kept],
+                        float).reshape(-1, 4),
+        labels=np.array([item['bbox_label'] for item in kept], int))
+    if kept and all(item.get('mask') for item in kept):
+        size = info['height'], info['width']
+        truth.masks = [_rle(item['mask'], *size) for item in kept]
+    return truth
+
+
+def _rle(mask: list | dict, height: int, width: int) -> dict:
+    if isinstance(mask, list) or isinstance(mask['counts'], list):
+        mask = coco_mask.frPyObjects(mask, height, width)
+    return coco_mask.merge(mask) if isinstance(mask, list) else mask
+
+
+def _ann_file(evaluators, dataset, folder) -> str:
+    """The truth that an evaluator of COCO's compares with."""
+    made = Path(folder, 'coco.gt.json')  # where it is given none
+    if made.exists():
+        return str(made)
+    evaluators = evaluators.get('metrics', evaluators) if isinstance(
+        evaluators, dict) else evaluators
+    for part in evaluators if isinstance(evaluators, list) else [evaluators]:
+        if part.get('ann_file'):
+            return part['ann_file']
+    return dataset.ann_file
+
+
+def _curves(results, ann_file, kind, metric) -> dict[float, np.ndarray]:
+    """Recall and precision at IoU 0.5 and 0.75 of what a metric compared."""
+    coco, found = COCO(ann_file), json.loads(Path(results).read_text())
+    for item in found if kind == 'segm' else ():
+        item.pop('bbox')  # its area would be taken for the mask's
+    if not found:
+        return {}
+    compared = COCOeval(coco, coco.loadRes(found), kind)
+    compared.params.imgIds = metric.img_ids
+    compared.params.catIds = metric.cat_ids
+    compared.params.iouThrs = np.array([0.5, 0.75])
+    compared.params.areaRng, compared.params.areaRngLbl = [[0, 1e10]], ['all']
+    compared.evaluate()
+    compared.accumulate()
+    curves = {}
+    for iou, precision in zip((0.5, 0.75), compared.eval['precision']):
+        precision = precision[:, :, 0, -1]
+        precision = precision[:, (precision > -1).all(axis=0)]
+        if precision.size:
+            curves[iou] = np.array([compared.params.recThrs,
+                                    precision.mean(axis=1)])
+    return curves
 
 
 def match(truth: InstanceData,
@@ -224,23 +309,21 @@ def match(truth: InstanceData,
 
 
 def activations(evaluation: Evaluation,
-                image_id: int) -> Sequence[tuple[str, np.ndarray]]:
+                path: str) -> list[tuple[str, np.ndarray]]:
     """How strongly the backbone's stages answer to an image.
 
     Args:
-        evaluation (Evaluation): Of the detector.
-        image_id (int): The image.
+        evaluation (Evaluation): Of the model.
+        path (str): The image.
 
     Returns:
         list[tuple[str, np.ndarray]]: Name of each stage, in the order in
         which they run, and the root mean square of its refined feature's
         channels, (H, W). Empty for backbones without such stages.
     """
-    backbone = evaluation.model.backbone
-    names = [
-        name for name in getattr(backbone, 'stage_names', ())
-        if hasattr(getattr(backbone, name), 'refine')
-    ]
+    backbone = getattr(evaluation.model.model, 'backbone', None)
+    names = [name for name in getattr(backbone, 'stage_names', ())
+             if hasattr(getattr(backbone, name), 'refine')]
     seen = {}
     handles = [
         getattr(backbone, name).refine.register_forward_hook(
@@ -249,8 +332,8 @@ def activations(evaluation: Evaluation,
         for name in names
     ]
     try:
-        info = evaluation.coco.imgs[image_id]
-        list(evaluation.model(str(evaluation.folder / info['file_name'])))
+        if names:
+            evaluation.predict(path)
     finally:
         for handle in handles:
             handle.remove()

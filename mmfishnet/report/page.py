@@ -1,8 +1,8 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
+"""One page about one or several trainings."""
 from __future__ import annotations
 
 import base64
-import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,13 +13,17 @@ import numpy as np
 from jinja2 import Environment
 
 from ..version import __version__
-from ..visualization import beside, draw_instances
+from ..visualization import beside, draw_instances, draw_pixels, draw_scores
+from ..whole_file import whole_file
+from ..work_dir import Run
 from . import charts
-from .evaluate import SIZES, Evaluation, activations, evaluate
-from .runs import Run
+from .evaluate import Evaluation, activations, evaluate
 
 SHOWN = 4
-KINDS = dict(bbox='boxes', segm='masks')
+SIDE = 512
+OBJECTS = ('Objects paired one to one by their boxes at IoU 0.5. The last '
+           'column is what was missed, the last row what was found where '
+           'nothing is.')
 
 
 def write_report(runs: Sequence[Run],
@@ -33,9 +37,9 @@ def write_report(runs: Sequence[Run],
     The page holds everything: it can be sent as it is.
 
     Args:
-        runs (Sequence[Run]): The trainings.
+        runs (Sequence[Run]): The trainings, of different names.
         path (str | Path): Where to write it.
-        device (str, optional): Where detectors are run on their validation
+        device (str, optional): Where models are run on their validation
             sets. Defaults to None: the GPU if there is one.
         max_images (int, optional): How many images of these at most.
             Defaults to None, all.
@@ -46,99 +50,71 @@ def write_report(runs: Sequence[Run],
 
     Returns:
         list[str]: What could not be shown, and why.
+
+    Raises:
+        FileNotFoundError: If a run has no log of its training.
     """
     evaluations, notes = {}, []
-    for run in runs if predict else ():
-        reason = _not_evaluated(run)
-        if reason is None:
-            evaluations[run.name] = evaluate(run, device, max_images,
-                                             score_thr)
-        else:
-            notes.append(f'{run.name}: not run on its validation set, '
-                         f'{reason}')
-    scored = list(
-        dict.fromkeys(name for run in runs for name in run.metrics
-                      if name.endswith(('_mAP', '/top1', '/mIoU', '/PQ'))))
+    for run in runs:
+        if not run.train and not run.val:
+            raise FileNotFoundError(
+                f'{run.folder} is not the work directory of a training: there '
+                'is no TIME/vis_data/scalars.json in it.')
+        try:
+            if predict:
+                evaluations[run.name] = evaluate(run, device, max_images,
+                                                 score_thr)
+        except Exception as error:  # of a model, its data and their code
+            notes.append(f'{run.name}: not run on its validation set; '
+                         f'{type(error).__name__}: {error}')
+    found = evaluations.values()
     figures = [
         ('Losses', charts.losses(runs)),
+        ('Validation', charts.metrics(runs)),
         ('Learning rate and gradients', charts.rates(runs)),
+        ('Precision and recall', any(e.curves for e in found)
+         and charts.precision_recall(evaluations)),
+        ('Average precision of each class', any(e.per_class for e in found)
+         and charts.per_class(evaluations)),
     ]
-    if scored:
-        figures.insert(1, ('Validation', charts.metrics(runs, scored)))
-    if evaluations:
-        figures += [
-            ('Precision and recall', charts.precision_recall(evaluations)),
-            ('Average precision of each class',
-             charts.per_class(evaluations)),
-        ]
     page = Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
             Path(__file__).with_name('page.html').read_text('utf-8'))
     text = page.render(
         title=', '.join(run.name for run in runs),
         version=__version__,
-        figures=figures,
-        tables=_tables(runs, evaluations, scored),
+        figures=[figure for figure in figures if figure[1]],
+        tables=_tables(runs, evaluations),
         runs=[_about(run, evaluations.get(run.name)) for run in runs],
         notes=notes)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(text, encoding='utf-8')
+    with whole_file(path) as part:
+        Path(part).write_text(text, encoding='utf-8')
     return notes
 
 
-def _not_evaluated(run: Run) -> str | None:
-    """Why a run's model is not run; None if it is."""
-    if run.config.get('default_scope') != 'mmdet':
-        return 'it is no detector'
-    if run.checkpoint is None or not Path(run.checkpoint).is_file():
-        return 'there is no checkpoint'
-    loader = run.config.get('val_dataloader')
-    if not loader:
-        return 'its config has none'
-    dataset = loader.dataset
-    if not str(dataset.get('type')).endswith('CocoDataset'):
-        return f'which is of type {dataset.get("type")!r}, not CocoDataset'
-    ann_file = Path(dataset.get('data_root') or '', dataset.ann_file)
-    if not ann_file.is_file():
-        return f'whose annotations {ann_file} are not there'
-    return None
-
-
-def _tables(runs, evaluations, scored) -> list[tuple]:
+def _tables(runs, evaluations) -> list[tuple]:
     """(title, header, rows) of each table, numbers as text."""
-    tables = []
-    rows = []
-    for run in runs:
-        seconds = [e['time'] for e in run.train if 'time' in e]
-        rows.append([
-            run.name,
-            str(run.train[-1]['iter'] if run.train else 0),
-            f'{np.mean(seconds):.2f} s' if seconds else '',
-            *(_number(run.last(name)) for name in scored)
-        ])
-    tables.append(('Logged', [
-        'run', 'iterations', 'an iteration',
-        *(name.split('/')[-1] for name in scored)
-    ], rows))
-    rows = []
-    for name, evaluation in evaluations.items():
-        for kind in evaluation.evals:
-            rows.append([
-                name, KINDS[kind],
-                *(_number(evaluation.ap(kind, size)) for size in SIZES[:1]),
-                _number(evaluation.ap(kind, iou=0.5)),
-                _number(evaluation.ap(kind, iou=0.75)),
-                *(_number(evaluation.ap(kind, size)) for size in SIZES[1:])
-            ])
-    if rows:
-        tables.append(
-            ('Average precision, IoU 0.50 to 0.95',
-             ['run', '', 'all', 'IoU 0.5', 'IoU 0.75', *SIZES[1:]], rows))
+    def rows(metrics):
+        names = dict.fromkeys(n for values in metrics for n in values)
+        return [[name, *(number(values.get(name)) for values in metrics)]
+                for name in names]
+
+    def number(value):  # COCO's -1: there is no such object
+        return '' if value in (None, -1) else f'{value:.3f}'
+
+    seconds = [[e['time'] for e in run.train if 'time' in e] for run in runs]
+    logged = [
+        ['iterations', *(run.train[-1]['iter'] if run.train else 0
+                         for run in runs)],
+        ['an iteration', *(f'{np.mean(s):.2f} s' if s else ''
+                           for s in seconds)],
+        *rows([{m: run.last(m) for m in run.metrics} for run in runs])]
+    tables = [('Logged', ['', *(run.name for run in runs)], logged)]
+    if evaluations:
+        tables.append(('Last checkpoint on its validation set',
+                       ['', *evaluations],
+                       rows([e.metrics for e in evaluations.values()])))
     return tables
-
-
-def _number(value: float | None) -> str:
-    return '' if value is None or math.isnan(value) else f'{value:.3f}'
 
 
 def _about(run: Run, evaluation: Evaluation | None) -> dict:
@@ -148,13 +124,14 @@ def _about(run: Run, evaluation: Evaluation | None) -> dict:
         environment=run.environment,
         parts=run.parts,
         commands=_commands(run))
-    if evaluation is not None:
+    if evaluation is not None and evaluation.confusion is not None:
         about['confusion'] = charts.confusion(evaluation)
-        worst = evaluation.images[:SHOWN]
-        best = [entry for entry in evaluation.images[:-SHOWN - 1:-1]
-                if entry not in worst]
+        about['words'] = OBJECTS if len(evaluation.confusion) > len(
+            evaluation.model.classes) else 'True classes in rows.'
+        worst = evaluation.seen[:SHOWN]
+        best = evaluation.seen[SHOWN:][:-SHOWN - 1:-1]
         about['pictures'] = [
-            (title, [_pair(evaluation, *entry) for entry in entries])
+            (title, [_pair(evaluation, seen) for seen in entries])
             for title, entries in (('Worst', worst), ('Best', best))
             if entries
         ]
@@ -164,7 +141,7 @@ def _about(run: Run, evaluation: Evaluation | None) -> dict:
 
 def _commands(run: Run) -> str:
     name = Path(run.config.filename).name
-    seed = run.config.get('randomness', {}).get('seed')
+    seed = (run.config.get('randomness') or {}).get('seed')
     lines = [
         '# the config below, in a file', f'python tools/train.py {name} '
         f'--work-dir {shlex.quote(str(run.folder))}'
@@ -185,40 +162,46 @@ def _jpeg(picture: np.ndarray) -> str:
     return 'data:image/jpeg;base64,' + base64.b64encode(data).decode()
 
 
-def _read(evaluation, image_id) -> np.ndarray:
-    info = evaluation.coco.imgs[image_id]
-    return cv2.imread(str(evaluation.folder / info['file_name']))[..., ::-1]
-
-
-def _pair(evaluation, f1, image_id) -> tuple[str, str]:
-    image = _read(evaluation, image_id)
-    truth, found = (
-        evaluation.instances(image_id, truth) for truth in (True, False))
-    picture = beside(
-        draw_instances(
-            image, truth, evaluation.classes, 'truth', min_side=512),
-        draw_instances(
-            image, found, evaluation.classes, 'found', min_side=512))
-    name = evaluation.coco.imgs[image_id]['file_name']
-    return _jpeg(picture), (f'{name}: {len(found)} found of {len(truth)}, '
-                            f'F1 {f1:.2f}')
+def _pair(evaluation, seen) -> tuple[str, str]:
+    """A picture with the truth and what was found, and words on it."""
+    said = evaluation.predict(seen.path)
+    image, classes = said.picture.image, evaluation.model.classes
+    name = Path(seen.path).name
+    if said.instances is not None:
+        found = evaluation.found(said.instances)
+        sides = ((seen.truth, 'truth'), (found, 'found'))
+        drawn = [draw_instances(image, what, classes, title, min_side=SIDE)
+                 for what, title in sides]
+        words = (f'{len(found)} found of {len(seen.truth)}, '
+                 f'F1 {seen.score:.2f}')
+    elif said.scores is not None:
+        drawn = [draw_scores(image, said.scores, classes, min_side=SIDE)]
+        words = f'truth: {classes[seen.truth]}, its score {seen.score:.0%}'
+    else:
+        sides = ((seen.truth, 'truth'), (said.pixels, 'found'))
+        drawn = [draw_pixels(image, what, classes, title, min_side=SIDE)
+                 for what, title in sides]
+        words = f'{seen.score:.1%} of its pixels are right'
+    return _jpeg(beside(*drawn)), f'{name}: {words}'
 
 
 def _stages(evaluation) -> list[tuple[str, str]]:
     """What the fish sees, in the image with the most objects."""
-    coco = evaluation.coco
-    ids = [image_id for _, image_id in evaluation.images]
-    if not ids:
+    if not evaluation.seen:
         return []
-    image_id = max(ids, key=lambda i: len(coco.getAnnIds(i)))
-    pictures = [('image', _read(evaluation, image_id))]
-    size = pictures[0][1].shape[1::-1]
-    for name, response in activations(evaluation, image_id):
+    path = max(evaluation.seen, key=lambda seen: np.size(
+        getattr(seen.truth, 'labels', 0))).path
+    image = evaluation.predict(path).picture.image
+    pictures = [('image', image)]
+    for name, response in activations(evaluation, path):
         low, high = np.percentile(response, (1, 99))
         scaled = np.clip((response - low) / max(high - low, 1e-12), 0, 1)
         colored = matplotlib.colormaps['magma'](scaled)[..., :3]
-        enlarged = cv2.resize((255 * colored).astype(np.uint8), size,
+        enlarged = cv2.resize((255 * colored).astype(np.uint8),
+                              image.shape[1::-1],
                               interpolation=cv2.INTER_NEAREST)
         pictures.append((f'{name}, {response.shape[0]}x{response.shape[1]}',
                          enlarged))
-    return [(_jpeg(picture), caption) for caption, picture in pictures]
+    # Of other backbones there is nothing to see.
+    return [(_jpeg(picture), caption) for caption, picture in pictures
+            ] if len(pictures) > 1 else []

@@ -1,16 +1,18 @@
 """A short training, and the page about it."""
-import re
+import json
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from mmdet.models.detectors.base import BaseDetector
 from mmengine.structures import InstanceData
 
 from mmfishnet.datasets.shapes import draw_coco
-from mmfishnet.report import read_run
 from mmfishnet.report.evaluate import activations, evaluate, match
+from mmfishnet.work_dir import read_run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -83,16 +85,18 @@ def test_page(work_dir, report):
 
 
 def test_evaluation_is_that_of_the_training(work_dir):
+    """Of masks by size, too: their areas are not those of the boxes."""
     run = read_run(work_dir)
     evaluation = evaluate(run, 'cpu', progress=False)
-    for kind in ('bbox', 'segm'):
-        for iou, key in ((None, 'mAP'), (0.5, 'mAP_50'), (0.75, 'mAP_75')):
-            assert evaluation.ap(
-                kind, iou=iou) == pytest.approx(
-                    run.last(f'coco/{kind}_{key}'), abs=6e-4)
-    assert evaluation.confusion.sum(1)[:-1].sum() == len(
-        evaluation.coco.anns)
-    stages = activations(evaluation, 1)
+    logged = {name: run.last(name) for name in run.metrics}
+    assert evaluation.metrics == pytest.approx(logged, abs=6e-4)
+    assert {'coco/segm_mAP_s', 'coco/bbox_mAP_l'} < set(evaluation.metrics)
+    assert set(evaluation.per_class) == set(evaluation.model.classes)
+    truth = json.loads(
+        (work_dir.parent / 'shapes/annotations/instances_val2017.json'
+         ).read_text())
+    assert evaluation.confusion.sum(1)[:-1].sum() == len(truth['annotations'])
+    stages = activations(evaluation, evaluation.seen[0].path)
     assert [name for name, _ in stages] == [
         'tail1', 'tail2', 'tail3', 'bridge', 'body1', 'body2', 'body3',
         'head1', 'head2', 'head3'
@@ -101,44 +105,55 @@ def test_evaluation_is_that_of_the_training(work_dir):
     assert sizes == [32, 16, 8, 4, 4, 8, 16, 32, 16, 8]
 
 
+def test_masks_are_large_or_small_by_themselves(work_dir, monkeypatch):
+    """Not by their boxes, which are all of the picture here."""
+    def all_and_small_wrong_ones(self, batch):
+        for sample in batch['data_samples']:
+            truth, (h, w) = sample.gt_instances, sample.ori_shape
+            wrong = np.zeros((6, h, w), np.uint8)
+            wrong[:, :4, :4] = 1
+            masks = np.concatenate([truth.masks.to_ndarray(), wrong])
+            sample.pred_instances = InstanceData(
+                masks=torch.from_numpy(masks).bool(),
+                labels=torch.cat([truth.labels, torch.arange(6)]),
+                scores=torch.arange(len(masks)) / len(masks),
+                bboxes=torch.tensor([[0., 0, w, h]]).repeat(len(masks), 1))
+        return batch['data_samples']
+
+    monkeypatch.setattr(BaseDetector, 'test_step', all_and_small_wrong_ones)
+    found = evaluate(read_run(work_dir), 'cpu', progress=False).metrics
+    assert found['coco/segm_mAP_m'] == 1
+    assert 0 < found['coco/segm_mAP_s'] < 1
+
+
 def test_side_by_side_and_without_predicting(work_dir, call_tool, tmp_path):
-    other = tmp_path / 'other <run>'
+    """Also of runs by iterations, with losses of the validation set."""
+    other = tmp_path / 'other <run>/run'
     shutil.copytree(work_dir, other)
+    log, = other.glob('*/vis_data/scalars.json')
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    for line in lines:
+        line.pop('epoch', None)
+        if 'lr' not in line:
+            line.update({'val/loss': 3.5, 'mIoU': 41.5, 'step': 0})
+    log.write_text('\n'.join(map(json.dumps, lines)))
+    config = log.with_name('config.py')
+    config.write_text(config.read_text()
+                      + '\ntrain_cfg = dict(max_iters=6)\n')
     out = tmp_path / 'report.html'
     result = call_tool('report', work_dir, other, '--out', out, '--no-predict')
     assert result.returncode == 0, result.stderr
     text = out.read_text()
-    assert '<run>' not in text and 'other &lt;run&gt;' in text
+    assert '<run>' not in text and 'other &lt;run&gt;/run' in text
+    for words in ('epoch or iteration', 'validation', 'mIoU', '41.500'):
+        assert words in text
     assert Page(text).charts == 3
-
-
-def test_a_resumed_run_is_one(work_dir, tmp_path):
-    """The second part begins at epoch 2 and replaces what was there."""
-    run_dir = tmp_path / 'run'
-    shutil.copytree(work_dir, run_dir)
-    first, = run_dir.glob('*/vis_data/scalars.json')
-    lines = first.read_text().splitlines()
-    second = run_dir / '99991231_000000/vis_data/scalars.json'
-    second.parent.mkdir(parents=True)
-    second.write_text('\n'.join(
-        re.sub(r'"loss": [\d.]+', '"loss": 77.0', line) for line in lines
-        if '"iter": 4' in line or '"step": 2,' in line))
-    # A test in the same folder has left its config there.
-    (run_dir / 'later.py').write_text("load_from = 'epoch_2.pth'")
-    run, before = read_run(run_dir), read_run(work_dir)
-    assert run.config.to_dict() == before.config.to_dict()
-    assert run.parts == 2
-    assert [e['iter'] for e in run.train] == [1, 2, 3, 4]
-    assert [e['loss'] for e in run.train][:3] == [
-        e['loss'] for e in before.train
-    ][:3]
-    assert run.train[3]['loss'] == 77
 
 
 def test_refusals(tmp_path, call_tool):
     result = call_tool('report', tmp_path)
     assert result.returncode == 1
-    assert 'is not the work directory of a training' in result.stderr
+    assert 'is not the work folder of a run' in result.stderr
 
 
 def test_pairs():

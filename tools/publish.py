@@ -10,20 +10,22 @@ import argparse
 import hashlib
 import io
 import json
-import os
 import re
 from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.config import Config
 
+import mmfishnet
 from mmfishnet.checkpoints import (
     CheckpointError,
     drop_pretrained,
     find_pretrained,
     read_checkpoint,
 )
+from mmfishnet.kinds import dicts_in, scope_of, type_name
+from mmfishnet.whole_file import whole_file
+from mmfishnet.work_dir import config_in, read_run, values_in
 
 USAGE = dict(
     mmdet="""\
@@ -53,24 +55,16 @@ def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        'checkpoint', type=Path, help='a checkpoint that train.py left')
-    parser.add_argument('out_dir', type=Path, help='where the files go')
-    parser.add_argument(
-        '--name', help="the files' name (default: that of the run's config)")
-    parser.add_argument(
-        '--no-ema',
-        action='store_true',
+    add = parser.add_argument
+    add('checkpoint', type=Path, help='a checkpoint that train.py left')
+    add('out_dir', type=Path, help='where the files go')
+    add('--name', help="the files' name (default: that of the run's config)")
+    add('--no-ema', action='store_true',
         help='the weights that were trained, and not their moving average '
         '(only of runs with an EMAHook)')
-    parser.add_argument(
-        '--safetensors',
-        action='store_true',
+    add('--safetensors', action='store_true',
         help='write a .safetensors file, and not a .pth file')
-    parser.add_argument(
-        '--metrics',
-        type=Path,
-        metavar='FILE',
+    add('--metrics', type=Path, metavar='FILE',
         help='what `test.py --out FILE --out-item metrics` wrote for this '
         'checkpoint (default: its validation during training)')
     return parser.parse_args()
@@ -120,152 +114,141 @@ def clean(cfg):
     return started
 
 
-def numbers(metrics):
-    return {
-        key: value
-        for key, value in metrics.items()
-        if isinstance(value, (int, float))
-        and key not in ('data_time', 'time', 'step', 'epoch', 'iter')
-    }
-
-
-def validation_metrics(checkpoint, cfg, meta):
+def validation_metrics(checkpoint, meta):
     """What the run's own log says of the checkpoint, or {}."""
-    by_epoch = cfg.get('train_cfg', {}).get('by_epoch') or cfg.get(
-        'train_cfg', {}).get('type') == 'EpochBasedTrainLoop'
-    step = meta.get('epoch' if by_epoch else 'iter')
-    found = {}
-    logs = checkpoint.parent.glob('*/vis_data/scalars.json')
-    for log in sorted(logs, key=os.path.getmtime):
-        for line in log.read_text().splitlines():
-            entry = json.loads(line)
-            # Those of training have a learning rate.
-            if 'lr' not in entry and entry.get('step') == step:
-                found = numbers(entry) or found
-    return found
+    try:
+        return read_run(checkpoint.parent).evaluation_of(meta)
+    except FileNotFoundError:  # a file that was taken out of its run
+        return {}
 
 
 def describe_data(loader):
-    """'CocoDataset, data/coco/annotations/instances_val2017.json'."""
-    dataset = loader['dataset']
-    while 'dataset' in dataset:  # wrapped
-        dataset = dataset['dataset']
-    parts = [dataset.get('ann_file') or '']
-    prefix = dataset.get('data_prefix') or {}
-    parts += prefix.values() if isinstance(prefix, dict) else [prefix]
-    files = ', '.join(part for part in parts if part)
-    return f'{dataset["type"].split(".")[-1]} ({files})'
+    """'CocoDataset (annotations/instances_val2017.json, val2017/)', of all
+    data sets that wrappers hold."""
+    found = {}
+    for part in dicts_in(loader['dataset']):
+        if 'type' not in part or not {'ann_file', 'data_prefix', 'data_root',
+                                      'pipeline'} & set(part) or (
+                'dataset' in part or 'datasets' in part):
+            continue  # a wrapper around them, or a part of them
+        prefix = part.get('data_prefix') or {}
+        parts = [part.get('ann_file'), *(
+            prefix.values() if isinstance(prefix, dict) else [prefix])]
+        files = ', '.join(str(name) for name in parts if name)
+        found[f'{type_name(part)} ({files})'] = None
+    return ', '.join(found) or type_name(loader['dataset'])
 
 
-def card(name, file, digest, size, cfg, meta, state, averaged, started,
-         metrics, split):
-    """The model card, in Markdown."""
-    scope = cfg.get('default_scope')
-    weights = [v.numel() for k, v in state.items() if not k.endswith(BUFFERS)]
-    backbone = cfg.model.get('backbone', {})
+def describe_model(cfg, meta, state):
+    """What it is and how it was trained, by title."""
+    backbone = next((part['backbone'] for part in dicts_in(cfg.model)
+                     if isinstance(part.get('backbone'), dict)), {})
     depth = backbone.get('depth', '')
-    optim = cfg.get('optim_wrapper', {}).get('optimizer', {})
-    facts = {
-        'File': f'`{file}`, {size / 2**20:.1f} MiB',
-        'SHA-256': f'`{digest}`',
+    loader = cfg.train_dataloader
+    optim = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}
+    scope = scope_of(cfg)
+    weights = [v.numel() for k, v in state.items() if not k.endswith(BUFFERS)]
+    return {
         'Task': TASKS.get(scope, scope),
-        'Model': f'{cfg.model.type} with {backbone.get("type")}'
+        'Model': type_name(cfg.model)
+        + (f' with {type_name(backbone)}' if backbone else '')
         + (f', depth {depth}' if depth else ''),
         'Parameters': f'{sum(weights):,}',
-        'Weights': 'moving average of the trained' if averaged else 'trained',
-        'Training data': describe_data(cfg.train_dataloader),
+        'Training data': describe_data(loader),
         'Classes': len(meta.get('dataset_meta', {}).get('classes', '')),
         'Trained': f'{meta.get("epoch")} epochs, {meta.get("iter")} '
-        f'iterations of {cfg.train_dataloader.get("batch_size")} images a '
-        f'process; {optim.get("type")}, learning rate {optim.get("lr")}, '
+        f'iterations of {loader.get("batch_size")} images a process; '
+        f'{type_name(optim)}, learning rate {optim.get("lr")}, '
         f'seed {meta.get("seed")}',
-        'Started from': ', '.join(f'`{Path(s).name}`' for s in started)
-        or 'random weights',
         'Made with': f'MMEngine {meta.get("mmengine_version")}, '
         f'mmfishnet {meta["mmfishnet_version"]}',
     }
-    lines = [f'# {name}', '', '| | |', '|---|---|']
+
+
+def describe_results(cfg, metrics, split):
+    """What was measured, on what and by what, in lines of Markdown."""
+    if not metrics:
+        return ['Not measured.']
+    evaluator = cfg.get(f'{split}_evaluator')
+    kinds = ', '.join(map(type_name, evaluator if isinstance(
+        evaluator, (list, tuple)) else [evaluator]))
+    when = ("in the run's own validation of these weights"
+            if split == 'val' else 'by `tools/test.py`')
+    return [f'Measured {when} on {describe_data(cfg[split + "_dataloader"])}, '
+            f'by {kinds}.', '', '| metric | value |', '|---|---|',
+            *(f'| {key} | {value:g} |' for key, value in metrics.items())]
+
+
+def card(path, facts, results, cfg):
+    """The model card, in Markdown."""
+    scope = scope_of(cfg)
+    lines = [f'# {path.stem.rpartition("-")[0]}', '', '| | |', '|---|---|']
     lines += [f'| {key} | {value} |' for key, value in facts.items()]
-    lines += ['', '## Results', '']
-    if metrics:
-        evaluator = cfg.get(f'{split}_evaluator')
-        kinds = ', '.join(
-            part['type'].split('.')[-1] for part in
-            (evaluator if isinstance(evaluator, (list, tuple)) else
-             [evaluator]))
-        when = ("in the run's own validation of these weights"
-                if split == 'val' else 'by `tools/test.py`')
-        lines += [
-            f'Measured {when} on {describe_data(cfg[split + "_dataloader"])}, '
-            f'by {kinds}.', '', '| metric | value |', '|---|---|'
-        ]
-        lines += [f'| {key} | {value:g} |' for key, value in metrics.items()]
-    else:
-        lines.append('Not measured.')
+    lines += ['', '## Results', '', *results]
     if scope in USAGE:
-        usage = USAGE[scope].format(file=file)
-        if file.endswith('.safetensors'):
+        usage = USAGE[scope].format(file=path.name)
+        if path.suffix == '.safetensors':
             usage = ('from safetensors.torch import load_file\n'
-                     f"state_dict = load_file('{file}')")
+                     f"state_dict = load_file('{path.name}')")
         lines += ['', '## Use', '', '```python', usage, '```']
     lines += ['', '## Config', '', '```python', cfg.pretty_text.strip(), '```']
     return '\n'.join(lines) + '\n'
 
 
-def write(path, content):
-    """The whole file or none."""
-    partial = path.with_name(path.name + '.partial')
-    partial.write_bytes(content)
-    partial.replace(path)
+def to_bytes(state, meta, safetensors):
+    """The file, and how its name ends."""
+    if safetensors:
+        # Optional, so it is imported where it is asked for.
+        from safetensors.torch import save
+        texts = {k: v if isinstance(v, str) else json.dumps(v)
+                 for k, v in meta.items()}
+        return save(state, {'format': 'pt', **texts}), '.safetensors'
+    buffer = io.BytesIO()
+    torch.save(dict(meta=meta, state_dict=state), buffer)
+    return buffer.getvalue(), '.pth'
 
 
 def publish(args):
     checkpoint = read_checkpoint(args.checkpoint)
-    meta = checkpoint.get('meta', {}) if isinstance(checkpoint, dict) else {}
-    if 'state_dict' not in checkpoint or 'cfg' not in meta:
+    try:
+        cfg, meta = config_in(checkpoint, args.checkpoint), checkpoint['meta']
+        checkpoint['state_dict']
+    except (KeyError, ValueError):
         raise ValueError(
             f'{args.checkpoint} holds no state_dict and meta.cfg, as '
             'checkpoints of a run of MMEngine do. Weights alone are converted '
-            'by tools/convert_checkpoint.py.')
+            'by tools/convert_checkpoint.py.') from None
     state, averaged = choose_weights(checkpoint, args.no_ema)
-    cfg = Config.fromstring(meta['cfg'], '.py')
+    metrics, split = {}, 'val'
     if args.metrics:
-        metrics, split = numbers(json.loads(args.metrics.read_text())), 'test'
-    else:
-        # The log is of the average, where there is one.
-        metrics, split = {}, 'val'
-        if not args.no_ema:
-            metrics = validation_metrics(args.checkpoint, cfg, meta)
+        metrics = values_in(json.loads(args.metrics.read_text()))
+        split = 'test'
+    elif not args.no_ema:  # the log is of the average, where there is one
+        metrics = validation_metrics(args.checkpoint, meta)
     started = clean(cfg)
-    from mmfishnet.version import __version__
     keep = ('epoch', 'iter', 'seed', 'mmengine_version', 'dataset_meta')
     meta = plain({key: meta[key] for key in keep if key in meta}) | dict(
         cfg=cfg.pretty_text,
         experiment_name=meta.get('experiment_name', ''),
-        mmfishnet_version=__version__)
+        mmfishnet_version=mmfishnet.__version__)
     name = args.name or re.sub(r'_\d{8}_\d{6}$', '', meta['experiment_name'])
     if not name or '/' in name:
         raise ValueError(f'--name {name!r} should be the name of a file.')
 
-    if args.safetensors:
-        # Optional, so it is imported where it is asked for.
-        from safetensors.torch import save
-        content = save(
-            state,
-            {'format': 'pt'} | {k: v if isinstance(v, str) else json.dumps(v)
-                                for k, v in meta.items()})
-        suffix = '.safetensors'
-    else:
-        buffer = io.BytesIO()
-        torch.save(dict(meta=meta, state_dict=state), buffer)
-        content, suffix = buffer.getvalue(), '.pth'
+    content, suffix = to_bytes(state, meta, args.safetensors)
     digest = hashlib.sha256(content).hexdigest()
-    args.out_dir.mkdir(parents=True, exist_ok=True)
     path = args.out_dir / f'{name}-{digest[:8]}{suffix}'
-    write(path, content)
-    text = card(name, path.name, digest, len(content), cfg, meta, state,
-                averaged, started, metrics, split)
-    write(path.with_suffix('.md'), text.encode())
+    facts = {
+        'File': f'`{path.name}`, {len(content) / 2**20:.1f} MiB',
+        'SHA-256': f'`{digest}`', **describe_model(cfg, meta, state),
+        'Weights': 'moving average of the trained' if averaged else 'trained',
+        'Started from': ', '.join(f'`{Path(s).name}`' for s in started)
+        or 'random weights'}
+    text = card(path, facts, describe_results(cfg, metrics, split), cfg)
+    for target, data in ((path, content),
+                         (path.with_suffix('.md'), text.encode())):
+        with whole_file(target) as part:
+            Path(part).write_bytes(data)
     return path
 
 

@@ -87,7 +87,7 @@ def main():
     use_safe_loading()
     with short_errors():
         cfg, notes = prepare(args)
-    runner = build_runner(cfg, notes, check=args.check)
+    runner = build_runner(cfg, notes, check=args.check, whole=True)
     if args.out and args.out_item == 'pred':
         # MMDetection's own compresses the masks.
         name = ('mmdet.DumpDetResults'

@@ -20,7 +20,8 @@ from .runner import ToolRunner
 def build_runner(cfg: Config,
                  notes: Sequence[str] = (),
                  checkpoint: str | None = None,
-                 check: bool = True) -> Runner:
+                 check: bool = True,
+                 whole: bool = False) -> Runner:
     """Build the runner of a config, in one process or one of several.
 
     Args:
@@ -30,6 +31,9 @@ def build_runner(cfg: Config,
             to agree. Defaults to None.
         check (bool): Whether data and config are checked against each other
             before the first step. Defaults to True.
+        whole (bool): Whether the weights that are loaded have to fit all of
+            the model, heads too. Defaults to False: that is so where a run
+            goes on from a checkpoint.
 
     Returns:
         Runner: A :class:`ToolRunner`, or the one that ``runner_type`` of the
@@ -54,7 +58,8 @@ def build_runner(cfg: Config,
         else:
             runner = ToolRunner.from_cfg(cfg)
         runner.logger.addFilter(is_news)
-        for hook in (NormCheckHook(), FitCheckHook(), EmptyResultsHook()):
+        fit_check = FitCheckHook(heads=whole or checkpoint is not None)
+        for hook in (NormCheckHook(), fit_check, EmptyResultsHook()):
             runner.register_hook(hook)
         for note in notes:
             runner.logger.info(note)

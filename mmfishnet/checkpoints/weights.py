@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor
 
+from .layouts import last_names, norm_of_nothing
 from .names import SIGNS, rename
 from .read import CheckpointError
 
@@ -129,13 +130,20 @@ def translate(state: Mapping[str, Tensor],
         return OrderedDict(
             (new + key[len(rest):] if key.startswith(rest) else key, value)
             for key, value in state.items())
+    # Without what is of a larger model.
+    state = {key[len(outer):]: value for key, value in state.items()
+             if key.startswith(outer)}
+    places = {key: key for key in state}
+    if style == 'official':
+        places = last_names(state)
+        for key, value in norm_of_nothing(state).items():
+            state[key], places[key] = value, key
     ours, unknown = OrderedDict(), []
     for key, value in state.items():
-        if not key.startswith(outer):
-            continue  # of a larger model
-        name = rename(key[len(outer):], style, 'mmpretrain')
+        place = places[key]
+        name = rename(place, style, 'mmpretrain') if place else None
         if name is None:
-            unknown.append(key)
+            unknown.append(outer + key)
             continue
         if name == f'{CLASSIFIER}weight' and value.dim() == 4:
             value = value.flatten(1)  # a 1x1 convolution there

@@ -10,7 +10,7 @@ from mmfishnet.checkpoints.fit import describe
 from mmfishnet.checkpoints.names import rename
 from mmfishnet.checkpoints.weights import translate
 from mmfishnet.models import FishNet, FishNeXt
-from mmfishnet.models.released import convert
+from mmfishnet.models.convert import convert
 
 from .conftest import build_classifier, official_entries
 

@@ -52,11 +52,13 @@ def state():
             pickle=vars(pickle), torch=vars(torch),
             serialization=vars(torch.serialization),
             module=vars(torch.nn.Module), loader=vars(CheckpointLoader),
-            schemes=CheckpointLoader._schemes,
             safe={str(x): x for x in getattr(
                 torch.serialization, 'get_safe_globals', list)()},
         ).items()
         for key, value in things.items()
+    } | {
+        f'loader.schemes.{key}': id(value)
+        for key, value in CheckpointLoader._schemes.items()
     }
 
 before = state()
@@ -106,10 +108,12 @@ def test_importing_changes_nothing(tmp_path):
     without, with_us = (
         json.loads(python(SNAPSHOT, tmp_path / 'odd.pth', *modules)[0])
         for modules in ((), ('mmfishnet', 'mmfishnet.checkpoints',
-                             'mmfishnet.models.released')))
-    assert with_us == without
+                             'mmfishnet.models.convert')))
+    assert with_us['found'] == without['found']
     assert with_us['found'][0] in ("Note('x')", 'refused')
-    assert with_us['changed'] == []
+    # A scheme of our own joins MMEngine's, in a new dict.
+    assert [without['changed'], with_us['changed']] == [
+        [], ['loader._schemes', 'loader.schemes.mmfishnet://']]
 
 
 def test_a_state_dict_is_torchs_matter():
@@ -200,13 +204,19 @@ def test_whatever_is_loaded_runs_no_code(tmp_path, safe):
     assert not marker.exists()
 
 
-def test_others_come_as_they_are(tmp_path, safe):
-    """Other models, a run's own checkpoints, and what holds two FishNets."""
+def test_others_come_as_they_are(files, tmp_path, safe):
+    """Other models, a run's own checkpoints, and what holds two FishNets or
+    one below something else: whoever wrote that resumes from it."""
+    official = torch.load(files['official'])['state_dict']
+    parts = [{**named(FishNet(TINY), f'{name}.backbone.'), f'{name}.x':
+              torch.ones(1)} for name in ('student', 'detector')]
+    parts.append({f'student.{k[7:]}': v for k, v in official.items()}
+                 | {'teacher.x': torch.ones(1)})
     two = {**named(FishNet(TINY), 'teacher.backbone.'),
            **named(FishNet(TINY), 'student.backbone.')}
     own = named(FishNet(TINY), 'backbone.')
     own._metadata = dict(backbone=dict(version=1))
-    for state in resnet18().state_dict(), two, own:
+    for state in resnet18().state_dict(), two, own, *parts:
         content = dict(state_dict=state, meta=dict(epoch=3), optimizer={})
         torch.save(content, tmp_path / 'file.pth')
         loaded = CheckpointLoader.load_checkpoint(str(tmp_path / 'file.pth'))

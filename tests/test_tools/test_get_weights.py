@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from mmfishnet.checkpoints import CheckpointError
 from mmfishnet.checkpoints.download import (
     DownloadError,
     download,
     fetch_weights,
 )
-from mmfishnet.models.released import convert_file
+
+from mmfishnet.checkpoints import CheckpointError
+from mmfishnet.models.convert import convert_file
 
 
 class Handler(SimpleHTTPRequestHandler):

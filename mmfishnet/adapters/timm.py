@@ -246,6 +246,7 @@ class FishClassifier(nn.Module):
             {k: v for k, v in whole.state_dict().items() if k in state})
         if prune_norm or max(chosen) < len(OUTPUTS) - 1:
             self.neck = nn.Identity()
+            self.num_features = self.backbone.out_channels[-1]
         if prune_head and isinstance(self.head, ClassifierHead):
             self.reset_classifier(0, '')
         return chosen

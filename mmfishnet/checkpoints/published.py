@@ -8,12 +8,12 @@ import os.path as osp
 import zipfile
 from dataclasses import dataclass
 from http.client import HTTPException
+from tempfile import TemporaryDirectory
 from urllib.parse import urlparse
 
 import torch
 from filelock import FileLock
 
-from ..whole_file import whole_file
 from ..words import near
 from .read import CheckpointError, read_checkpoint
 
@@ -157,11 +157,13 @@ def fetch_file(url: str,
         os.makedirs(osp.dirname(path), exist_ok=True)
         with FileLock(f'{path}.lock'):
             if not osp.exists(path):
-                with whole_file(path) as part:
+                with TemporaryDirectory(dir=osp.dirname(path)) as part:
+                    part = osp.join(part, osp.basename(path))
                     torch.hub.download_url_to_file(
                         url, part, progress=progress)
                     read_checkpoint(part)
                     check_sha1(part, sha1)
+                    os.replace(part, path)
     except CheckpointError as error:
         raise DownloadError(
             f'{url}: what came was removed: {error}') from error

@@ -85,7 +85,7 @@ class FishClassifier(nn.Module):
                                  f'allowed; it should be {only}.')
         self._build = dict(options, depth=depth, in_channels=in_chans)
         self.backbone = fish(**self._build)
-        self.num_classes = num_classes
+        self.num_classes, self.in_chans = num_classes, in_chans
         self.feature_info = _feature_info(self.backbone)
         width = self.backbone.out_channels[-1]
         self.num_features = self.head_hidden_size = width

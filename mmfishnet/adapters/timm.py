@@ -148,6 +148,8 @@ class FishClassifier(nn.Module):
         """
         self.num_classes = num_classes
         self.head.reset(num_classes, global_pool)
+        weight = next(self.backbone.parameters())
+        self.head.to(weight.device, weight.dtype).train(self.training)
 
     def group_matcher(self, coarse: bool = False) -> dict:
         """Which parameters belong together, for learning rates by depth.

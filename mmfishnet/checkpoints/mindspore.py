@@ -66,11 +66,12 @@ def read(path: str) -> dict[str, torch.Tensor]:
             elif number == 3:
                 data = part
         if kind is not None:
-            name, _, leaf = bytes(parts[1]).decode().rpartition('.')
+            name, dot, leaf = bytes(parts[1]).decode().rpartition('.')
             tensor = torch.frombuffer(bytearray(data), dtype=kind)
             # A scalar has no dims, or says 0.
             dims = dims if math.prod(dims) == len(tensor) else []
-            found[f'{name}.{_LEAVES.get(leaf, leaf)}'] = tensor.reshape(dims)
+            leaf = _LEAVES.get(leaf, leaf)
+            found[f'{name}{dot}{leaf}'] = tensor.reshape(dims)
     return found
 
 

@@ -12,10 +12,12 @@ from mmengine.runner import load_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 from mmengine.runner.checkpoint import load_from_http as mmengine_http
 from mmengine.runner.checkpoint import load_from_local as mmengine_local
+from torch import nn
 from torchvision.models import resnet18
 
 from mmfishnet.checkpoints import CheckpointError, use_safe_loading
 from mmfishnet.models import FishNet
+from mmfishnet.models.pretrained_module import check_fit
 
 from .conftest import build_classifier
 from .test_load import FORMATS, TINY, holds, named, pretrained
@@ -149,6 +151,35 @@ def test_load_checkpoint_is_mmengines_matter(tmp_path, caplog):
     assert torch.equal(model.stem[6].weight, state['stem.6.weight'])
     with pytest.raises(RuntimeError, match='stem.3.weight'):
         load_checkpoint(model, str(tmp_path / 'file.pth'), strict=True)
+
+
+class Detector(nn.Module):
+    """A backbone and heads."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.backbone = FishNet(TINY)
+        self.head = nn.Linear(2, classes)
+        self.auxiliary_head = nn.Linear(2, 2)
+        self.register_buffer('anchors', torch.ones(3))
+
+
+def test_all_of_a_model_has_to_fit():
+    model, state = Detector(3), Detector(3).state_dict()
+    # What only a training needs, or what says what it is, may be missing.
+    for key in 'auxiliary_head.weight', 'auxiliary_head.bias', 'anchors':
+        del state[key]
+    check_fit(nn.DataParallel(model), dict(state_dict=state), heads=True)
+    assert torch.equal(model.head.weight, state['head.weight'])
+    check_fit(model, Detector(4).state_dict())  # a training may start so
+    for found, message in (
+        (Detector(4).state_dict(), r'file.pth does not fit the model, Detector'
+         r': 2 tensors have another shape: head.weight \(4, 2\), not '
+         r'\(3, 2\), head.bias'),
+        ({k: v for k, v in state.items() if k != 'head.bias'},
+         r'1 of \d+ tensors are missing: head.bias')):
+        with pytest.raises(CheckpointError, match=message):
+            check_fit(model, found, 'file.pth', heads=True)
 
 
 # With safe loading ----------------------------------------------------------

@@ -160,7 +160,8 @@ def test_url(files, tmp_path, monkeypatch):
         model.init_weights()
         server.shutdown()
     assert holds(model, files, 'backbone.')
-    assert os.listdir(tmp_path / 'hub/checkpoints') == [name]
+    assert sorted(os.listdir(tmp_path / 'hub/checkpoints')) == [
+        name, f'{name}.lock']
 
 
 # Files that people have -----------------------------------------------------

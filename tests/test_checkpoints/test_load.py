@@ -160,8 +160,7 @@ def test_url(files, tmp_path, monkeypatch):
         model.init_weights()
         server.shutdown()
     assert holds(model, files, 'backbone.')
-    assert sorted(os.listdir(tmp_path / 'hub/checkpoints')) == [
-        name, f'{name}.lock']
+    assert name in os.listdir(tmp_path / 'hub/checkpoints')
 
 
 # Files that people have -----------------------------------------------------

@@ -157,11 +157,11 @@ class FishClassifier(nn.Module):
         Args:
             coarse (bool): The same either way: a stage is a group.
         """
-        stages = enumerate(self.backbone.stage_names)
+        parts = [*(rf'^backbone\.{name}\.'
+                   for name in self.backbone.stage_names), r'^neck']
         return dict(
             stem=r'^backbone\.stem',
-            blocks=[(rf'^backbone\.{name}\.', (i, )) for i, name in stages]
-            + [(r'^neck', (99999, ))])
+            blocks=[(part, (i, )) for i, part in enumerate(parts)])
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute the blocks of each stage in the backward pass."""

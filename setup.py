@@ -69,22 +69,33 @@ setup(
     name='mmfishnet',
     version=re.search(r"__version__ = '(.+)'",
                       read('mmfishnet/version.py')).group(1),
-    description='FishNet, a backbone for image, region and pixel level '
-    'prediction, for MMDetection and MMPretrain',
+    description='FishNet and FishNeXt, backbones for image, region and pixel '
+    'level prediction, for MMDetection, MMPretrain, MMSegmentation and timm',
     long_description=read('README.md'),
     long_description_content_type='text/markdown',
     author='mmfishnet authors',
     license='Apache-2.0',
-    keywords='computer vision, object detection, instance segmentation, '
-    'image classification',
+    license_files=['LICENSE'],
+    keywords='FishNet, backbone, computer vision, object detection, instance '
+    'segmentation, semantic segmentation, image classification, OpenMMLab',
+    project_urls={
+        'Paper': 'https://arxiv.org/abs/1901.03495',
+        "Authors' code": 'https://github.com/kevin-ssy/FishNet',
+    },
     classifiers=[
         'Development Status :: 4 - Beta',
+        'Intended Audience :: Developers',
+        'Intended Audience :: Science/Research',
         'Operating System :: POSIX',
         'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3 :: Only',
+        *(f'Programming Language :: Python :: 3.{minor}'
+          for minor in range(10, 14)),
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
+        'Topic :: Scientific/Engineering :: Image Recognition',
     ],
     packages=find_packages(include=['mmfishnet', 'mmfishnet.*']),
-    package_data={'mmfishnet.report': ['page.html']},
+    package_data={'mmfishnet': ['**/*.html']},
     python_requires='>=3.10',
     # Not torch and OpenMMLab's packages: they come in several builds and under
     # several names, and pip must not replace the ones at hand. mmfishnet

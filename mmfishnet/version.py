@@ -12,7 +12,7 @@ import re
 from importlib import metadata
 from pathlib import Path
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 # import name: the versions that mmfishnet works with
 SUPPORTED = {

@@ -7,7 +7,7 @@ file may hold.
 import argparse
 
 from mmfishnet.checkpoints import CheckpointError
-from mmfishnet.models.released import TARGETS, convert_file
+from mmfishnet.models.convert import TARGETS, convert_file
 
 
 def parse_args():

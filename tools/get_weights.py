@@ -1,23 +1,20 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
-"""Get published ImageNet weights and put them where the configs look.
+"""Get published ImageNet weights and put them into checkpoints/.
 
-A transfer that breaks goes on where it stopped, now or in the next run.
+Configs take what is there before anything else. Without it they fetch the
+weights by themselves when they first need them (`mmfishnet://NAME`); this
+chooses another source, another address, or prepares a machine that will have
+no network.
 """
 import argparse
 import os.path as osp
-from pathlib import Path
-
-from mmengine.config import Config
+import shutil
+import tempfile
 
 from mmfishnet.checkpoints import CheckpointError
-from mmfishnet.checkpoints.download import (
-    SOURCES,
-    DownloadError,
-    fetch_weights,
-)
-from mmfishnet.models.released import convert_file
-
-ROOT = Path(__file__).resolve().parents[1]
+from mmfishnet.checkpoints.published import SOURCES, DownloadError, fetch_file
+from mmfishnet.models.convert import convert_file
+from mmfishnet.whole_file import whole_file
 
 
 def parse_args():
@@ -32,8 +29,9 @@ def parse_args():
     parser.add_argument('name', choices=SOURCES, help='network')
     parser.add_argument('--source', help='whose weights, see below')
     parser.add_argument(
-        '--dir', help='folder (default: where configs/_base_/pretrained.py '
-        'says, seen from the current folder)')
+        '--dir', default='checkpoints',
+        help='folder (default: checkpoints, in the current folder, where '
+        'configs look)')
     parser.add_argument(
         '--url', help='get the file from this address, such as a mirror')
     parser.add_argument(
@@ -51,6 +49,17 @@ def parse_args():
     if args.sha1 and not args.url:
         parser.error('--sha1 goes with --url')
     return args
+
+
+def fetch_and_convert(name, url, sha1, target):
+    """Leaves nothing but the target, and that when all is in order."""
+    with tempfile.TemporaryDirectory() as folder:
+        converted = osp.join(folder, 'converted')
+        found = convert_file(fetch_file(url, sha1, folder), converted)
+        if found.replace('-', '').lower() != name:
+            raise CheckpointError(f'{url} holds {found}, not {name}.')
+        with whole_file(target) as part:
+            shutil.copyfile(converted, part)
 
 
 def advise(name, source, target):
@@ -72,17 +81,14 @@ def advise(name, source, target):
 
 def main():
     args = parse_args()
-    target = Config.fromfile(
-        ROOT / 'configs/_base_/pretrained.py').pretrained[args.name]
-    if args.dir:
-        target = osp.join(args.dir, osp.basename(target))
+    target = osp.join(args.dir, f'{args.name}_in1k.pth')
     if osp.exists(target) and not args.force:
         print(f'{target} is there already; --force gets it again.')
         return
     facts = SOURCES[args.name][args.source]
     url, sha1 = (args.url, args.sha1) if args.url else (facts.url, facts.sha1)
     try:
-        fetch_weights(args.name, url, sha1, target, convert_file)
+        fetch_and_convert(args.name, url, sha1, target)
     except (DownloadError, CheckpointError) as error:
         raise SystemExit(f'get_weights.py: {error}\n' + advise(
             args.name, args.source, target)) from None

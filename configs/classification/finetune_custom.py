@@ -1,7 +1,7 @@
 # Fine-tune FishNet-150 on one's own images, which lie in folders named as
 # their classes: data/custom/train/CLASS/*.jpg and data/custom/val/CLASS/*.jpg.
-# The pretrained weights come from `python tools/get_weights.py fishnet150`;
-# any file that tools/convert_checkpoint.py reads or writes will do.
+# The pretrained weights are fetched at the first start; any file that
+# tools/convert_checkpoint.py reads or writes will do in their place.
 _base_ = ['./fishnet150_8xb32_in1k.py', '../_base_/pretrained.py']
 
 num_classes = 10  # how many folders there are

@@ -1,119 +1,358 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
-"""FishNet in timm's ``features_only`` form.
+"""FishNet among timm's models.
 
-Importing this module makes the names below known to timm, and to what builds
-its backbones with timm::
+Importing this module registers the names below with timm, whose
+``create_model`` then builds them as it builds its own, as classifiers and
+with ``features_only``::
 
     import mmfishnet.adapters.timm
-    model = timm.create_model(
-        'fishnet150', features_only=True, pretrained=True,
-        pretrained_cfg_overlay=dict(file='checkpoints/fishnet150_in1k.pth'))
-    model.feature_info.channels()  # [320, 832, 1600, 2112]
+    model = timm.create_model('fishnet150', pretrained=True, num_classes=10)
 """
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from timm.models import FeatureInfo, register_model
+from mmengine.model import initialize
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.layers import ClassifierHead
+from timm.models import (
+    build_model_with_cfg,
+    generate_default_cfgs,
+    register_model,
+    resolve_pretrained_cfg,
+)
 from torch import Tensor, nn
 
-from ..models import FishNet, FishNeXt
+from ..checkpoints.fit import fit
+from ..checkpoints.published import SCHEME, SOURCES, find_published
+from ..checkpoints.read import read_checkpoint
+from ..checkpoints.weights import CLASSIFIER
+from ..models import FishNet, FishNetScore, FishNeXt
+from ..models.blocks import Layers
 from ..wiring import OUTPUTS, lay_out
 
 
-class FeatureList(nn.Module):
-    """A FishNet whose features timm's users find as they find any others'.
+class FishClassifier(nn.Module):
+    """FishNet with the interface of timm's models.
+
+    The names in its state dict are those of MMPretrain's classifier, so that
+    the files of one fit the other.
 
     Args:
-        backbone (FishNet): The backbone.
+        fish (type[FishNet]): Class of the backbone.
+        depth (int): Its depth.
+        num_classes (int): Classes; 0 for pooled features. Defaults to 1000.
+        in_chans (int): Channels of the images. Defaults to 3.
+        global_pool (str): One of timm's poolings; '' for none. Defaults to
+            'avg'.
+        output_stride (int): 32, the only one that there is.
+        drop_rate (float): Dropout before the classifier. Defaults to 0.
+        drop_path_rate (float): 0, since FishNet has no stochastic depth.
+        score (bool): Whether there are score layers and a classifier, or the
+            backbone alone. Defaults to True.
+        device (str | torch.device, optional): Where to build it.
+        dtype (torch.dtype, optional): Type of the weights.
+        options: Other arguments of the backbone.
 
     Attributes:
-        feature_info (timm.models.FeatureInfo): ``channels()``,
-            ``reduction()`` (the stride) and ``module_name()`` (the module in
-            ``backbone`` that computes it) of every returned feature.
+        num_features (int): Channels of ``forward_features``, which are those
+            of the classifier (``head_hidden_size``), too.
+        feature_info (list[dict]): ``num_chs``, ``reduction`` (the stride) and
+            ``module`` of each of the four features.
+
+    Raises:
+        ValueError: If an argument is not allowed.
     """
 
-    def __init__(self, backbone: FishNet) -> None:
+    def __init__(self,
+                 fish: type[FishNet],
+                 depth: int,
+                 num_classes: int = 1000,
+                 in_chans: int = 3,
+                 global_pool: str = 'avg',
+                 output_stride: int = 32,
+                 drop_rate: float = 0.,
+                 drop_path_rate: float = 0.,
+                 score: bool = True,
+                 device=None,
+                 dtype=None,
+                 **options) -> None:
         super().__init__()
-        self.backbone = backbone
-        # Of the whole fish, from which out_indices choose.
-        specs = {spec.name: spec for spec in lay_out(backbone.arch)}
-        info = []
-        for name, feature in OUTPUTS:
-            spec = specs[name]
-            whole = feature == 'output'
-            info.append(
-                dict(
-                    num_chs=spec.out_channels if whole else spec.channels,
-                    reduction=spec.out_stride if whole else spec.in_stride,
-                    module=name if whole else f'{name}.refine'))
-        self.feature_info = FeatureInfo(info, backbone.out_indices)
+        for name, value, only in (('output_stride', output_stride, 32),
+                                  ('drop_path_rate', drop_path_rate, 0)):
+            if value != only:
+                raise ValueError(f'{fish.__name__}: {name}={value} is not '
+                                 f'allowed; it should be {only}.')
+        self._build = dict(options, depth=depth, in_channels=in_chans)
+        self.backbone = fish(**self._build)
+        self.num_classes, self.in_chans = num_classes, in_chans
+        self.feature_info = _feature_info(self.backbone)
+        width = self.backbone.out_channels[-1]
+        self.num_features = self.head_hidden_size = width
+        self.neck = self.head = nn.Identity()
+        if score:
+            self.neck = FishNetScore(width, self.backbone.norm_cfg)
+            self.num_features = self.head_hidden_size = self.neck.out_channels
+            # The head pools.
+            self.neck.layers = Layers(*list(self.neck.layers)[:-2])
+            self.head = ClassifierHead(
+                self.num_features, num_classes, global_pool, drop_rate)
+        for part in (self.backbone, self.neck):
+            # BaseModule.init_weights() would log a line for each weight.
+            initialize(part, getattr(part, 'init_cfg', None) or [])
+        for module in self.modules():
+            if hasattr(module, 'conv_offset'):  # starts as a plain one
+                initialize(module.conv_offset, dict(
+                    type='Constant', val=0, layer='Conv2d'))
+        self.to(device, dtype)
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """Compute the features.
+    def load_pretrained(self, checkpoint_path: str, prefix: str = '') -> None:
+        """Load a file of ours, of the authors or of pytorchcv.
+
+        Args:
+            checkpoint_path (str): The file. A stem for three channels is
+                adapted to another number; another number of classes than
+                ``pretrained_cfg`` says leaves the classifier as it is.
+            prefix (str): What stands before the backbone's names in it.
+                Defaults to '': it is found.
+
+        Raises:
+            CheckpointError: If it does not fit.
+        """
+        content = read_checkpoint(checkpoint_path)
+        parts = [(self.backbone, self.backbone.part, prefix or None)]
+        if isinstance(self.neck, FishNetScore):
+            parts.append((self.neck, self.neck.part, None))
+            if self.num_classes == self.pretrained_cfg['num_classes']:
+                parts.append((self.get_classifier(), CLASSIFIER, CLASSIFIER))
+        weights = [
+            fit(content, part.state_dict(), checkpoint_path,
+                type(part).__name__, name, below, adapt_stem=True)
+            for part, name, below in parts
+        ]
+        for (part, *_), state in zip(parts, weights):
+            part.load_state_dict(state, strict=False)
+
+    def get_classifier(self) -> nn.Module:
+        """The last layer."""
+        return self.head.fc
+
+    def reset_classifier(self,
+                         num_classes: int,
+                         global_pool: str | None = None) -> None:
+        """Replace the last layer.
+
+        Args:
+            num_classes (int): Classes; 0 for features.
+            global_pool (str, optional): Pooling. Defaults to None: as it is.
+        """
+        self.num_classes = num_classes
+        self.head.reset(num_classes, global_pool)
+        weight = next(self.backbone.parameters())
+        self.head.to(weight.device, weight.dtype).train(self.training)
+
+    def group_matcher(self, coarse: bool = False) -> dict:
+        """Which parameters belong together, for learning rates by depth.
+
+        Args:
+            coarse (bool): The same either way: a stage is a group.
+        """
+        parts = [*(rf'^backbone\.{name}\.'
+                   for name in self.backbone.stage_names), r'^neck']
+        return dict(
+            stem=r'^backbone\.stem',
+            blocks=[(part, (i, )) for i, part in enumerate(parts)])
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute the blocks of each stage in the backward pass."""
+        for name in self.backbone.stage_names:
+            getattr(self.backbone, name).with_cp = enable
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters without weight decay: none, as in the paper."""
+        return set()
+
+    def _take(self, indices: int | Sequence[int] | None) -> list[int]:
+        count = len(self.feature_info)
+        if indices is None or isinstance(indices, int):
+            last = count if indices is None else indices
+            indices = range(-last, 0)
+        for i in indices:
+            if i not in range(-count, count):
+                raise ValueError(
+                    f'{type(self.backbone).__name__}: out_indices={i} is not '
+                    f'allowed; there are {count} features.')
+        return [i % count for i in indices]
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = 'NCHW',
+        intermediates_only: bool = False
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """Compute features.
 
         Args:
             x (Tensor): Images (N, C, H, W).
+            indices (int | Sequence[int], optional): Which of the four; a
+                number for the last ones. Defaults to None, for all.
+            norm (bool): Without meaning: none is normalised.
+            stop_early (bool): Without meaning: to compute no more than is
+                needed, :meth:`prune_intermediate_layers`.
+            output_fmt (str): 'NCHW'.
+            intermediates_only (bool): Whether to return the features alone.
+                Defaults to False.
 
         Returns:
-            list[Tensor]: One feature an index in ``out_indices``.
+            list[Tensor] | tuple[Tensor, list[Tensor]]: The features, behind
+            what :meth:`forward_features` returns.
         """
-        return list(self.backbone(x))
+        if output_fmt != 'NCHW':
+            raise ValueError(f'output_fmt={output_fmt!r} is not allowed; it '
+                             "should be 'NCHW'.")
+        chosen = self._take(indices)
+        found = dict(zip(self.backbone.out_indices, self.backbone(x)))
+        features = [found[i] for i in chosen]
+        if intermediates_only:
+            return features
+        return self.neck([found[i] for i in sorted(found)])[-1], features
+
+    def prune_intermediate_layers(self,
+                                  indices: int | Sequence[int] = 1,
+                                  prune_norm: bool = False,
+                                  prune_head: bool = True) -> list[int]:
+        """Leave out what the chosen features do not need.
+
+        Args:
+            indices (int | Sequence[int]): As in
+                :meth:`forward_intermediates`.
+            prune_norm (bool): Whether to leave out the score layers.
+                Defaults to False.
+            prune_head (bool): Whether to leave out the classifier. Defaults
+                to True.
+
+        Returns:
+            list[int]: The chosen features, counted from 0.
+        """
+        chosen = self._take(indices)
+        whole = self.backbone
+        self.backbone = type(whole)(
+            **self._build, out_indices=sorted({*chosen}))
+        weight = next(whole.parameters())
+        self.backbone.to(weight.device, weight.dtype).train(whole.training)
+        state = self.backbone.state_dict()
+        self.backbone.load_state_dict(
+            {k: v for k, v in whole.state_dict().items() if k in state})
+        if prune_norm or max(chosen) < len(OUTPUTS) - 1:
+            self.neck = nn.Identity()
+            self.num_features = self.backbone.out_channels[-1]
+        if prune_head and isinstance(self.head, ClassifierHead):
+            self.reset_classifier(0, '')
+        return chosen
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Compute what the head pools, (N, ``num_features``, h, w).
+
+        Args:
+            x (Tensor): Images (N, C, H, W).
+        """
+        return self.neck(self.backbone(x))[-1]
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Pool and classify.
+
+        Args:
+            x (Tensor): What :meth:`forward_features` returned.
+            pre_logits (bool): Whether to pool only. Defaults to False.
+        """
+        return self.head(x, pre_logits)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute logits (N, ``num_classes``).
+
+        Args:
+            x (Tensor): Images (N, C, H, W).
+        """
+        return self.forward_head(self.forward_features(x))
 
 
-def _create(model: type[FishNet],
+def _feature_info(backbone: FishNet) -> list[dict]:
+    specs = {spec.name: spec for spec in lay_out(backbone.arch)}
+    info = []
+    for name, feature in OUTPUTS:
+        spec, whole = specs[name], feature == 'output'
+        info.append(
+            dict(
+                num_chs=spec.out_channels if whole else spec.channels,
+                reduction=spec.out_stride if whole else spec.in_stride,
+                module=f'backbone.{name}' + ('' if whole else '.refine')))
+    return info
+
+
+def _cfg(url: str = '') -> dict:
+    return dict(
+        url=url, custom_load=bool(url), num_classes=1000,
+        input_size=(3, 224, 224), pool_size=(7, 7), crop_pct=0.875,
+        interpolation='bilinear', mean=IMAGENET_DEFAULT_MEAN,
+        std=IMAGENET_DEFAULT_STD, first_conv='backbone.stem.0',
+        classifier='head.fc', paper_ids='arXiv:1901.03495')
+
+
+default_cfgs = generate_default_cfgs({
+    **{f'{name}.{source}_in1k': _cfg(f'{SCHEME}{name}/{source}')
+       for name, found in SOURCES.items() for source in found},
+    'fishnext150.untrained': _cfg(),
+})
+
+
+def _create(variant: str,
+            fish: type[FishNet],
             depth: int,
             pretrained: bool = False,
-            features_only: bool = False,
-            in_chans: int = 3,
-            out_indices: int | Sequence[int] = (0, 1, 2, 3),
-            pretrained_cfg: dict | None = None,
+            pretrained_cfg=None,
             pretrained_cfg_overlay: dict | None = None,
-            cache_dir: str | None = None,
-            **kwargs) -> FeatureList:
-    name = f'{model.__name__.lower()}{depth}'
-    if not features_only:
-        raise ValueError(f'{name} is a backbone in timm: pass '
-                         "features_only=True. As a classifier it is "
-                         "MMPretrain's, see docs/classification.md.")
-    if pretrained:
-        file = (pretrained_cfg_overlay or {}).get('file')
-        if file is None:
-            raise ValueError(
-                f'{name}: pretrained=True needs to know the file of weights, '
-                'pretrained_cfg_overlay=dict(file=...). '
-                f'`python tools/get_weights.py {name}` gets one.')
-        kwargs['init_cfg'] = dict(type='Pretrained', checkpoint=str(file))
-    if isinstance(out_indices, int):  # the last ones, as everywhere in timm
-        out_indices = range(-out_indices, 0)
-    backbone = model(
-        depth,
-        in_channels=in_chans,
-        out_indices=[i % len(OUTPUTS) if i < 0 else i for i in out_indices],
+            **kwargs) -> nn.Module:
+    cfg = resolve_pretrained_cfg(variant, pretrained_cfg,
+                                 pretrained_cfg_overlay)
+    overlay = dict(pretrained_cfg_overlay or {})
+    if cfg.file:
+        overlay.update(custom_load=True)
+    elif pretrained and (cfg.url or '').startswith(SCHEME):
+        # The default source may be in checkpoints/, as for configs.
+        address = cfg.url
+        if address.endswith(f'/{next(iter(SOURCES[variant]))}'):
+            address = f'{SCHEME}{variant}'
+        overlay.update(file=find_published(address), custom_load=True)
+    return build_model_with_cfg(
+        FishClassifier, variant, pretrained, pretrained_cfg, overlay,
+        feature_cfg=dict(
+            feature_cls='getter', out_indices=range(len(OUTPUTS))),
+        fish=fish, depth=depth, score=not kwargs.get('features_only'),
         **kwargs)
-    backbone.init_weights()
-    return FeatureList(backbone)
 
 
 @register_model
-def fishnet99(pretrained: bool = False, **kwargs) -> FeatureList:
+def fishnet99(pretrained: bool = False, **kwargs) -> nn.Module:
     """FishNet-99; ``kwargs`` are timm's, or FishNet's own."""
-    return _create(FishNet, 99, pretrained, **kwargs)
+    return _create('fishnet99', FishNet, 99, pretrained, **kwargs)
 
 
 @register_model
-def fishnet150(pretrained: bool = False, **kwargs) -> FeatureList:
+def fishnet150(pretrained: bool = False, **kwargs) -> nn.Module:
     """FishNet-150; ``kwargs`` are timm's, or FishNet's own."""
-    return _create(FishNet, 150, pretrained, **kwargs)
+    return _create('fishnet150', FishNet, 150, pretrained, **kwargs)
 
 
 @register_model
-def fishnet201(pretrained: bool = False, **kwargs) -> FeatureList:
+def fishnet201(pretrained: bool = False, **kwargs) -> nn.Module:
     """FishNet-201; ``kwargs`` are timm's, or FishNet's own."""
-    return _create(FishNet, 201, pretrained, **kwargs)
+    return _create('fishnet201', FishNet, 201, pretrained, **kwargs)
 
 
 @register_model
-def fishnext150(pretrained: bool = False, **kwargs) -> FeatureList:
+def fishnext150(pretrained: bool = False, **kwargs) -> nn.Module:
     """FishNeXt-150; ``kwargs`` are timm's, or FishNet's own."""
-    return _create(FishNeXt, 150, pretrained, **kwargs)
+    return _create('fishnext150', FishNeXt, 150, pretrained, **kwargs)

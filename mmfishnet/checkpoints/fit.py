@@ -234,11 +234,13 @@ def describe(state: Mapping[str, Tensor]) -> str | None:
         if conv is not None and len(conv) != expansion * conv.shape[1]:
             continue
         for depth, arch in archs.items():
-            if not _difference(found, _plan_blocks(arch)):
+            # Of a part of it, too.
+            if found.items() <= _plan_blocks(arch).items():
                 return f'{name}-{depth}'
-    blocks = ', '.join(
-        f'{stage} {blocks}' + (f'+{transfers}' if transfers else '')
-        for stage, (blocks, transfers) in found.items())
+    blocks = {stage: [] for stage, _ in found}
+    for (stage, _), count in found.items():
+        blocks[stage].append(str(count))
+    blocks = ', '.join(f'{k} {"+".join(v)}' for k, v in blocks.items())
     return f'an unknown FishNet (residual blocks: {blocks})'
 
 
@@ -252,42 +254,26 @@ def nearest_depth(state: Iterable[str]) -> int:
         int: 99, 150 or 201.
     """
     found = _count_blocks(state)
-    return min(
-        FISHNET,
-        key=lambda depth: _difference(found, _plan_blocks(FISHNET[depth])))
+
+    def distance(depth):
+        known = _plan_blocks(FISHNET[depth])
+        return sum(abs(n - known.get(part, 0)) for part, n in found.items())
+
+    return min(FISHNET, key=distance)
 
 
-def _count_blocks(state: Iterable[str]) -> dict[str, tuple[int, int]]:
-    """Residual blocks of each stage, and of the transfer that it joins."""
-    found = {}
-    for key in state:
-        match = _BLOCK.match(key)
-        if match and match[1] in STAGES:
-            parts = found.setdefault(match[1], dict(refine=set(),
-                                                    transfer=set()))
-            parts[match[2] or 'refine'].add(match[3])
-    return {
-        stage: tuple(len(numbers) for numbers in found[stage].values())
-        for stage in STAGES if stage in found
-    }
+def _count_blocks(state: Iterable[str]) -> dict[tuple[str, str], int]:
+    """Residual blocks by stage and part, in the order in which they run."""
+    found = {match.groups() for match in map(_BLOCK.match, state) if match}
+    counts = Counter((stage, part or 'refine') for stage, part, _ in found)
+    return {(stage, part): counts[stage, part] for stage in STAGES
+            for part in ('refine', 'transfer') if counts[stage, part]}
 
 
-def _plan_blocks(arch: dict) -> dict[str, tuple[int, int]]:
-    return {
-        spec.name: (spec.blocks, spec.transfer_blocks)
-        for spec in lay_out(check_arch(arch))
-    }
-
-
-def _difference(found: dict, known: dict) -> int:
-    """How far block counts are from those of a known network."""
-    last = list(found)[-1] if found else None
-    return sum(
-        abs(blocks - known[stage][0])
-        # The last stage that was built may join nothing.
-        + (abs(transfers - known[stage][1])
-           if transfers or stage != last else 0)
-        for stage, (blocks, transfers) in found.items())
+def _plan_blocks(arch: dict) -> dict[tuple[str, str], int]:
+    return {(spec.name, part): count for spec in lay_out(check_arch(arch))
+            for part, count in (('refine', spec.blocks),
+                                ('transfer', spec.transfer_blocks))}
 
 
 def _superfluous(state: Iterable[str], wanted: Iterable[str]) -> list[str]:

@@ -1,18 +1,45 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
-"""Safe reading for all that a process loads."""
+"""What MMEngine's loading calls: our scheme, and safe reading for all."""
 from __future__ import annotations
 
 import os
-import os.path as osp
-from collections.abc import Mapping
-from urllib.parse import urlparse
+import re
+from collections.abc import Iterable
 
 import torch
-from mmengine.dist import barrier, is_main_process
 from mmengine.runner.checkpoint import CheckpointLoader
 
+from .published import SCHEME, fetch_file, find_published
 from .read import CheckpointError, read_checkpoint
-from .weights import find_state_dict, identify, translate
+from .weights import (
+    BACKBONE,
+    WRAPPERS,
+    find_state_dict,
+    identify,
+    prefixes,
+    translate,
+)
+
+_WRAPPED = re.compile(rf'^(?:{WRAPPERS})+')
+
+
+@CheckpointLoader.register_scheme(SCHEME, force=True)
+def load_from_mmfishnet(filename: str, map_location=None):
+    """Load published weights, see :func:`.published.find_published`.
+
+    Args:
+        filename (str): Such as ``mmfishnet://fishnet150``.
+        map_location (str | torch.device | Callable, optional): Where the
+            tensors go, as in :func:`torch.load`. Defaults to None.
+
+    Returns:
+        dict: A whole classifier under our names, as 'state_dict'.
+
+    Raises:
+        CheckpointError: If the name is unknown.
+        DownloadError: If the file could not be fetched.
+    """
+    return load_from_local(find_published(filename), map_location)
 
 
 def use_safe_loading() -> None:
@@ -21,14 +48,13 @@ def use_safe_loading() -> None:
     From here on, in this process, whatever MMEngine loads from a file or a
     URL (``load_from``, ``--resume``, ``init_cfg``, ``load_checkpoint``) is
     read by :func:`read_checkpoint`, which refuses a file that could run code.
-    FishNets of the authors' or of pytorchcv's, or under a wrapper's names,
-    come under our names, so that they can stand for a whole classifier;
-    everything else comes as it is. Our tools do this; importing mmfishnet
-    does not.
+    FishNets of the authors' or of pytorchcv's come under our names, so that
+    they can stand for a whole classifier; everything else comes as it is. Our
+    tools do this; importing mmfishnet does not.
     """
-    for prefixes, loader in (('', load_from_local),
-                             (('http://', 'https://'), load_from_http)):
-        CheckpointLoader.register_scheme(prefixes, loader, force=True)
+    for schemes, loader in (('', load_from_local),
+                            (('http://', 'https://'), load_from_http)):
+        CheckpointLoader.register_scheme(schemes, loader, force=True)
 
 
 def load_from_local(filename: str, map_location=None):
@@ -40,7 +66,9 @@ def load_from_local(filename: str, map_location=None):
             tensors go, as in :func:`torch.load`. Defaults to None.
 
     Returns:
-        object: The checkpoint; that of a FishNet under our names.
+        object: The checkpoint. The names in it change only where all of it is
+        a foreign FishNet, or below a wrapper (``module.``), or where MMEngine
+        would find no weights (``dict(model=...)``).
 
     Raises:
         CheckpointError: If the file is damaged, or could not be read without
@@ -54,20 +82,26 @@ def load_from_local(filename: str, map_location=None):
     except CheckpointError:
         return checkpoint  # whoever asked for it may know what it is
     style = identify(state)
-    if style is None:
-        return checkpoint
-    try:
+    held = checkpoint.get('state_dict', checkpoint)  # where MMEngine looks
+    if style == 'mmpretrain' and any(map(torch.is_tensor, held.values())):
+        # A run's own file; it may be of a teacher and a student.
+        if not all(map(_WRAPPED.match, held)):
+            return checkpoint
+        ours = {_WRAPPED.sub('', key): held[key] for key in held}
+    elif style and _is_whole(state, style):
         ours = translate(state, filename)
-    except CheckpointError:
-        if style == 'mmpretrain':
-            return checkpoint  # such as a teacher and a student
-        raise
-    held = checkpoint.get('state_dict')
-    if not isinstance(held, Mapping):
-        return dict(state_dict=ours, meta={})
-    # As it is where there was nothing to do: it has torch's _metadata.
-    return checkpoint if held.keys() == ours.keys() else {
-        **checkpoint, 'state_dict': ours}
+    else:
+        return checkpoint
+    return {
+        **(checkpoint if 'state_dict' in checkpoint else dict(meta={})),
+        'state_dict': ours
+    }
+
+
+def _is_whole(keys: Iterable[str], style: str) -> bool:
+    """Whether all names in a file are below that of one model."""
+    found = {prefix.removesuffix(BACKBONE) for prefix in prefixes(keys, style)}
+    return len(found) == 1 and all(key.startswith(*found) for key in keys)
 
 
 def load_from_http(filename: str,
@@ -88,16 +122,6 @@ def load_from_http(filename: str,
     Returns:
         object: The checkpoint, as from :func:`load_from_local`.
     """
-    folder = model_dir or osp.join(torch.hub.get_dir(), 'checkpoints')
-    path = osp.join(folder, osp.basename(urlparse(filename).path))
-
-    def download():
-        if not osp.exists(path):
-            os.makedirs(folder, exist_ok=True)
-            torch.hub.download_url_to_file(filename, path, progress=progress)
-
-    if is_main_process():
-        download()
-    barrier()
-    download()  # on other hosts, which have other folders
-    return load_from_local(path, map_location)
+    return load_from_local(
+        fetch_file(filename, folder=model_dir, progress=progress),
+        map_location)

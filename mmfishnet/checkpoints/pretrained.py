@@ -7,6 +7,9 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 
+from ..kinds import type_name
+from .published import SCHEME, SOURCES, DownloadError, find_published
+
 # 'https://', 'torchvision://', 's3:', 'cluster:s3://', but not a drive, 'C:'
 _SCHEME = re.compile(r'[\w.+-]{2,}:')
 
@@ -31,14 +34,15 @@ def drop_pretrained(model_cfg: dict, only_missing: bool = False) -> list[str]:
     Args:
         model_cfg (dict): Config of a model, changed in place.
         only_missing (bool): Whether to remove those alone whose file is not
-            there. Defaults to False.
+            there, published ones that were not fetched yet among them.
+            Defaults to False.
 
     Returns:
         list[str]: The checkpoints that were removed.
     """
     dropped = []
     for owner, key, cfg, _ in list(_walk(model_cfg)):
-        if only_missing and not is_missing(cfg['checkpoint']):
+        if only_missing and _at_hand(cfg['checkpoint']):
             continue
         dropped.append(cfg['checkpoint'])
         if isinstance(owner[key], (list, tuple)):
@@ -52,42 +56,56 @@ def require_pretrained(model_cfg: dict) -> None:
     """Check that the pretrained weights of a model config are there.
 
     Without this the missing file is noticed only after the data set has been
-    read.
+    read. Published weights (``mmfishnet://fishnet150``) are fetched.
 
     Args:
-        model_cfg (dict): Config of a model. Checkpoints with a scheme
+        model_cfg (dict): Config of a model. Checkpoints with another scheme
             (``https://``, ``torchvision://``, ...) are left alone.
 
     Raises:
-        FileNotFoundError: If a local file is missing; says how to get it and
-            how to do without.
+        CheckpointError: If nothing of a name was published.
+        DownloadError: If published weights could not be fetched.
+        FileNotFoundError: If a local file is missing. They say how to get it
+            and how to do without.
     """
     wanted = defaultdict(list)
     for *_, cfg, path in _walk(model_cfg):
         wanted[cfg['checkpoint']].append(path)
     for checkpoint, paths in wanted.items():
-        if not is_missing(checkpoint):
-            continue
-        named = ' '.join(f'{path}.checkpoint=FILE' for path in paths)
-        # Of a list of them, one cannot be taken away.
-        dropped = ' '.join(
-            f'{path.rstrip(".0123456789")}=None' for path in paths)
-        trained = re.search(r'work_dirs/(\w+)/', checkpoint)
-        known = re.match(r'fishne[xt]+\d+', osp.basename(checkpoint).lower())
-        name = known.group() if known else 'NAME'
-        how = (f'train {trained[1]} first, which leaves them there'
-               if trained else f'run `python tools/get_weights.py {name}`, '
-               'which puts the published weights there')
-        raise FileNotFoundError(
-            f'the pretrained weights {checkpoint} are not there (looked for '
-            f'{osp.abspath(osp.expanduser(checkpoint))}). Either\n'
-            f'  - {how}, or\n'
-            "  - name a file that you have, the authors' perhaps, by "
+        if is_missing(checkpoint):
+            raise FileNotFoundError(
+                f'the pretrained weights {checkpoint} are not there (looked '
+                f'for {osp.abspath(osp.expanduser(checkpoint))}). Either\n'
+                f'  - {_how_to_get(checkpoint)}, or\n{_ways_out(paths)}')
+        if checkpoint.startswith(SCHEME):
+            try:
+                find_published(checkpoint)
+            except DownloadError as error:
+                raise DownloadError(
+                    f'{error} Or\n{_ways_out(paths)}') from error
+
+
+def _how_to_get(checkpoint: str) -> str:
+    trained = re.search(r'work_dirs/(\w+)/', checkpoint)
+    if trained:
+        return f'train {trained[1]} first, which leaves them there'
+    known = re.match(r'fishnet\d+', osp.basename(checkpoint).lower())
+    if known and known.group() in SOURCES:
+        return (f'name the published ones, {SCHEME}{known.group()}, or run '
+                f'`python tools/get_weights.py {known.group()}`, which puts '
+                'them there')
+    return 'put the file there'
+
+
+def _ways_out(paths: list[str]) -> str:
+    named = ' '.join(f'{path}.checkpoint=FILE' for path in paths)
+    # Of a list of them, one cannot be taken away.
+    dropped = ' '.join(f'{path.rstrip(".0123456789")}=None' for path in paths)
+    return ("  - name a file that you have, the authors' perhaps, by "
             f'`--cfg-options {named}`, or\n'
             '  - train without: `--from-scratch` (no pretrained weights, '
             'nothing frozen, group norm where batch norm was frozen), or '
-            f'`--cfg-options {dropped}` to change nothing '
-            'else.')
+            f'`--cfg-options {dropped}` to change nothing else.')
 
 
 def is_missing(checkpoint: str) -> bool:
@@ -101,6 +119,12 @@ def is_missing(checkpoint: str) -> bool:
     """
     return not has_scheme(checkpoint) and not osp.isfile(
         osp.expanduser(checkpoint))
+
+
+def _at_hand(checkpoint: str) -> bool:
+    if checkpoint.startswith(SCHEME):
+        return find_published(checkpoint, fetch=False) is not None
+    return not is_missing(checkpoint)
 
 
 def has_scheme(checkpoint: str) -> bool:
@@ -137,9 +161,5 @@ def is_pretrained(init_cfg) -> bool:
     Args:
         init_cfg (dict): One config, not a list of them.
     """
-    if not isinstance(init_cfg, dict) or 'checkpoint' not in init_cfg:
-        return False
-    kind = init_cfg.get('type')
-    # A class in pure-Python configs, 'Pretrained' or 'mmengine.Pretrained'
-    name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
-    return name.split('.')[-1] in ('Pretrained', 'PretrainedInit')
+    return (isinstance(init_cfg, dict) and 'checkpoint' in init_cfg
+            and type_name(init_cfg) in ('Pretrained', 'PretrainedInit'))

@@ -8,20 +8,15 @@ import io
 import os.path as osp
 import pathlib
 import pickle
-import re
 import zipfile
-import zlib
 from types import SimpleNamespace
 
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.optim import _ParamScheduler
-from mmengine.utils import digit_version
 
-# Since then torch's own unpickler reads what others declare to be safe, also
-# under another name.
-_TORCH_IS_SAFE = digit_version(torch.__version__) >= digit_version('2.6.0')
+from . import mindspore
 
 
 class CheckpointError(ValueError):
@@ -33,11 +28,11 @@ def read_checkpoint(path: str, map_location='cpu'):
 
     Args:
         path (str): A file that ``torch.save`` wrote, in its present or its
-            older format, a ZIP archive of one such file, or a file of
-            safetensors. ``~`` is the home folder.
+            older format, a ZIP archive of one such file, a file of
+            safetensors, or MindSpore's ``.ckpt``. ``~`` is the home folder.
         map_location (str | torch.device | Callable): Where the tensors go, as
-            in :func:`torch.load`. Defaults to 'cpu'. Those of safetensors
-            stay on the CPU.
+            in :func:`torch.load`. Defaults to 'cpu'. Those of safetensors and
+            MindSpore stay on the CPU.
 
     Returns:
         object: What the file holds: tensors, numbers, strings, paths, the
@@ -54,34 +49,37 @@ def read_checkpoint(path: str, map_location='cpu'):
     path = osp.expanduser(path)
     if not osp.isfile(path):
         raise FileNotFoundError(f'the checkpoint {path} does not exist.')
-    if str(path).endswith('.safetensors'):
-        return _read_safetensors(path)
-    file = _open(path)
     try:
-        return _unpickle(file, map_location)
-    except (MemoryError, torch.cuda.OutOfMemoryError):
+        with open(path, 'rb') as file:
+            head = file.read(64)
+        if path.endswith('.safetensors') or head[8:9] == b'{':
+            return _read_safetensors(path)
+        if mindspore.is_checkpoint(head):
+            return mindspore.read(path)
+        return torch.load(
+            _open(path, head),
+            map_location=map_location,
+            pickle_module=_SAFE_PICKLE,
+            weights_only=False)
+    except (CheckpointError, ImportError, MemoryError,
+            torch.cuda.OutOfMemoryError):
         raise
-    except Exception as error:  # any, since it may be damaged in any way
-        message = str(error)
-        if 'map_location' in message and not isinstance(
-                error, pickle.UnpicklingError):
-            raise  # a GPU's tensors where there is none
-        if refused := _REFUSED.search(message):
-            allow = (
-                'allow that by torch.serialization.add_safe_globals, or '
-                if _TORCH_IS_SAFE else '')
-            raise CheckpointError(
-                f'{path} holds more than weights: reading it would look up '
-                f'{refused[1]}, which could run code. It was not read. If you '
-                f"trust it, {allow}save its ['state_dict'] alone with torch."
-            ) from error
-        lines = re.sub(
-            '.*WeightsUnpickler error: ', '', message,
-            flags=re.DOTALL).strip().splitlines()
+    except _Refused as error:
+        allow = ('allow that by torch.serialization.add_safe_globals, or '
+                 if hasattr(torch.serialization, 'add_safe_globals') else '')
         raise CheckpointError(
-            f'{path} ({osp.getsize(path)} bytes) is damaged or cut '
-            f'short; torch says: {type(error).__name__}: '
-            f'{lines[0] if lines else ""}') from error
+            f'{path} holds more than weights: reading it would look up '
+            f'{error}, which could run code. It was not read. If you trust '
+            f"it, {allow}save its ['state_dict'] alone with torch."
+        ) from error
+    except Exception as error:  # any, since it may be damaged in any way
+        if 'map_location' in str(error):
+            raise  # a GPU's tensors where there is none
+        lines = [*str(error).strip().splitlines(), '']
+        raise CheckpointError(
+            f'{path} ({osp.getsize(path)} bytes) is damaged or cut short, as '
+            'a broken transfer leaves it. Get it again. What was said: '
+            f'{type(error).__name__}: {lines[0]}') from error
 
 
 def is_damaged(path: str) -> bool:
@@ -106,41 +104,27 @@ def is_damaged(path: str) -> bool:
 def _read_safetensors(path: str) -> dict[str, torch.Tensor]:
     try:
         # Here, because the package is optional.
-        from safetensors import SafetensorError
         from safetensors.torch import load_file
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f'{path} can only be read with the package safetensors: '
             '`pip install safetensors`.') from error
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise CheckpointError(
-            f'{path} ({osp.getsize(path)} bytes) is damaged or cut short; '
-            f'safetensors says: {error}') from error
+    return load_file(path)
 
 
-def _open(path: str) -> str | io.BytesIO:
+def _open(path: str, head: bytes) -> str | io.BytesIO:
     """Open the file that ``torch.save`` wrote, alone in an archive or not."""
-    size = osp.getsize(path)
-    with open(path, 'rb') as file:
-        head = file.read(64)
     if head[:1] == b'\x80':
         return path
     if head[:2] != b'PK':
         what = f'its first bytes are {head[:16]!r}' if head else 'it is empty'
         raise CheckpointError(f'{path} is not a checkpoint of torch: {what}.')
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [n for n in archive.namelist() if not n.endswith('/')]
-            if any(osp.basename(name) == 'data.pkl' for name in names):
-                return path
-            if len(names) == 1:
-                return io.BytesIO(archive.read(names[0]))
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise CheckpointError(
-            f'{path} ({size} bytes) is damaged or cut short, as a broken '
-            'transfer leaves it. Get it again.') from error
+    with zipfile.ZipFile(path) as archive:
+        names = [n for n in archive.namelist() if not n.endswith('/')]
+        if any(osp.basename(name) == 'data.pkl' for name in names):
+            return path
+        if len(names) == 1:
+            return io.BytesIO(archive.read(names[0]))
     raise CheckpointError(
         f'{path} is a ZIP archive, but not a checkpoint of torch: it holds '
         f'{len(names)} files, {", ".join(names[:4])}.')
@@ -148,8 +132,13 @@ def _open(path: str) -> str | io.BytesIO:
 
 # What a file may name -------------------------------------------------------
 
-# In torch's words and in those of _Unpickler and _method.
-_REFUSED = re.compile(r'GLOBAL (getattr\(.*?\)|[\w.<>]+)')
+
+class _Refused(pickle.UnpicklingError):
+    """A file names what it may not; the message is that name."""
+
+
+def _name(thing) -> str:
+    return f'{thing.__module__}.{thing.__qualname__}'
 
 
 def _method(owner, name: str):
@@ -159,8 +148,7 @@ def _method(owner, name: str):
             and not name.startswith('__')
             and callable(getattr(cls, name, None))):
         return getattr(owner, name)
-    raise pickle.UnpicklingError(
-        f'GLOBAL getattr({cls.__name__}.{name}) was refused')
+    raise _Refused(f'getattr({cls.__name__}.{name})')
 
 
 def _schedulers(cls: type = _ParamScheduler) -> list[type]:
@@ -171,17 +159,25 @@ def _schedulers(cls: type = _ParamScheduler) -> list[type]:
 
 
 def _allowed() -> dict[str, object]:
-    """What files may name besides what torch allows, under which names.
+    """What files may name, by name.
 
-    Data that stand beside weights: MMEngine's logs and schedulers, scalars
-    and arrays of numpy (with the name that it has had since 2.0 and before),
-    the arguments of a script, paths and dates.
+    Tensors, and data that stand beside weights: MMEngine's logs and
+    schedulers, scalars and arrays of numpy (with the name that it has had
+    since 2.0 and before), the arguments of a script, paths and dates; and
+    what ``torch.serialization.add_safe_globals`` allows.
     """
+    rebuild = [
+        getattr(torch._utils, f'_rebuild_{kind}')
+        for kind in ('tensor', 'tensor_v2', 'parameter', 'sparse_tensor',
+                     'qtensor')
+    ]
     allowed = {
-        f'{thing.__module__}.{thing.__qualname__}': thing
-        for thing in (HistoryBuffer, *_schedulers(), slice, range, frozenset,
-                      argparse.Namespace, datetime.date, datetime.datetime,
-                      datetime.timedelta, np.ndarray, np.dtype)
+        _name(thing): thing
+        for thing in (*rebuild, torch.Size, torch.device, torch.nn.Parameter,
+                      HistoryBuffer, *_schedulers(), argparse.Namespace,
+                      datetime.date, datetime.datetime, datetime.timedelta,
+                      np.ndarray, np.dtype, bytearray, complex, frozenset,
+                      range, set, slice)
     }
     allowed['builtins.getattr'] = _method
     # In Python 3.13 alone the module is another.
@@ -194,55 +190,38 @@ def _allowed() -> dict[str, object]:
     for module in 'numpy.core.multiarray', 'numpy._core.multiarray':
         allowed[f'{module}._reconstruct'] = reconstruct
         allowed[f'{module}.scalar'] = scalar
+    for thing in getattr(torch.serialization, 'get_safe_globals', list)():
+        # With torch from 2.6 also (thing, the name that files have for it).
+        thing, name = thing if isinstance(thing, tuple) else (thing, None)
+        allowed[name or _name(thing)] = thing
     return allowed
 
 
-def _unpickle(file, map_location):
-    if _TORCH_IS_SAFE:
-        entries = [(thing, name) for name, thing in _allowed().items()]
-        # The types of dtypes, which no file names, but torch compares.
-        entries += [type(np.dtype(code)) for code in np.typecodes['All']]
-        try:
-            with torch.serialization.safe_globals(entries):
-                return torch.load(
-                    file, map_location=map_location, weights_only=True)
-        except pickle.UnpicklingError as error:
-            if 'Unsupported operand' not in str(error):
-                raise  # else of a protocol that torch does not write itself
-        if isinstance(file, io.BytesIO):
-            file.seek(0)
-    return torch.load(
-        file,
-        map_location=map_location,
-        pickle_module=_SAFE_PICKLE,
-        weights_only=False)
-
-
 class _Unpickler(pickle.Unpickler):
-    """The same for older torch, whose own cannot be told what is safe, and for
-    protocols of pickle that torch's own does not know."""
+    """Looks up what is allowed and nothing else.
 
-    TORCH = {
-        f'{thing.__module__}.{thing.__qualname__}': thing
-        for thing in (torch.Size, torch.device,
-                      torch._utils._rebuild_tensor_v2,
-                      torch._utils._rebuild_parameter)
-    }
-    PYTHON = ('_codecs.encode', 'builtins.bytearray', 'builtins.complex',
-              'builtins.set', 'collections.Counter', 'collections.OrderedDict')
+    torch's own for this (``weights_only=True``) does not know every protocol
+    of pickle, and before torch 2.6 cannot be told what is safe.
+    """
+
+    PYTHON = ('_codecs.encode', 'collections.Counter',
+              'collections.OrderedDict', 'collections.defaultdict')
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self._known = _allowed()
 
     def find_class(self, module, name):
         # As pickles name it since Python 2.
         module = 'builtins' if module == '__builtin__' else module
         full = f'{module}.{name}'
-        known = {**self.TORCH, **_allowed()}
-        if full in known:
-            return known[full]
+        if full in self._known:
+            return self._known[full]
         dtype = module == 'torch' and isinstance(
             getattr(torch, name, None), torch.dtype)
         if full in self.PYTHON or dtype:
             return super().find_class(module, name)
-        raise pickle.UnpicklingError(f'GLOBAL {full} was refused')
+        raise _Refused(full)
 
 
 # In the form that torch.load takes.

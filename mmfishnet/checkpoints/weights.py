@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor
 
+from .layouts import last_names, norm_of_nothing
 from .names import SIGNS, rename
 from .read import CheckpointError
 
@@ -21,8 +22,10 @@ BACKBONE, SCORE, CLASSIFIER = 'backbone.', 'neck.layers.', 'head.fc.'
 
 # What wrappers of modules add to names, anywhere: DataParallel,
 # torch.compile, FSDP and its activation checkpointing.
-_WRAPPERS = re.compile(r'(?<![^.])(module|_orig_mod|_fsdp_wrapped_module|'
-                       r'_checkpoint_wrapped_module)\.')
+WRAPPERS = (r'(?:module|_orig_mod|_fsdp_wrapped_module|'
+            r'_checkpoint_wrapped_module)\.')
+_WRAPPERS = re.compile(rf'(?<![^.]){WRAPPERS}')
+
 
 def unwrap(name: str) -> str:
     """Take what wrappers of modules add out of a name.
@@ -96,6 +99,16 @@ def identify(keys: Iterable[str]) -> str | None:
     return None
 
 
+def prefixes(keys: Iterable[str], style: str) -> set[str]:
+    """Tell what stands before the names of the FishNets in a file.
+
+    Args:
+        keys (Iterable[str]): Names of its tensors.
+        style (str): Their format, see :func:`identify`.
+    """
+    return {match[1] for match in map(SIGNS[style].match, keys) if match}
+
+
 def translate(state: Mapping[str, Tensor],
               source: str) -> OrderedDict[str, Tensor]:
     """Give the weights of a FishNet our names.
@@ -116,10 +129,9 @@ def translate(state: Mapping[str, Tensor],
     style = identify(state)
     if style is None:
         return OrderedDict(state)
-    outer = {match[1] for match in map(SIGNS[style].match, state) if match}
-    if len(outer) > 1:
-        raise ambiguous(source, outer)
-    outer = outer.pop()
+    outer, *more = found = prefixes(state, style)
+    if more:
+        raise ambiguous(source, found)
     if style == 'mmpretrain':
         # 'backbone.' for a whole model, 'model.backbone.' for one in another;
         # '' or 'model.' for a backbone alone.
@@ -129,13 +141,20 @@ def translate(state: Mapping[str, Tensor],
         return OrderedDict(
             (new + key[len(rest):] if key.startswith(rest) else key, value)
             for key, value in state.items())
+    # Without what is of a larger model.
+    state = {key[len(outer):]: value for key, value in state.items()
+             if key.startswith(outer)}
+    places = {key: key for key in state}
+    if style == 'official':
+        places = last_names(state)
+        for key, value in norm_of_nothing(state).items():
+            state[key], places[key] = value, key
     ours, unknown = OrderedDict(), []
     for key, value in state.items():
-        if not key.startswith(outer):
-            continue  # of a larger model
-        name = rename(key[len(outer):], style, 'mmpretrain')
+        place = places[key]
+        name = rename(place, style, 'mmpretrain') if place else None
         if name is None:
-            unknown.append(key)
+            unknown.append(outer + key)
             continue
         if name == f'{CLASSIFIER}weight' and value.dim() == 4:
             value = value.flatten(1)  # a 1x1 convolution there

@@ -50,6 +50,28 @@ class PretrainedModule(BaseModule):
                 self, **{k: v for k, v in cfg.items() if k != 'type'})
 
 
+    @classmethod
+    def from_pretrained(cls, checkpoint: str, *args, **kwargs):
+        """Build the module with pretrained weights, without a config.
+
+        Args:
+            checkpoint (str): As in :func:`load_pretrained`, such as
+                ``'mmfishnet://fishnet150'``.
+            args, kwargs: Arguments of the class.
+
+        Returns:
+            PretrainedModule: The module, in training mode.
+
+        Raises:
+            CheckpointError: If the file does not fit; says how.
+            DownloadError: If published weights could not be fetched.
+            FileNotFoundError: If there is no such file.
+        """
+        module = cls(*args, **kwargs)
+        load_pretrained(module, checkpoint)
+        return module
+
+
 def load_pretrained(module: PretrainedModule,
                     checkpoint: str,
                     prefix: str | None = None,
@@ -87,23 +109,31 @@ def load_pretrained(module: PretrainedModule,
 
 
 def check_fit(model: nn.Module,
-              checkpoint: Mapping,
-              source: str = 'the checkpoint') -> None:
-    """Check that the weights of a whole model fit its parts of ours.
+              checkpoint: Mapping | str,
+              source: str = 'the checkpoint',
+              heads: bool = False) -> None:
+    """Check that the weights of a whole model fit it.
 
     MMEngine would load what fits and only warn of the rest.
 
     Args:
-        model (nn.Module): A model that has modules of ours.
-        checkpoint (Mapping): The weights that are to be loaded, or what holds
-            them as 'state_dict'.
+        model (nn.Module): A model.
+        checkpoint (Mapping | str): The weights that are to be loaded, what
+            holds them as 'state_dict', or the file.
         source (str): Where they are from, for messages. Defaults to 'the
-            checkpoint'.
+            checkpoint', or to the file.
+        heads (bool): Whether all of the model has to fit, as for a test, or
+            only its modules of ours, as where a training starts from a
+            classifier. If so, the weights are loaded. Defaults to False.
 
     Raises:
         CheckpointError: If those of a backbone or a score neck are not all
-            there, or of another shape, or too many.
+            there, or of another shape, or too many; with ``heads``, if any
+            part would keep its initial weights. Names the tensors.
     """
+    if isinstance(checkpoint, str):
+        source = checkpoint
+        checkpoint = CheckpointLoader.load_checkpoint(checkpoint, 'cpu')
     weights = checkpoint.get('state_dict', checkpoint)
     state = {unwrap(key): value for key, value in weights.items()}
     for name, module in model.named_modules():
@@ -121,3 +151,40 @@ def check_fit(model: nn.Module,
                 f'its {kind}: it holds {len(state)} tensors, named '
                 f'{few(state)}.')
         check_part(own, module.state_dict(), source, kind, module.part)
+    if heads:
+        _check_heads(model, state, source)
+
+
+def _check_heads(model: nn.Module, state: Mapping, source: str) -> None:
+    """Load the weights, and refuse what leaves a part as it was made.
+
+    They are loaded because only that tells: modules read old names, and adapt
+    shapes, by hooks of their own.
+    """
+    own = {key: unwrap(key) for key in model.state_dict()}
+    wanted = {key: value for key, value in model.state_dict().items()
+              if key in dict(model.named_parameters())
+              or key.endswith(('.running_mean', '.running_var'))}
+    try:
+        missing = model.load_state_dict(
+            {key: state[name] for key, name in own.items() if name in state},
+            strict=False).missing_keys
+        said = ''
+    except RuntimeError as error:
+        missing = [key for key, name in own.items() if name not in state]
+        said = str(error)
+    # What only a training reads may be missing.
+    missing = [own[key] for key in missing
+               if key in wanted and 'auxiliary_head' not in key]
+    unfit = [
+        f'{own[key]} {tuple(state[own[key]].shape)}, not {tuple(value.shape)}'
+        for key, value in wanted.items() if f' {key}: copying' in said
+    ]
+    if missing or said:
+        raise CheckpointError(
+            f'{source} does not fit the model, {type(model).__name__}'
+            + (f': {len(missing)} of {len(wanted)} tensors are missing: '
+               f'{few(missing)}' if missing else '')
+            + (f': {len(unfit)} tensors have another shape: {few(unfit)}'
+               if unfit else f': {said}' if said else '')
+            + '. Is it the checkpoint of another config, or of other classes?')

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from mmfishnet.models.released import convert
+from mmfishnet.models.convert import convert
 
 ROOT = Path(__file__).parents[2]
 

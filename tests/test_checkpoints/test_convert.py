@@ -9,8 +9,8 @@ from mmfishnet.checkpoints import CheckpointError
 from mmfishnet.checkpoints.fit import describe
 from mmfishnet.checkpoints.names import rename
 from mmfishnet.checkpoints.weights import translate
-from mmfishnet.models import FishNeXt
-from mmfishnet.models.released import convert
+from mmfishnet.models import FishNet, FishNeXt
+from mmfishnet.models.convert import convert
 
 from .conftest import build_classifier, official_entries
 
@@ -63,6 +63,70 @@ def test_round_trip_is_bit_for_bit():
         convert(state, 'mmdet'),
         {k: v
          for k, v in there.items() if k.startswith('backbone.')})
+
+
+# What people met in the authors' better files, by the last commit's names.
+BRIDGE = {'3.0.2.': '3.1.0.', '3.0.3.': '3.1.1.', '3.1.': '3.1.3.'}
+SCORE_150 = {'9.3.2.': '9.4.0.', '9.3.3.': '9.4.1.', '9.4.1.': '9.4.4.'}
+SCORE_201 = {'9.3.0.': '9.2.0.', '9.3.2.': '9.3.0.', '9.3.3.': '9.3.1.',
+             '9.4.1.': '9.3.4.'}
+SHORTCUT = 'fish.fish.0.0.0.shortcut.'
+
+
+def lay_out_as(state, names, lone_shortcut=False):
+    """Weights of the last commit in a layout of before."""
+    found = {}
+    for key, value in state.items():
+        name = key.removeprefix('fish.fish.')
+        for last, before in names.items():
+            if name.startswith(last):
+                key = f'fish.fish.{before}{name[len(last):]}'
+        if lone_shortcut and key.startswith(SHORTCUT):
+            if not key.startswith(f'{SHORTCUT}2.'):
+                continue
+            key = f'{SHORTCUT}weight'
+        found[f'module.{key}'] = value
+    return found
+
+
+@pytest.mark.parametrize('lone', [False, True])
+@pytest.mark.parametrize('names', [
+    BRIDGE, SCORE_150, SCORE_201, BRIDGE | SCORE_150, BRIDGE | SCORE_201
+], ids=['bridge', '150', '201', 'bridge+150', 'bridge+201'])
+def test_layouts_of_the_authors(state, names, lone):
+    found = convert(lay_out_as(state, names, lone))
+    plain = convert(state)
+    norm = {k for k in plain if 'tail1.refine.0.shortcut.0' in k and lone}
+    assert found.keys() == plain.keys()
+    assert all(torch.equal(found[k], plain[k]) for k in {*plain} - norm)
+    if lone:
+        shortcut = FishNet(99).tail1.refine[0].shortcut.eval()
+        shortcut.load_state_dict({
+            k.removeprefix('backbone.tail1.refine.0.shortcut.'): v
+            for k, v in found.items() if '.tail1.refine.0.shortcut.' in k
+        })
+        images = torch.rand(2, 64, 8, 8)  # what a ReLU leaves
+        assert torch.equal(shortcut(images), shortcut[2](images))
+
+
+@pytest.mark.parametrize('change, message', [
+    # A layer of two layouts, or a shortcut whose norm is not nothing.
+    ({'9.3.2.weight': 'module.fish.fish.9.3.2.weight'},
+     r'1 of its .* unknown: fish.fish.9.3.2.weight'),
+    ({'1.0.0.shortcut.2.weight': 'module.fish.fish.1.0.0.shortcut.weight'},
+     r'1 of its .* unknown: fish.fish.1.0.0.shortcut.weight'),
+    ({'9.4.4.bias': None}, r'1 of \d+ tensors are missing: head.fc.bias'),
+])
+def test_what_fits_no_layout(state, change, message):
+    found = lay_out_as(state, BRIDGE | SCORE_150)
+    for name, key in change.items():
+        value = found.get(f'module.fish.fish.{name}')
+        if key is None:
+            del found[f'module.fish.fish.{name}']
+        else:
+            found[key] = torch.ones(1) if value is None else value
+    with pytest.raises(CheckpointError, match=message):
+        convert(found)
 
 
 @pytest.fixture(scope='module')

@@ -17,7 +17,7 @@ from torchvision.models import resnet18
 
 from mmfishnet.checkpoints import CheckpointError
 from mmfishnet.models import FishNet, FishNetScore, PreActResNet
-from mmfishnet.models.released import convert
+from mmfishnet.models.convert import convert
 
 from .conftest import build_classifier, randomize
 
@@ -160,7 +160,7 @@ def test_url(files, tmp_path, monkeypatch):
         model.init_weights()
         server.shutdown()
     assert holds(model, files, 'backbone.')
-    assert os.listdir(tmp_path / 'hub/checkpoints') == [name]
+    assert name in os.listdir(tmp_path / 'hub/checkpoints')
 
 
 # Files that people have -----------------------------------------------------
@@ -232,7 +232,7 @@ def test_file_of_safetensors(tiny, tmp_path, monkeypatch):
     save_file(named(tiny, 'model.'), path)
     assert equal(load_tiny(path), tiny)
     with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, 'safetensors', None)
+        patch.setitem(sys.modules, 'safetensors.torch', None)
         with pytest.raises(ModuleNotFoundError, match='pip install safetens'):
             load_tiny(path)
     os.truncate(path, 1000)

@@ -17,7 +17,7 @@ from mmengine.runner import Runner
 
 import mmfishnet  # noqa: F401
 from mmfishnet.datasets import CLASSES, draw_classification
-from mmfishnet.models.released import convert
+from mmfishnet.models.convert import convert
 
 pytest.importorskip('mmpretrain')
 

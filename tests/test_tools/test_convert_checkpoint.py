@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mmfishnet.models import FishNet
-from mmfishnet.models.released import convert, convert_file
+from mmfishnet.models.convert import convert, convert_file
 
 
 def load(path):

@@ -1,8 +1,7 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
-"""The authors' released networks, and conversion of their weights."""
+"""Convert weights: to a classifier, its backbone, or the authors' code."""
 from __future__ import annotations
 
-import os
 import os.path as osp
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from ..checkpoints.weights import (
     translate,
 )
 from ..version import __version__
+from ..whole_file import whole_file
 from .fishnet import FishNet
 from .score import FishNetScore
 
@@ -99,7 +99,6 @@ def convert_file(source: str, target: str, to: str = 'mmpretrain') -> str:
             a FishNet checkpoint.
         FileNotFoundError: If there is no such file.
     """
-    target = osp.expanduser(target)
     state = convert(read_checkpoint(source), to, source)
     name = describe(translate(state, source))
     if to == 'official':
@@ -110,14 +109,8 @@ def convert_file(source: str, target: str, to: str = 'mmpretrain') -> str:
             converted_from=osp.basename(source),
             mmfishnet_version=__version__)
         file = dict(meta=meta, state_dict=state)
-    os.makedirs(osp.dirname(osp.abspath(target)), exist_ok=True)
-    partial = f'{target}.partial'
-    try:
-        torch.save(file, partial)
-        os.replace(partial, target)
-    finally:
-        if osp.exists(partial):
-            os.remove(partial)
+    with whole_file(target) as part:
+        torch.save(file, part)
     return name
 
 

@@ -26,11 +26,11 @@ import mmfishnet  # noqa: F401 (registers FishNet)
 import pixel_labels
 from coco_records import coco_of, is_box, load_coco, samples_of, tidy
 from mmfishnet.checks import check_config, report
-from mmfishnet.datasets.recipes import choose_recipe, measure_objects
 from mmfishnet.engine.errors import short_errors
 from mmfishnet.whole_file import whole_file
 from mmfishnet.words import counted, first_few
 from picture_folder import WRITTEN, PictureFolder, choose_splits
+from recipes import choose_recipe, measure_objects
 
 KINDS = dict(
     coco='COCO',

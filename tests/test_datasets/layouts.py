@@ -1,7 +1,6 @@
 """Drawn pictures in the folders of label tools, for test_own_data.py."""
 import json
 import shutil
-from collections import defaultdict
 from pathlib import Path
 
 import cv2
@@ -29,6 +28,25 @@ class Drawn:
                  coco.loadAnns(coco.getAnnIds(info['id'])))
                 for info in coco.imgs.values()
             ]
+        self.pictures = {
+            str(picture): cv2.imread(str(picture))
+            for found in self.splits.values() for picture, _ in found
+        }
+        self.objects = {
+            str(picture): objects
+            for found in self.splits.values() for picture, objects in found
+        }
+
+    def like(self, image):
+        """The drawn picture that an image is a copy of."""
+        name, = [n for n, p in self.pictures.items() if (p == image).all()]
+        return name
+
+    def semantic(self, name):
+        path = Path(name)
+        return cv2.imread(
+            str(self.folder / 'semantic' / path.parent.name /
+                f'{path.stem}.png'), cv2.IMREAD_UNCHANGED)
 
     def copy(self, picture, target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -206,7 +224,9 @@ def maps_0_255(drawn, root):
         drawn.copy(picture, root / picture.name)
         label = cv2.imread(
             str(drawn.folder / f'semantic/train2017/{picture.stem}.png'), 0)
-        cv2.imwrite(str(root / f'{picture.stem}_mask.png'), 255 * (label > 0))
+        cv2.imwrite(
+            str(root / f'{picture.stem}_mask.png'),
+            255 * (label > 0).astype(np.uint8))
 
 
 def folders(drawn, root):
@@ -214,8 +234,8 @@ def folders(drawn, root):
 
 
 def folders_without_split(drawn, root):
-    draw_classification(drawn.folder.parent / 'cls', 36, 12, size=48)
-    for path in (drawn.folder.parent / 'cls/train').glob('*/*'):
+    draw_classification(root.parent / 'cls', 36, 12, size=48)
+    for path in (root.parent / 'cls/train').glob('*/*'):
         drawn.copy(path, root / path.parent.name / path.name)
 
 

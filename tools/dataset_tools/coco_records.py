@@ -87,7 +87,10 @@ def tidy(folder: PictureFolder,
         elif _key(ann.get('category_id')) not in categories:
             lost.append(ann)
         else:
-            ann, reason = _annotation(ann, image)
+            ann, reason, mended = _annotation(ann, image)
+            for key in mended if name else ():
+                folder.leave_out(f'object without a proper {key}',
+                                 f'{name}: id {ann.get("id")}', 'added')
             if reason:
                 bad.append(ann.get('id'))
                 folder.leave_out(reason, f'{name}: id {ann.get("id")}')
@@ -165,6 +168,8 @@ def _images(folder: PictureFolder, images: list, name: str,
             if sides is None:
                 del found[key]
                 continue
+            folder.leave_out('picture without width and height',
+                             image['file_name'], 'read from the file')
         found[key] = dict(
             image,
             width=sides[0],
@@ -173,8 +178,9 @@ def _images(folder: PictureFolder, images: list, name: str,
     return found, prefix
 
 
-def _annotation(ann: dict, image: dict) -> tuple[dict, str]:
-    """A record with all keys, and why it is left out, or nothing."""
+def _annotation(ann: dict, image: dict) -> tuple[dict, str, list[str]]:
+    """A record with all keys, why it is left out (or nothing), and the keys
+    that were added."""
     width, height = image['width'], image['height']
     ann = dict(ann)
     outline = _outline(ann.get('segmentation'))
@@ -184,7 +190,7 @@ def _annotation(ann: dict, image: dict) -> tuple[dict, str]:
     has_box = isinstance(box, list) and len(box) == 4 and all(
         map(_is_number, box))
     has_area = _is_number(area) and area > 0
-    rle = None
+    rle, mended = None, []
     if outline and not (has_box and has_area):
         try:
             rle = coco_mask.frPyObjects(outline, height, width)
@@ -193,18 +199,22 @@ def _annotation(ann: dict, image: dict) -> tuple[dict, str]:
             rle = outline if isinstance(outline, dict) else None
     if not has_box:
         if rle is None:
-            return ann, 'object without a box of four numbers or an outline'
+            return (ann, 'object without a box of four numbers or an outline',
+                    [])
+        mended.append('bbox')
         box = ann['bbox'] = coco_mask.toBbox(rle).tolist()
     x, y, w, h = box
     if min(w, h) < 1:
-        return ann, 'object narrower or lower than a pixel'
+        return ann, 'object narrower or lower than a pixel', []
     if min(x + w, width) <= max(x, 0) or min(y + h, height) <= max(y, 0):
-        return ann, 'object outside of the picture'
+        return ann, 'object outside of the picture', []
     if not has_area:
+        mended.append('area')
         ann['area'] = float(coco_mask.area(rle)) if rle else w * h
     if ann.get('iscrowd') not in (0, 1):
+        mended.append('iscrowd')
         ann['iscrowd'] = 0
-    return ann, ''
+    return ann, '', mended
 
 
 def _is_number(value) -> bool:

@@ -104,7 +104,7 @@ class OwnData:
         self.folder = PictureFolder(args.data_root)
         self.labels = Path(args.labels_dir or args.data_root)
         self.notes = []  # what is said at the end
-        self.written = {}  # text or map by path
+        self.written = []
 
     def config(self) -> str:
         """Find the labels, and write the config's text.
@@ -122,6 +122,8 @@ class OwnData:
                              ('yolo', partial(box_labels.read_yolo,
                                               names=self.args.classes))):
             if kind in (None, name) and (found := reader(folder)):
+                folder.leave_unlabelled(
+                    s[0] for samples in found[0].values() for s in samples)
                 return self._detector(name, self._from_samples(*found))
         masks = {}
         if kind in (None, 'instances', 'maps'):
@@ -131,8 +133,12 @@ class OwnData:
                 or pixel_labels.shows_instances(folder, masks)):
             name = (self.args.classes or ['object'])[0]
             found = pixel_labels.read_masks(folder, masks, name)
+            self.notes.append('each number or picture is taken for an object; '
+                              'if numbers are classes: --kind maps')
             return self._detector('instances', self._from_samples(*found))
         if masks:
+            self.notes.append('each number is taken for a class; if it is an '
+                              'object: --kind instances')
             return self._segmenter(*pixel_labels.read_maps(
                 folder, masks, self.args.classes))
         if kind in (None, 'folders') and (
@@ -142,7 +148,7 @@ class OwnData:
             f'{folder.root} holds {counted(len(folder.pictures), "picture")} '
             f'and no labels that are {KINDS[kind] if kind else "known"}. '
             f'Known are: {"; ".join(KINDS.values())}. docs/your_own_data.md '
-            'shows how each looks.')
+            f'shows how each looks. {". ".join(folder.told())}')
 
     # ------------------------------------------------------------------------
     # Boxes and outlines
@@ -174,6 +180,9 @@ class OwnData:
                 self.folder, data, name,
                 self._relative(self.folder.root / place) if place else None)
             splits[split] = tidied, prefix, name if tidied == data else None
+        self.folder.leave_unlabelled(prefix + image['file_name']
+                                     for records, prefix, _ in splits.values()
+                                     for image in records['images'])
         val = 'val' if 'val' in splits else 'test'
         if {'train', val} <= set(splits):
             for split in set(splits) - {'train', val}:
@@ -380,7 +389,7 @@ class OwnData:
                 'it, --labels-dir writes elsewhere.')
         with whole_file(path) as part:
             Path(part).write_text(text)
-        self.notes.append(f'written: {path}')
+        self.written.append(str(path))
         return self._relative(path)
 
     def _text(self, kind: str, body: str, recipe, images: int, *, model: str,
@@ -393,6 +402,8 @@ class OwnData:
             f'{first_few(classes, 20)}'
         ]
         self.notes += self.folder.told()
+        if self.written:
+            self.notes.append(f'written: {", ".join(self.written)}')
         self.notes.append(
             f'{self.args.config}: {images} pictures to train on, {count}, '
             f'{recipe.side} pixels, {recipe.epochs} epochs' +

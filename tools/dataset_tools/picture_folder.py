@@ -6,7 +6,7 @@ import os
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,8 @@ class PictureFolder:
     Attributes:
         files (list[str]): All files, relative, with ``/``.
         pictures (list[str]): Those that are pictures by their suffix.
-        left_out (dict[str, dict]): What was left out, by the reason.
+        left_out (dict[tuple, dict]): What was left out or put right, by the
+            reason and by what was done.
 
     Raises:
         FileNotFoundError: If there is no such folder, or nothing in it.
@@ -148,16 +149,22 @@ class PictureFolder:
         with Image.open(self.root / picture) as image:
             return image.mode in ('L', 'P') and image.format == 'PNG'
 
-    def leave_out(self, reason: str, what) -> None:
-        """Note what is left out, to be counted and named."""
-        self.left_out[reason][what] = None
+    def leave_out(self, reason: str, what, instead: str = 'left out') -> None:
+        """Note what is left out or put right, to be counted and named."""
+        self.left_out[reason, instead][what] = None
+
+    def leave_unlabelled(self, labelled: Iterable[str]) -> None:
+        """Note the pictures that no label file is for."""
+        for picture in sorted(self._known - {*labelled}):
+            if not any(picture in names for names in self.left_out.values()):
+                self.leave_out('picture without labels', picture)
 
     def told(self) -> list[str]:
-        """What was left out, a line for each reason."""
+        """What was left out or put right, a line for each reason."""
         lines = []
-        for reason, names in self.left_out.items():
+        for (reason, instead), names in self.left_out.items():
             thing, _, rest = reason.partition(' ')
-            lines.append(f'{counted(len(names), thing)} {rest}: left out '
+            lines.append(f'{counted(len(names), thing)} {rest}: {instead} '
                          f'({first_few(names, 3)})')
         return lines
 

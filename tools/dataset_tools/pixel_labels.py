@@ -287,4 +287,6 @@ def read_folders(folder: PictureFolder):
         else:
             folder.leave_out('picture in no folder of a class', picture)
     classes = sorted({name for found in samples.values() for _, name in found})
-    return (samples, classes) if len(classes) > 1 else None
+    if len(classes) < 2 or all(map(split_of, classes)):
+        return None  # train and val, and no labels
+    return samples, classes

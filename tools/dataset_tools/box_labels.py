@@ -80,12 +80,12 @@ def read_yolo(folder: PictureFolder, names: list[str] | None = None):
         picture: folder.read(name).splitlines() if name else []
         for picture, name in files.items()
     }
-    first = next((line for found in lines.values() for line in found
-                  if line.strip()), '')
+    some = [line for found in lines.values() for line in found
+            if line.strip()][:100]
+    fits = [re.fullmatch(r'\d+(\s+-?[\d.e-]+){4,}\s*', line) for line in some]
     described = _yolo_yaml(folder)
-    if not described and not re.fullmatch(r'\d+( +-?[\d.e-]+){4,}\s*', first):
-        return None
-    if not any(files.values()):
+    if not any(files.values()) or not described and sum(
+            map(bool, fits)) <= len(fits) // 2:
         return None
     described = described or {}
     names = names or described.get('names') or listed_names(folder)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pycocotools import mask as coco_mask
 
@@ -233,20 +233,6 @@ def _outline(outline):
     ] or None
 
 
-def is_box(ann: dict) -> bool:
-    """Whether an outline is the box itself, as some tools write it."""
-    outline = ann.get('segmentation')
-    if not isinstance(outline, list) or len(outline) > 1:
-        return False
-    x, y, w, h = ann['bbox']
-    corners = {(x, y), (x + w, y), (x, y + h), (x + w, y + h)}
-    near_corner = [
-        any(abs(px - cx) < 1 and abs(py - cy) < 1 for cx, cy in corners)
-        for px, py in zip(outline[0][::2], outline[0][1::2])
-    ]
-    return len(near_corner) in (4, 5) and all(near_corner)
-
-
 def samples_of(data: dict, prefix: str) -> list[tuple]:
     """The samples that records in COCO's format come to, see `coco_of`."""
     names = {c['id']: c['name'] for c in data['categories']}
@@ -287,3 +273,81 @@ def coco_of(samples: Sequence[tuple], names: Sequence[str]) -> dict:
             for i, (image, item) in enumerate(objects)
         ],
         categories=[dict(id=i, name=name) for name, i in numbers.items()])
+
+
+# ----------------------------------------------------------------------------
+# Two splits of one data set
+
+
+def same_classes(folder: PictureFolder, train: dict, val: dict,
+                 prefix: str) -> dict:
+    """Validation's records with the categories of training, in their order.
+
+    Labels are counted in the order of each file's categories.
+
+    Returns:
+        dict: ``val`` itself if they are so already; else paths start from
+        the folder, and not from ``prefix``.
+    """
+    names = [c['name'] for c in train['categories']]
+    if names == [c['name'] for c in val['categories']]:
+        return val
+    samples = samples_of(val, prefix)
+    for _, _, items in samples:
+        for item in items[:]:
+            if item['category'] not in names:
+                items.remove(item)
+                folder.leave_out('object of validation of a class without '
+                                 'any in training', item['category'])
+    return coco_of(samples, names)
+
+
+def shown_classes(train: dict) -> tuple[tuple[str, ...], list[str]]:
+    """Names of the classes that training shows, in order; and a note on each
+    of the others."""
+    categories = train['categories']
+    shown = {ann['category_id'] for ann in train['annotations']}
+    parents = {c.get('supercategory') for c in categories}
+    return tuple(c['name'] for c in categories if c['id'] in shown), [
+        f'{"parent " if c["name"] in parents else ""}category {c["name"]!r} '
+        'has no objects to learn from: left out'
+        for c in categories if c['id'] not in shown
+    ]
+
+
+def has_outlines(splits: Iterable[dict]) -> tuple[bool, str]:
+    """Whether nearly all objects have outlines that are more than boxes, and
+    what there is, in words."""
+    every = [ann for data in splits for ann in data['annotations']]
+    outlined = [ann for ann in every if ann.get('segmentation')]
+    if not outlined or all(map(_is_box, outlined)):
+        return False, 'boxes without outlines'
+    if len(outlined) < 0.95 * len(every):
+        return False, (f'boxes, and outlines of {len(outlined)} of '
+                       f'{len(every)} objects alone')
+    return True, 'outlines'
+
+
+def drop_unoutlined(folder: PictureFolder, data: dict) -> bool:
+    """Leave out the objects without outlines; whether there are any."""
+    kept = [ann for ann in data['annotations'] if ann.get('segmentation')]
+    for ann in data['annotations']:
+        if not ann.get('segmentation'):
+            folder.leave_out('object without an outline', f'id {ann["id"]}')
+    changed = len(kept) < len(data['annotations'])
+    data['annotations'] = kept
+    return changed
+
+
+def _is_box(ann: dict) -> bool:
+    """Whether an outline is the box itself, as some tools write it."""
+    outline = ann.get('segmentation')
+    if not isinstance(outline, list) or len(outline) > 1:
+        return False
+    x, y, w, h = ann['bbox']
+    corners = {(x, y), (x + w, y), (x, y + h), (x + w, y + h)}
+    near_corner = [
+        any(abs(px - cx) < 1 and abs(py - cy) < 1 for cx, cy in corners)
+        for px, py in zip(outline[0][::2], outline[0][1::2])
+    ]
+    return len(near_corner) in (4, 5) and all(near_corner)

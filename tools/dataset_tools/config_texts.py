@@ -2,6 +2,8 @@
 """The configs that own_data.py writes: text with the reasons in it."""
 from __future__ import annotations
 
+import colorsys
+
 HEAD = """\
 # {about}, measured by
 # tools/dataset_tools/own_data.py. Every number may be changed.
@@ -136,3 +138,11 @@ def write_text(body: str, **values) -> str:
     """A config's text; ``body`` is DETECTOR, SEGMENTER or CLASSIFIER."""
     text = HEAD + body + TAIL + (STOP if values['patience'] else '')
     return text.format(**values)
+
+
+def palette(count: int) -> list[list[int]]:
+    """Colours that differ: black, then hues at golden angles."""
+    return [[0, 0, 0]] + [
+        [round(255 * v) for v in colorsys.hsv_to_rgb(i * 0.618 % 1, 0.7, 1.)]
+        for i in range(count - 1)
+    ]

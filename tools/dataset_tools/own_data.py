@@ -8,7 +8,6 @@ FishNet. Labels in other formats than COCO's are written in it, beside the
 data. What the data can say stands in the config with the reason.
 """
 import argparse
-import colorsys
 import dataclasses
 import io
 import json
@@ -24,7 +23,16 @@ import box_labels
 import config_texts
 import mmfishnet  # noqa: F401 (registers FishNet)
 import pixel_labels
-from coco_records import coco_of, is_box, load_coco, samples_of, tidy
+from coco_records import (
+    coco_of,
+    drop_unoutlined,
+    has_outlines,
+    load_coco,
+    same_classes,
+    samples_of,
+    shown_classes,
+    tidy,
+)
 from mmfishnet.checks import check_config, report
 from mmfishnet.engine.errors import short_errors
 from mmfishnet.whole_file import whole_file
@@ -50,14 +58,12 @@ def parse_args():
     parser.add_argument('data_root', help='folder of the data set')
     parser.add_argument('config', help='where to write the config (.py)')
     parser.add_argument(
-        '--kind',
-        choices=KINDS,
-        help='what the labels are, where the tool takes them for another kind')
+        '--kind', choices=KINDS, help='what the labels are, if not as found')
     parser.add_argument(
         '--train',
         metavar='FILE',
-        help="annotations in COCO's format to train on, where the tool does "
-        'not find them (in the folder, or a whole path)')
+        help="annotations in COCO's format to train on, in the folder or a "
+        'whole path, where the tool does not find them')
     parser.add_argument('--val', metavar='FILE', help='to validate on')
     parser.add_argument(
         '--train-images', metavar='DIR', help='pictures of --train')
@@ -71,15 +77,14 @@ def parse_args():
         '--val-share',
         type=float,
         default=0.2,
-        help='what of the pictures becomes validation where there is no '
-        'split (default: %(default)s)')
+        help='part that becomes validation if no split is given (default: '
+        '%(default)s)')
     parser.add_argument(
         '--seed', type=int, default=0, help='chooses which (default: 0)')
     parser.add_argument(
         '--labels-dir',
         metavar='DIR',
-        help='where labels in another format are written (default: the '
-        "data's folder)")
+        help="where labels are written (default: the data's folder)")
     parser.add_argument(
         '--overwrite',
         action='store_true',
@@ -148,7 +153,7 @@ class OwnData:
             f'{folder.root} holds {counted(len(folder.pictures), "picture")} '
             f'and no labels that are {KINDS[kind] if kind else "known"}. '
             f'Known are: {"; ".join(KINDS.values())}. docs/your_own_data.md '
-            f'shows how each looks. {". ".join(folder.told())}')
+            f'shows how each looks. {". ".join(folder.told())}'.strip())
 
     # ------------------------------------------------------------------------
     # Boxes and outlines
@@ -206,41 +211,26 @@ class OwnData:
 
     def _detector(self, kind: str, splits: dict[str, tuple]) -> str:
         """Text of a detector's config; writes labels where need be."""
-        data = {split: found[0] for split, found in splits.items()}
-        names = [c['name'] for c in data['train']['categories']]
-        if names != [c['name'] for c in data['val']['categories']]:
-            found = samples_of(*splits['val'][:2])
-            for _, _, items in found:
-                for item in items[:]:
-                    if item['category'] not in names:
-                        items.remove(item)
-                        self.folder.leave_out(
-                            'object of validation of a class without any in '
-                            'training', item['category'])
-            data['val'] = coco_of(found, names)
-            splits['val'] = data['val'], '', None
-        every = [a for d in data.values() for a in d['annotations']]
-        outlined = [a for a in every if a.get('segmentation')]
-        masks = len(outlined) >= 0.95 * len(every) and not all(
-            map(is_box, outlined))
-        if masks and len(outlined) < len(every):
-            for split, d in data.items():
-                kept = [a for a in d['annotations'] if a.get('segmentation')]
-                for ann in d['annotations']:
-                    if not ann.get('segmentation'):
-                        self.folder.leave_out('object without an outline',
-                                              ann['id'])
-                data[split] = dict(d, annotations=kept)
-                splits[split] = data[split], splits[split][1], None
-        elif outlined and not masks and len(outlined) < len(every):
-            self.notes.append(f'{len(outlined)} of {len(every)} objects have '
-                              'an outline: boxes are used')
-        values = dict(classes=self._classes(data))
-        for split, (records, prefix, file) in splits.items():
-            if file is None:
+        files = {split: file for split, (_, _, file) in splits.items()}
+        prefixes = {split: prefix for split, (_, prefix, _) in splits.items()}
+        data = {split: records for split, (records, _, _) in splits.items()}
+        records = same_classes(self.folder, data['train'], data['val'],
+                               prefixes['val'])
+        if records is not data['val']:
+            data['val'], prefixes['val'], files['val'] = records, '', None
+        masks, because = has_outlines(data.values())
+        for split, records in data.items():
+            if masks and drop_unoutlined(self.folder, records):
+                files[split] = None
+        values = {}
+        values['classes'], notes = shown_classes(data['train'])
+        self.notes += notes
+        for split, records in data.items():
+            if files[split] is None:
                 text = json.dumps(dict(dict(info={}, licenses=[]), **records))
-                file = self._write(f'{split}.json', text)
-            values[f'{split}_file'], values[f'{split}_prefix'] = file, prefix
+                files[split] = self._write(f'{split}.json', text)
+            values[f'{split}_file'] = files[split]
+            values[f'{split}_prefix'] = prefixes[split]
             filled = {a['image_id'] for a in records['annotations']}
             empty = len(records['images']) - len(filled)
             self.notes.append(
@@ -265,7 +255,7 @@ class OwnData:
             kind, config_texts.DETECTOR, recipe, len(sides), **values,
             base=('mask' if masks else 'faster') + '_rcnn_fishnet_small',
             model='Mask R-CNN' if masks else 'Faster R-CNN',
-            because='outlines' if masks else 'boxes without outlines',
+            because=because,
             monitor=f'coco/{"segm" if masks else "bbox"}_mAP',
             heads=config_texts.MASK_HEAD if masks else config_texts.BOX_HEAD,
             val_path=os.path.join(self.args.data_root, values['val_file']),
@@ -274,23 +264,6 @@ class OwnData:
             rpn_samples=2 * samples,
             rcnn_samples=samples,
             found=max(100, 2 * objects.crowd))
-
-    def _classes(self, data: dict[str, dict]) -> tuple[str, ...]:
-        """Names of the classes that training shows, in the file's order."""
-        categories = data['train']['categories']
-        shown = {
-            split: {a['category_id'] for a in records['annotations']}
-            for split, records in data.items()
-        }
-        parents = {c.get('supercategory') for c in categories}
-        for category in categories:
-            if category['id'] not in shown['train']:
-                what = 'parent ' if category['name'] in parents else ''
-                self.notes.append(
-                    f'{what}category {category["name"]!r} has no objects to '
-                    'learn from: left out')
-        return tuple(c['name'] for c in categories
-                     if c['id'] in shown['train'])
 
     # ------------------------------------------------------------------------
     # Maps and folders
@@ -304,11 +277,12 @@ class OwnData:
             for split, found in splits.items()
         }
         every = [sample for found in splits.values() for sample in found]
-        (_, suffix, _, map_suffix), *more = patterns.values()
-        if numbers != list(range(len(numbers))) or any(
-                p is None or (p[1], p[3]) != (suffix, map_suffix)
-                for p in [*patterns.values(), *more]) or not all(
-                    self.folder.is_indexed(path) for _, path, _ in every):
+        (_, suffix, _, map_suffix), *_ = patterns.values()
+        as_they_are = numbers == list(range(len(numbers))) and all(
+            (p[1], p[3]) == (suffix, map_suffix) != (None, None)
+            for p in patterns.values()) and all(
+                self.folder.is_indexed(path) for _, path, _ in every)
+        if not as_they_are:
             maps = self.labels / f'{WRITTEN}maps'
             pixel_labels.write_maps(self.folder, every, numbers, maps)
             self.notes.append(
@@ -329,7 +303,7 @@ class OwnData:
             self._recipe(splits, batch_size=4), len(splits['train']), **values,
             base='semantic_fpn_fishnet_small', model='Semantic FPN',
             because='maps for the pictures', monitor='mIoU',
-            classes=tuple(names), palette=_palette(len(names)))
+            classes=tuple(names), palette=config_texts.palette(len(names)))
 
     def _classifier(self, samples: dict, classes: list[str]) -> str:
         """Text of a classifier's config; writes lists of pictures."""
@@ -412,15 +386,6 @@ class OwnData:
             body, about=f'{images} pictures of {count}, {KINDS[kind]}',
             data_root=os.path.join(self.args.data_root, ''), classes=classes,
             **dataclasses.asdict(recipe), **values)
-
-
-def _palette(count: int) -> list[list[int]]:
-    """Colours that differ: black, then hues at golden angles."""
-    hues = [(i * 0.618034) % 1 for i in range(count - 1)]
-    colours = [[0, 0, 0]] + [
-        [round(255 * v) for v in colorsys.hsv_to_rgb(hue, 0.7, 0.95)]
-        for hue in hues]
-    return colours[:count]
 
 
 def main():

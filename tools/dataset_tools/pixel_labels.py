@@ -202,9 +202,14 @@ def read_maps(folder: PictureFolder, masks: dict,
             f'{counted(len(values), "number")} ({first_few(values, 20)}).')
     elif len(values) == 2 and values[0] == 0 and not known:
         known = dict(zip(values, ('background', 'object')))
-    names = [known.get(value) or (f'class_{value}' if value else 'background')
-             for value in values]
+    names = [known.get(value) or _name(value) for value in values]
     return samples, values, names
+
+
+def _name(value: int) -> str:
+    if value > 0xffff:
+        return 'colour_{}_{}_{}'.format(*value.to_bytes(3, 'big'))
+    return f'class_{value}' if value else 'background'
 
 
 def _numbered_names(folder: PictureFolder) -> dict[int, str]:
@@ -221,15 +226,15 @@ def _numbered_names(folder: PictureFolder) -> dict[int, str]:
     return names
 
 
-def find_pattern(samples) -> tuple[str, str, str, str] | None:
+def find_pattern(samples) -> tuple:
     """How the paths of pictures and of their maps hang together.
 
     Args:
         samples (Sequence[tuple]): Those of a split, of :func:`read_maps`.
 
     Returns:
-        tuple | None: Prefix and suffix of the pictures, those of the maps,
-        between which is the same; None if there is more than one way.
+        tuple: Prefix and suffix of the pictures and those of the maps, with
+        the same between them; four None if there is more than one way.
     """
     pictures = [sample[0] for sample in samples]
     prefix = os.path.commonpath([os.path.dirname(p) for p in pictures])
@@ -241,7 +246,7 @@ def find_pattern(samples) -> tuple[str, str, str, str] | None:
         picture.endswith(suffix) and path ==
         before + picture[len(prefix):-len(suffix)] + after
         for picture, path, _ in samples)
-    return (prefix, suffix, before, after) if fits else None
+    return (prefix, suffix, before, after) if fits else (None, ) * 4
 
 
 def write_maps(folder: PictureFolder, samples, numbers: list[int],

@@ -16,6 +16,7 @@ from pycocotools import mask as coco_mask
 from mmfishnet.words import first_few, near, short
 from picture_folder import PictureFolder
 
+OPENED = 5000  # of more pictures the check opens some
 KEYS = ('images', 'annotations', 'categories')
 
 
@@ -163,13 +164,16 @@ def _images(folder: PictureFolder, images: list, name: str,
             prefix = ''  # then all are named from the folder
     for key, image in list(found.items()):
         sides = [image.get('width'), image.get('height')]
-        if any(type(side) is not int or side < 1 for side in sides):
-            sides = folder.size(paths[key])
-            if sides is None:
+        said = all(type(side) is int and side > 0 for side in sides)
+        if not said or len(images) <= OPENED:
+            size = folder.size(paths[key])
+            if size is None:
                 del found[key]
                 continue
-            folder.leave_out('picture without width and height',
-                             image['file_name'], 'read from the file')
+            if not said:
+                sides = size
+                folder.leave_out('picture without width and height',
+                                 image['file_name'], 'read from the file')
         found[key] = dict(
             image,
             width=sides[0],

@@ -155,21 +155,19 @@ class OwnData:
             f'Known are: {"; ".join(KINDS.values())}. docs/your_own_data.md '
             f'shows how each looks. {". ".join(folder.told())}'.strip())
 
-    # ------------------------------------------------------------------------
-    # Boxes and outlines
-
     def _coco_files(self) -> dict[str, str] | None:
         """Files in COCO's format, by split."""
-        args, files = self.args, None
-        if not (args.train and args.val):
-            files = box_labels.find_coco(self.folder)
-        files = dict(files or {})
-        for split, name in (('train', args.train), ('val', args.val)):
-            if name:
-                files[split] = self._relative(self.folder.root / name)
-        if args.train and not args.val:
+        given = {
+            split: self.folder.relative(self.folder.root / name)
+            for split in ('train', 'val') if (name := getattr(
+                self.args, split))
+        }
+        if len(given) == 2:
+            return given
+        files = box_labels.find_coco(self.folder) or {}
+        if given:
             files.pop('', None)
-        return files
+        return {**files, **given}
 
     def _from_coco(self, files: dict[str, str]) -> dict[str, tuple]:
         """COCO's records, their pictures' folder and their file, by split."""
@@ -181,9 +179,8 @@ class OwnData:
                     f'there is no folder {self.folder.root / place}; name the '
                     'one with the pictures (--train-images, --val-images).')
             data = load_coco(self.folder, name)
-            tidied, prefix = tidy(
-                self.folder, data, name,
-                self._relative(self.folder.root / place) if place else None)
+            place = place and self.folder.relative(self.folder.root / place)
+            tidied, prefix = tidy(self.folder, data, name, place)
             splits[split] = tidied, prefix, name if tidied == data else None
         self.folder.leave_unlabelled(prefix + image['file_name']
                                      for records, prefix, _ in splits.values()
@@ -265,9 +262,6 @@ class OwnData:
             rcnn_samples=samples,
             found=max(100, 2 * objects.crowd))
 
-    # ------------------------------------------------------------------------
-    # Maps and folders
-
     def _segmenter(self, samples: dict, numbers: list[int],
                    names: list[str]) -> str:
         """Text of a segmenter's config; writes maps where need be."""
@@ -289,8 +283,8 @@ class OwnData:
                 f'maps are written anew to {maps}: {first_few(numbers, 10)} '
                 f'become 0 to {len(numbers) - 1}')
             suffix, map_suffix = '', '.png'
-            patterns = dict.fromkeys(
-                splits, ('', suffix, self._relative(maps) + '/', map_suffix))
+            maps = os.path.join(self.folder.relative(maps), '')
+            patterns = dict.fromkeys(splits, ('', suffix, maps, map_suffix))
         values = dict(img_suffix=suffix, map_suffix=map_suffix)
         for split, (prefix, _, maps, _) in patterns.items():
             values[f'{split}_prefix'], values[f'{split}_maps'] = prefix, maps
@@ -331,27 +325,16 @@ class OwnData:
     def _recipe(self, splits: dict[str, list], **bounds):
         """The recipe for pictures of sizes that nothing says."""
         pictures = [sample[0] for sample in splits['train']]
-        sizes = map(self.folder.size,
-                    pictures[::max(1, len(pictures) // SAMPLED)])
-        sides = [max(size) for size in sizes if size]
-        return choose_recipe(sides, images=len(pictures), **bounds)
-
-    # ------------------------------------------------------------------------
-    # For all
+        step = max(1, len(pictures) // SAMPLED)
+        sizes = filter(None, map(self.folder.size, pictures[::step]))
+        return choose_recipe([*map(max, sizes)], images=len(pictures),
+                             **bounds)
 
     def _choose(self, samples: dict[str, list], classes_of) -> dict[str, list]:
         splits, notes = choose_splits(samples, classes_of,
                                       self.args.val_share, self.args.seed)
         self.notes += notes
         return splits
-
-    def _relative(self, path) -> str:
-        """A path from the data's folder where it is inside, else whole."""
-        inner = os.path.relpath(os.path.abspath(path),
-                                self.folder.root.absolute())
-        if inner.startswith('..'):
-            return os.path.abspath(path)
-        return '' if inner == '.' else inner
 
     def _write(self, name: str, text: str) -> str:
         """Write a file of labels, and tell its path for the config."""
@@ -364,7 +347,7 @@ class OwnData:
         with whole_file(path) as part:
             Path(part).write_text(text)
         self.written.append(str(path))
-        return self._relative(path)
+        return self.folder.relative(path)
 
     def _text(self, kind: str, body: str, recipe, images: int, *, model: str,
               because: str, classes: tuple, **values) -> str:

@@ -86,6 +86,14 @@ class PictureFolder:
         except UnicodeDecodeError as fault:
             raise ValueError(f'{name} is no text in UTF-8: {fault}') from None
 
+    def relative(self, path: str | os.PathLike) -> str:
+        """A path from the folder where it is inside of it, else whole."""
+        whole = os.path.abspath(path)
+        inner = os.path.relpath(whole, self.root.absolute())
+        if inner.split(os.sep)[0] == os.pardir:
+            return whole
+        return '' if inner == os.curdir else inner
+
     def find(self, name: str, label: str = '',
              place: str | None = None) -> str | None:
         """Find the picture that a label file means.

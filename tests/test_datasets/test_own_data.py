@@ -1,12 +1,14 @@
 """Whatever labels there are: the config that own_data.py writes for them."""
 import importlib.util
 import json
+import re
 import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.registry import (
     DATASETS,
@@ -15,6 +17,7 @@ from mmengine.registry import (
     init_default_scope,
 )
 
+from mmfishnet.config import config_path
 from mmfishnet.datasets import CLASSES as SHAPES
 from recipes import choose_recipe, measure_objects
 
@@ -174,7 +177,6 @@ def test_small_models(drawn, own_data, tmp_path, call_tool):
     best = cfg.default_hooks.checkpoint.save_best
     assert cfg.custom_hooks[0].monitor == best == 'coco/segm_mAP'
     # As MMEngine's runner builds it, of a training of three epochs.
-    import torch
     optimizer = torch.optim.SGD(model.parameters(), lr=1.)
     cosine = dict(cfg.param_scheduler[1], end=3)
     scheduler = PARAM_SCHEDULERS.build(
@@ -184,6 +186,33 @@ def test_small_models(drawn, own_data, tmp_path, call_tool):
     assert max(map(len, path.read_text().splitlines())) < 160
     again = call_tool('dataset_tools/own_data', drawn.folder, path)
     assert again.returncode == 1 and '--overwrite' in again.stderr
+
+
+@pytest.mark.parametrize('name', [
+    'small/mask_rcnn_fishnet_small', 'small/semantic_fpn_fishnet_small',
+    'small/classifier_fishnet_small', 'shapes/mask_rcnn_fishnet_shapes',
+    'shapes/semantic_fpn_fishnet_shapes', 'shapes/fishnet_tiny_shapes',
+    'classification/fishnet_shapes',
+    'classification/fishnet150_8xb32-coslr-200e_in1k'])
+def test_schedules_follow_max_epochs(name):
+    """Of three epochs of 50 steps, as MMEngine's runner fills in the end, the
+    last step has next to nothing of the learning rate."""
+    cfg = Config.fromfile(config_path(f'{name}.py'))
+    schedulers = cfg.param_scheduler
+    last = schedulers[-1] if isinstance(schedulers, list) else schedulers
+    last = dict(last)
+    last.setdefault('end', 3)
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1., momentum=0.9)
+    scheduler = PARAM_SCHEDULERS.build(
+        last, default_args=dict(optimizer=optimizer, epoch_length=50))
+    rates = []
+    for _ in range(3 if not last.get('convert_to_iter_based') else 150):
+        rates.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
+        scheduler.step()
+    assert rates[-1] <= (0.011 if len(rates) > 3 else 0.26) * max(rates)
+    assert rates[-1] == min(rates)
 
 
 def edited(folder, **edits):
@@ -222,7 +251,6 @@ def first(data, **changes):
 ])
 def test_incomplete_records(drawn, own_data, tmp_path, edit, words):
     """Put right, or left out by name, or refused; never a traceback."""
-    import re
     root = tmp_path / 'data'
     shutil.copytree(drawn.folder, root)
     edited(root, train=edit)

@@ -113,13 +113,14 @@ def read_yolo(folder: PictureFolder, names: list[str] | None = None):
                 unnamed |= set() if names else {kind}
                 items.append(item)
         samples[splits(picture)].append((picture, size, items))
-    if not names:
-        names = [f'class_{i}' for i in range(max(unnamed, default=-1) + 1)]
+    named = dict(enumerate(names)) or {
+        i: f'class_{i}' for i in sorted(unnamed)
+    }
     for items in (items for found in samples.values()
                   for _, _, items in found):
         for item in items:
-            item['category'] = names[item['category']]
-    return samples, names
+            item['category'] = named[item['category']]
+    return samples, list(named.values())
 
 
 def _yolo_object(words: list[str], width: int, height: int,
@@ -309,7 +310,8 @@ def read_labelme(folder: PictureFolder):
         try:
             data = json.loads(folder.read(name))
         except ValueError:
-            continue  # find_coco has said so
+            folder.leave_out('file unreadable as JSON', name)
+            continue
         if not isinstance(data, dict) or not isinstance(
                 data.get('shapes'), list):
             continue

@@ -36,7 +36,6 @@ test_dataloader = dict(
     dataset=dict(**dataset, data_prefix='val', pipeline=test_pipeline))
 
 train_cfg = dict(max_epochs=18)
-param_scheduler = dict(T_max=18, end=18)
 default_hooks = dict(
     logger=dict(interval=20), checkpoint=dict(max_keep_ckpts=1))
 auto_scale_lr = dict(base_batch_size=64)

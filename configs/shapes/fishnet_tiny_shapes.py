@@ -2,8 +2,7 @@
 # drawn shapes, in three minutes on two CPU cores.
 _base_ = '../classification/fishnet_shapes.py'
 
-max_epochs = 5
-train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
+train_cfg = dict(max_epochs=5, val_interval=5)
 # Whole objects, as a detector's regions hold them.
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -19,11 +18,11 @@ optim_wrapper = dict(
     optimizer=dict(
         _delete_=True, type='AdamW', lr=4e-3, weight_decay=0.05,
         foreach=True))
+# total_steps and end are left to the length of the training.
 param_scheduler = dict(
     _delete_=True,
     type='OneCycleLR',
     eta_max=4e-3,
-    total_steps=max_epochs,
     pct_start=0.15,
     by_epoch=True,
     convert_to_iter_based=True)

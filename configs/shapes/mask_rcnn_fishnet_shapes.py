@@ -85,9 +85,8 @@ val_evaluator = dict(
     ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator
 
-max_epochs = 2
 train_cfg = dict(
-    type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
+    type='EpochBasedTrainLoop', max_epochs=2, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
@@ -96,11 +95,11 @@ optim_wrapper = dict(
     optimizer=dict(
         type='AdamW', lr=1.5e-3, weight_decay=0.05, foreach=True),
     clip_grad=dict(max_norm=5.0))
+# T_max and end are left to the length of the training.
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=100),
     dict(
         type='CosineAnnealingLR',
-        T_max=max_epochs,
         eta_min_ratio=0.01,
         by_epoch=True,
         convert_to_iter_based=True)

@@ -76,3 +76,12 @@ visualizer = dict(type='mmfishnet.InstanceVisualizer')
 auto_scale_lr = dict(enable=False, base_batch_size=4)
 randomness = dict(seed=0)
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=20, val_interval=5)
+# T_max and end are left to the length of the training.
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=100),
+    dict(
+        type='CosineAnnealingLR',
+        eta_min_ratio=0.01,
+        by_epoch=True,
+        convert_to_iter_based=True)
+]

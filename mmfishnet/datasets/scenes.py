@@ -45,17 +45,13 @@ def _polygon(corners: int, inner: float | None = None) -> np.ndarray:
 
 def _arrow(rng):
     shaft, neck = rng.uniform(0.18, 0.28), rng.uniform(-0.1, 0.15)
-    return [
-        np.array([[-1, -shaft], [neck, -shaft], [neck, -0.7], [1, 0],
-                  [neck, 0.7], [neck, shaft], [-1, shaft]])
-    ]
+    return np.array([[-1, -shaft], [neck, -shaft], [neck, -0.7], [1, 0],
+                     [neck, 0.7], [neck, shaft], [-1, shaft]])
 
 
 def _bolt(rng):
-    return [
-        np.array([[0.15, 1], [-0.5, -0.15], [-0.05, -0.15], [-0.2, -1],
-                  [0.5, 0.25], [0.05, 0.25], [0.45, 1]])
-    ]
+    return np.array([[0.15, 1], [-0.5, -0.15], [-0.05, -0.15], [-0.2, -1],
+                     [0.5, 0.25], [0.05, 0.25], [0.45, 1]])
 
 
 def _crescent(rng):
@@ -64,91 +60,57 @@ def _crescent(rng):
     r, x = rng.uniform(0.8, 0.95), rng.uniform(0.5, 0.6)
     tip = np.arccos((1 + x**2 - r**2) / (2 * x))
     inner = np.arctan2(np.sin(tip), np.cos(tip) - x)
-    return [
-        np.concatenate([
-            _arc(tip, 2 * np.pi - tip),
-            _arc(2 * np.pi - inner, inner, r, x)
-        ])
-    ]
+    return np.concatenate(
+        [_arc(tip, 2 * np.pi - tip), _arc(2 * np.pi - inner, inner, r, x)])
 
 
 def _cross(rng):
     a = rng.uniform(0.28, 0.38)
-    quarter = np.array([[1, -a], [1, a], [a, a]])
-    turn = np.array([[0, 1], [-1, 0]])
-    return [
-        np.concatenate(
-            [quarter @ np.linalg.matrix_power(turn, i) for i in range(4)])
-    ]
-
-
-def _disc(rng):
-    return [_arc(0, 2 * np.pi)]
+    quarter, turn = [[1, -a], [1, a], [a, a]], np.array([[0, 1], [-1, 0]])
+    return np.concatenate(
+        [quarter @ np.linalg.matrix_power(turn, i) for i in range(4)])
 
 
 def _heart(rng):
     t = np.linspace(0, 2 * np.pi, 96)
-    return [
-        np.stack([
-            16 * np.sin(t)**3,
-            13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) -
-            np.cos(4 * t)
-        ], axis=1)
-    ]  # yapf: disable
-
-
-def _hexagon(rng):
-    return [_polygon(6)]
+    return np.stack([
+        16 * np.sin(t)**3,
+        13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
+    ], axis=1)  # yapf: disable
 
 
 def _leaf(rng):
     # Two arcs round (-x, 0) and (x, 0) that meet in a point.
     x = rng.uniform(0.45, 0.6)
     half = np.arccos(x)
-    return [
-        np.concatenate([
-            _arc(-half, half, x=-x),
-            _arc(np.pi - half, np.pi + half, x=x)
-        ])
-    ]
+    return np.concatenate(
+        [_arc(-half, half, x=-x),
+         _arc(np.pi - half, np.pi + half, x=x)])
 
 
-def _ring(rng):
-    return [_arc(0, 2 * np.pi), _arc(0, 2 * np.pi, rng.uniform(0.5, 0.65))]
-
-
-def _square(rng):
-    return [_polygon(4)]
-
-
-def _star(rng):
-    return [_polygon(5, inner=rng.uniform(0.4, 0.5))]
-
-
-def _triangle(rng):
-    return [_polygon(3)]
-
-
-# In the order of their names, as folders are listed.
+# One curve, or several in a tuple. In the order of their names, as folders
+# are listed.
 OUTLINES: dict[str, Callable] = dict(
     arrow=_arrow,
     bolt=_bolt,
     crescent=_crescent,
     cross=_cross,
-    disc=_disc,
+    disc=lambda rng: _arc(0, 2 * np.pi),
     heart=_heart,
-    hexagon=_hexagon,
+    hexagon=lambda rng: _polygon(6),
     leaf=_leaf,
-    ring=_ring,
-    square=_square,
-    star=_star,
-    triangle=_triangle)
+    ring=lambda rng: (_arc(0, 2 * np.pi),
+                      _arc(0, 2 * np.pi, rng.uniform(0.5, 0.65))),
+    square=lambda rng: _polygon(4),
+    star=lambda rng: _polygon(5, inner=rng.uniform(0.4, 0.5)),
+    triangle=lambda rng: _polygon(3))
 CLASSES = tuple(OUTLINES)
 
 
 def _outline(rng: np.random.Generator, name: str) -> list[np.ndarray]:
     """The curves of one example of a class, in the unit circle."""
     curves = OUTLINES[name](rng)
+    curves = curves if isinstance(curves, tuple) else (curves, )
     angle = rng.uniform(0, 2 * np.pi)
     turn = np.array([[np.cos(angle), np.sin(angle)],
                      [-np.sin(angle), np.cos(angle)]])
@@ -161,17 +123,8 @@ def _outline(rng: np.random.Generator, name: str) -> list[np.ndarray]:
 
 def _rasterize(curves: list[np.ndarray], centre: np.ndarray, radius: float,
                rim: float) -> tuple[np.ndarray, np.ndarray, int, int]:
-    """Coverage of pixels, in [0, 1], by a shape and by its rim.
-
-    Args:
-        curves (list[np.ndarray]): Outline in the unit circle.
-        centre (np.ndarray): (x, y) in pixels.
-        radius (float): In pixels.
-        rim (float): Width of the rim in pixels.
-
-    Returns:
-        tuple: Two float32 arrays (h, w), and the x and y of their corner.
-    """
+    """Coverage of pixels, in [0, 1], by a shape and by its rim, two float32
+    arrays (h, w), and the x and y of their corner; all lengths in pixels."""
     x0, y0 = np.floor(centre - radius).astype(int) - 1
     side = int(2 * radius) + 4
     shift = 4  # cv2 takes fixed point coordinates
@@ -216,18 +169,8 @@ def _noise(rng: np.random.Generator, side: int, cell: float) -> np.ndarray:
 
 def _texture(rng: np.random.Generator, side: int, unit: float,
              colours: Sequence[np.ndarray]) -> np.ndarray:
-    """A two-coloured pattern.
-
-    Args:
-        rng (np.random.Generator): Chooses the kind, its angle and its scale.
-        side (int): Height and width in pixels.
-        unit (float): Size of what is painted, in pixels; the pattern repeats
-            several times within it.
-        colours (Sequence[np.ndarray]): Two colours (3, ).
-
-    Returns:
-        np.ndarray: float32 (side, side, 3).
-    """
+    """A pattern of two colours (3, ), float32 (side, side, 3); it repeats
+    several times within ``unit`` pixels, the size of what is painted."""
     angle = rng.uniform(0, 2 * np.pi)
     # Python's floats, unlike NumPy's, leave float32 arrays float32.
     cos, sin = math.cos(angle), math.sin(angle)
@@ -238,18 +181,14 @@ def _texture(rng: np.random.Generator, side: int, unit: float,
     wave = 2 * math.pi / period
     kind = rng.choice(
         ['flat', 'gradient', 'stripes', 'checks', 'dots', 'noise'])
-    if kind == 'flat':
-        t = np.zeros_like(u)
-    elif kind == 'gradient':
-        t = u / unit + 0.5
-    elif kind == 'stripes':
-        t = np.sin(u * wave) * period / 3 + 0.5
-    elif kind == 'checks':
-        t = np.sin(u * wave) * np.sin(v * wave) * period / 2 + 0.5
-    elif kind == 'dots':
-        t = (np.cos(u * wave) + np.cos(v * wave) - 0.7) * period / 3 + 0.5
-    else:
-        t = (_noise(rng, side, period) - 0.5) * 1.6 + 0.5
+    t = dict(
+        flat=lambda: np.zeros_like(u),
+        gradient=lambda: u / unit + 0.5,
+        stripes=lambda: np.sin(u * wave) * period / 3 + 0.5,
+        checks=lambda: np.sin(u * wave) * np.sin(v * wave) * period / 2 + 0.5,
+        dots=lambda: (np.cos(u * wave) + np.cos(v * wave) - 0.7) * period / 3
+        + 0.5,
+        noise=lambda: (_noise(rng, side, period) - 0.5) * 1.6 + 0.5)[kind]()
     t = t.clip(0, 1)
     return cv2.merge([a + t * (b - a) for a, b in zip(*colours)])
 

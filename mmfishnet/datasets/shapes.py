@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import operator
 import os
+import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -13,13 +16,14 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from rich.progress import track
 
+from mmfishnet.words import first_few
+
 from .scenes import CLASSES, Scene, draw_scene
 
 # Part of what is compared when a folder holds a set already: to be raised
 # whenever the same parameters would no longer give the same bytes.
 VERSION = 2
 META = 'shapes.json'
-UNFINISHED = META + '.partial'
 SPLITS = ('train', 'val')
 # Those that Mask R-CNN learns within minutes on two CPU cores.
 DETECTION_CLASSES = ('ring', 'square', 'triangle', 'star', 'cross', 'heart')
@@ -38,30 +42,27 @@ def draw_coco(out_dir: str | os.PathLike,
     """Draw an instance segmentation set in the layout of COCO 2017.
 
     It writes ``annotations/instances_{train,val}2017.json``,
-    ``{train,val}2017/*.jpg``, ``semantic/{train,val}2017/*.png`` and, last,
+    ``{train,val}2017/*.jpg``, ``semantic/{train,val}2017/*.png`` and
     ``shapes.json``, which holds the parameters. ``CocoDataset`` reads it with
     ``metainfo=dict(classes=classes)``.
 
-    The PNG files are semantic maps, uint8 (size, size): 0 is the background,
-    i the i-th of ``classes``, counted from 1. MMSegmentation's
+    The PNG files are semantic maps, see :func:`semantic_map`. MMSegmentation's
     ``BaseSegDataset`` reads them with
     ``metainfo=dict(classes=('background', *classes))``.
 
-    Every object in an image is annotated. Its mask is its visible part: masks
-    do not overlap. Masks without holes are polygons, which run along the
-    edges of pixels and are exact; those with holes are RLE (with
-    ``iscrowd=0``). ``LoadAnnotations`` takes both with its default
-    ``poly2mask=True``, and ignores RLE with ``poly2mask=False``.
+    Every object in an image is annotated by its visible part: masks do not
+    overlap. They are as :func:`encode_mask` writes them, with ``iscrowd=0``;
+    ``LoadAnnotations(poly2mask=False)`` would ignore those with holes.
 
     The same arguments give the same bytes (with the same versions of NumPy,
-    OpenCV and pycocotools), and each image depends on ``size``, ``seed``,
-    ``max_objects``, ``classes``, ``clutter`` and its own index only: a larger
-    set begins with the images of a smaller one.
+    OpenCV and pycocotools), and each image depends on its index and on all
+    arguments but ``train`` and ``val``: a larger set begins with the images
+    of a smaller one.
 
     Args:
-        out_dir (str | os.PathLike): Folder to draw to, made if missing. If it
-            holds the same set already, nothing is done. A set that was left
-            unfinished is drawn anew.
+        out_dir (str | os.PathLike): Folder to draw to, which appears when
+            the set is whole; until then it is drawn in ``out_dir.part``. If
+            it holds the same set already, nothing is done.
         train (int): Number of training images, 1 or more. Defaults to 2400.
         val (int): Number of validation images, 1 or more. Defaults to 200.
         size (int): Height and width of the images in pixels, 64 or more.
@@ -75,8 +76,7 @@ def draw_coco(out_dir: str | os.PathLike,
         clutter (float): From 0 for plain objects on a plain background to 1
             for strong textures, patches and strokes. Defaults to 0.3.
         overwrite (bool): Whether to replace a set that was drawn with other
-            parameters, and to draw into a folder that holds other things.
-            Files that were not drawn by this module are never replaced or
+            parameters. Files that were not drawn by this module are never
             deleted. Defaults to False.
         progress (bool): Whether to show a progress bar. Defaults to False.
 
@@ -86,7 +86,7 @@ def draw_coco(out_dir: str | os.PathLike,
     Raises:
         ValueError: If an argument is out of its range.
         FileExistsError: If the folder holds anything else; with ``overwrite``,
-            if a file in the way was not drawn by this module.
+            if anything that was not drawn by this module.
     """
     params = dict(
         task='coco',
@@ -98,49 +98,41 @@ def draw_coco(out_dir: str | os.PathLike,
         max_objects=_integer('max_objects', max_objects, 1, 50),
         classes=_classes(classes),
         clutter=_fraction('clutter', clutter))
-    out_dir = Path(out_dir)
-    if not _begin(out_dir, params, overwrite):
-        return False
     wanted = params['classes']
-    for split in SPLITS:
-        images, annotations = [], []
-        for index in track(
-                range(params[split]),
-                f'Drawing {split}',
-                disable=not progress):
-            scene = _coco_scene(params, split, index)
-            path = out_dir / _image_file(params, split, index)
-            _write_image(path, scene.image, [cv2.IMWRITE_JPEG_QUALITY, 95])
-            image_id = index + 1
-            images.append(
-                dict(
-                    id=image_id,
-                    file_name=path.name,
-                    width=params['size'],
-                    height=params['size']))
-            for label, mask in zip(scene.labels, scene.masks):
-                annotations.append(
+    with _whole_set(out_dir, params, overwrite) as folder:
+        for split in SPLITS if folder else ():
+            images, annotations = [], []
+            for index in _indices(params, split, progress):
+                scene = _coco_scene(params, split, index)
+                picture, label_map = (folder / name for name in _image_files(
+                    params, split, index))
+                _write_image(picture, scene.image,
+                             [cv2.IMWRITE_JPEG_QUALITY, 95])
+                _write_image(label_map, semantic_map(scene, wanted))
+                images.append(
                     dict(
-                        id=len(annotations) + 1,
-                        image_id=image_id,
-                        category_id=wanted.index(CLASSES[label]) + 1,
-                        iscrowd=0,
-                        **encode_mask(mask)))
-            _write_image(out_dir / _map_file(split, index),
-                         semantic_map(scene, wanted))
-        _write_json(
-            out_dir / _annotation_file(split),
-            dict(
-                info=dict(description='Shapes drawn by mmfishnet', **params),
-                licenses=[],
-                images=images,
-                annotations=annotations,
-                categories=[
-                    dict(id=i + 1, name=name, supercategory='shape')
-                    for i, name in enumerate(wanted)
-                ]))
-    _finish(out_dir)
-    return True
+                        id=index + 1,
+                        file_name=picture.name,
+                        width=params['size'],
+                        height=params['size']))
+                for label, mask in zip(scene.labels, scene.masks):
+                    annotations.append(
+                        dict(
+                            id=len(annotations) + 1,
+                            image_id=index + 1,
+                            category_id=wanted.index(CLASSES[label]) + 1,
+                            iscrowd=0,
+                            **encode_mask(mask)))
+            categories = [
+                dict(id=i + 1, name=name, supercategory='shape')
+                for i, name in enumerate(wanted)
+            ]
+            info = dict(description='Shapes drawn by mmfishnet', **params)
+            _write_json(
+                folder / f'annotations/instances_{split}2017.json',
+                dict(info=info, licenses=[], images=images,
+                     annotations=annotations, categories=categories))
+    return folder is not None
 
 
 def draw_classification(out_dir: str | os.PathLike,
@@ -154,28 +146,20 @@ def draw_classification(out_dir: str | os.PathLike,
     """Draw a classification set: one object per image, all classes equally.
 
     It writes ``{train,val}/<class>/*.png``, the layout of MMPretrain's
-    ``CustomDataset`` (which numbers the classes as ``CLASSES`` does), and,
-    last, ``shapes.json``, which holds the parameters. Objects are 50 % to
+    ``CustomDataset`` (which numbers the classes as ``CLASSES`` does), and
+    ``shapes.json``, which holds the parameters. Objects are 50 % to
     95 % of the image across; everything else is as in :func:`draw_coco`.
 
     Args:
-        out_dir (str | os.PathLike): See :func:`draw_coco`.
+        out_dir, seed, clutter, overwrite, progress: See :func:`draw_coco`.
         train (int): Number of training images of all classes together, 12 or
             more. Defaults to 7200.
         val (int): Number of validation images, likewise. Defaults to 480.
         size (int): Height and width of the images in pixels, 32 or more.
             Defaults to 64.
-        seed (int): 0 or more. Defaults to 0.
-        clutter (float): See :func:`draw_coco`. Defaults to 0.3.
-        overwrite (bool): See :func:`draw_coco`. Defaults to False.
-        progress (bool): Whether to show a progress bar. Defaults to False.
 
     Returns:
-        bool: Whether the set was drawn; False if it was there already.
-
-    Raises:
-        ValueError: If an argument is out of its range.
-        FileExistsError: See :func:`draw_coco`.
+        bool: As :func:`draw_coco`, which raises the same.
     """
     params = dict(
         task='cls',
@@ -185,23 +169,17 @@ def draw_classification(out_dir: str | os.PathLike,
         size=_integer('size', size, 32),
         seed=_integer('seed', seed, 0),
         clutter=_fraction('clutter', clutter))
-    out_dir = Path(out_dir)
-    if not _begin(out_dir, params, overwrite):
-        return False
-    for split in SPLITS:
-        for index in track(
-                range(params[split]),
-                f'Drawing {split}',
-                disable=not progress):
-            scene = draw_scene(
-                _rng(params, split, index), [index % len(CLASSES)],
-                params['size'],
-                diameters=(0.5, 0.95),
-                clutter=params['clutter'])
-            _write_image(out_dir / _image_file(params, split, index),
-                         scene.image)
-    _finish(out_dir)
-    return True
+    with _whole_set(out_dir, params, overwrite) as folder:
+        for split in SPLITS if folder else ():
+            for index in _indices(params, split, progress):
+                scene = draw_scene(
+                    _rng(params, split, index), [index % len(CLASSES)],
+                    params['size'],
+                    diameters=(0.5, 0.95),
+                    clutter=params['clutter'])
+                path, = _image_files(params, split, index)
+                _write_image(folder / path, scene.image)
+    return folder is not None
 
 
 def encode_mask(mask: np.ndarray) -> dict:
@@ -237,11 +215,7 @@ def encode_mask(mask: np.ndarray) -> dict:
 
 
 def semantic_map(scene: Scene, classes: Sequence[str]) -> np.ndarray:
-    """The class that each pixel shows.
-
-    Args:
-        scene (Scene): A picture and what is in it.
-        classes (Sequence[str]): The classes in the order of their numbers.
+    """The class that each pixel of a scene shows.
 
     Returns:
         np.ndarray: uint8 (H, W): 0 is the background, i the i-th of
@@ -251,19 +225,12 @@ def semantic_map(scene: Scene, classes: Sequence[str]) -> np.ndarray:
     return np.array(numbers, np.uint8)[scene.owner]
 
 
-def _integer(name: str,
-             value: int,
-             low: int,
-             high: int | None = None) -> int:
-    allowed = f'{low} or more' if high is None else f'{low} to {high}'
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or number < low or (high is not None and number > high):
+def _integer(name: str, value: int, low: int, high: float = math.inf) -> int:
+    allowed = f'{low} or more' if high == math.inf else f'{low} to {high}'
+    if not hasattr(value, '__index__') or not low <= value <= high:
         raise ValueError(
             f'{name} must be an integer, {allowed}, but got {value!r}.')
-    return number
+    return operator.index(value)
 
 
 def _fraction(name: str, value: float) -> float:
@@ -282,7 +249,7 @@ def _classes(classes: Sequence[str]) -> list[str]:
 
 
 def _rng(params: dict, split: str, index: int) -> np.random.Generator:
-    task = ('coco', 'cls').index(params['task'])
+    task = int(params['task'] == 'cls')
     return np.random.default_rng(
         [params['seed'], task, SPLITS.index(split), index])
 
@@ -296,102 +263,87 @@ def _coco_scene(params: dict, split: str, index: int) -> Scene:
 
 
 # ----------------------------------------------------------------------------
-# The folder. While a set is drawn, its parameters lie in shapes.json.partial;
-# at the end this file is renamed, so that shapes.json means a whole set.
+# The folder
 
 
-def _annotation_file(split: str) -> str:
-    return f'annotations/instances_{split}2017.json'
+def _indices(params: dict, split: str, progress: bool) -> Iterator[int]:
+    return track(range(params[split]), f'Drawing {split}',
+                 disable=not progress)
 
 
-def _image_file(params: dict, split: str, index: int) -> str:
-    if params['task'] == 'coco':
-        return f'{split}2017/{index + 1:012d}.jpg'
-    return f'{split}/{CLASSES[index % len(CLASSES)]}/{index:06d}.png'
+def _image_files(params: dict, split: str, index: int) -> list[str]:
+    """A picture and, for detection, its map."""
+    if params['task'] == 'cls':
+        return [f'{split}/{CLASSES[index % len(CLASSES)]}/{index:06d}.png']
+    name = f'{split}2017/{index + 1:012d}'
+    return [f'{name}.jpg', f'semantic/{name}.png']
 
 
-def _map_file(split: str, index: int) -> str:
-    return f'semantic/{split}2017/{index + 1:012d}.png'
-
-
-def _files(params: dict) -> Iterator[str]:
+def _files(params: dict) -> set[str]:
     """All files of a set, relative to its folder."""
-    for split in SPLITS:
-        if params['task'] == 'coco':
-            yield _annotation_file(split)
-        for index in range(params[split]):
-            yield _image_file(params, split, index)
-            if params['task'] == 'coco':
-                yield _map_file(split, index)
+    files = {META} | {
+        name
+        for split in SPLITS for index in range(params[split])
+        for name in _image_files(params, split, index)
+    }
+    if params['task'] == 'coco':
+        files |= {f'annotations/instances_{s}2017.json' for s in SPLITS}
+    return files
 
 
-def _read_params(path: Path) -> dict | None:
-    """The parameters in a file, or None if it is missing or not ours."""
-    try:
-        params = json.loads(path.read_text())
-        list(_files(params))
-    except (OSError, ValueError, TypeError, LookupError):
-        return None
-    return params
+@contextmanager
+def _whole_set(out_dir: str | os.PathLike, params: dict,
+               overwrite: bool) -> Iterator[Path | None]:
+    """A folder to draw in, which takes its name when the block has ended.
 
-
-def _begin(out_dir: Path, params: dict, overwrite: bool) -> bool:
-    """Make the folder ready to be drawn to.
-
-    Returns:
-        bool: Whether there is anything to draw.
+    Yields:
+        Path | None: None if the set is there already.
     """
-    if out_dir.exists() and not out_dir.is_dir():
+    out_dir = Path(os.path.realpath(out_dir))
+    if _is_drawn(out_dir, params, overwrite):
+        yield None
+        return
+    part = out_dir.with_name(out_dir.name + '.part')
+    shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+    for folder in {(part / name).parent for name in _files(params)}:
+        folder.mkdir(parents=True, exist_ok=True)
+    _write_json(part / META, params)
+    yield part
+    shutil.rmtree(out_dir, ignore_errors=True)
+    part.rename(out_dir)
+
+
+def _is_drawn(out_dir: Path, params: dict, overwrite: bool) -> bool:
+    """Whether a set is there; raises if what is there may not go."""
+    if not out_dir.exists():
+        return False
+    if not out_dir.is_dir():
         raise FileExistsError(f'{out_dir} is a file; give a folder.')
-    out_dir.mkdir(parents=True, exist_ok=True)
-    meta, unfinished = out_dir / META, out_dir / UNFINISHED
-    advice = 'Choose another folder, or pass overwrite=True (--overwrite)'
-
-    old = _read_params(meta)
-    finished = old is not None
-    if finished:
-        if old != params and not overwrite:
-            changes = ', '.join(
-                f'{key} is {old.get(key)!r} and not {params.get(key)!r}'
-                for key in {**old, **params}
-                if old.get(key) != params.get(key))
-            raise FileExistsError(
-                f'{out_dir} holds shapes drawn with other parameters: '
-                f'{changes}. {advice} to replace them.')
-        if old == params and all(
-            (out_dir / name).exists() for name in _files(params)):
-            return False
-    elif unfinished.exists():
-        # Nothing is drawn before this file is whole.
-        old = _read_params(unfinished)
-    elif any(out_dir.iterdir()) and not overwrite:
+    found = {
+        path.relative_to(out_dir).as_posix()
+        for path in out_dir.rglob('*') if not path.is_dir()
+    }
+    try:
+        old = json.loads((out_dir / META).read_text())
+        foreign = found - _files(old)
+    except (OSError, ValueError, TypeError, LookupError):
+        old, foreign = {}, found
+    if old == params and found >= _files(params):
+        return True
+    changes = ', '.join(f'{key} is {old.get(key)!r} and not '
+                        f'{params.get(key)!r}' for key in {**old, **params}
+                        if old.get(key) != params.get(key))
+    if old and changes and not overwrite:
         raise FileExistsError(
-            f'{out_dir} is not empty, and what it holds was not drawn by '
-            f'mmfishnet. {advice} to draw beside it.')
-
-    ours = set() if old is None else set(_files(old))
-    for name in (META, *_files(params)):
-        if name in ours or (name == META and finished):
-            continue
-        if (out_dir / name).exists():
-            raise FileExistsError(
-                f'{out_dir / name} was not drawn by mmfishnet and is not '
-                'replaced. Choose another folder, or move it away.')
-    if finished:
-        meta.replace(unfinished)
-    for name in ours:
-        (out_dir / name).unlink(missing_ok=True)
-    for folder in {(out_dir / name).parent for name in ours}:
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
-    _write_json(unfinished, params)
-    for name in _files(params):
-        (out_dir / name).parent.mkdir(parents=True, exist_ok=True)
-    return True
-
-
-def _finish(out_dir: Path) -> None:
-    (out_dir / UNFINISHED).replace(out_dir / META)
+            f'{out_dir} holds shapes drawn with other parameters: {changes}. '
+            'Choose another folder, or pass overwrite=True (--overwrite) to '
+            'replace them.')
+    if foreign:
+        raise FileExistsError(
+            f'{out_dir} is not empty: {first_few(sorted(foreign))} was not '
+            'drawn by mmfishnet and is not deleted. Choose another folder, or '
+            'move it away.')
+    return False
 
 
 def _write_json(path: Path, content: dict) -> None:

@@ -444,12 +444,15 @@ def test_other_parameters(tmp_path, call_tool):
     assert contents(out) == before
 
     (out / 'train2017' / 'mine.txt').write_text('mine')
-    call_tool(tool, out, '--train', 2, '--val', 2, '--overwrite')
+    refused = call_tool(tool, out, '--train', 2, '--val', 2, '--overwrite')
+    assert "'train2017/mine.txt' was not drawn" in refused.stderr
     assert (out / 'train2017' / 'mine.txt').read_text() == 'mine'
     (out / 'train2017' / 'mine.txt').unlink()
+    done = call_tool(tool, out, '--train', 2, '--val', 2, '--overwrite')
+    assert done.returncode == 0, done.stderr
     draw_coco(tmp_path / 'fresh', train=2, val=2)
     assert contents(out) == contents(tmp_path / 'fresh')
-    # Another task altogether leaves no empty folders behind.
+    # Another task altogether leaves nothing behind.
     draw_classification(out, train=12, val=12, overwrite=True)
     draw_classification(tmp_path / 'cls', train=12, val=12)
     assert contents(out) == contents(tmp_path / 'cls')
@@ -461,48 +464,43 @@ def test_foreign_folder(tmp_path):
     annotations = out / 'annotations' / 'instances_val2017.json'
     annotations.parent.mkdir(parents=True)
     annotations.write_text('real')
-    with pytest.raises(FileExistsError, match='not empty'):
-        draw_coco(out, train=2, val=2)
-    with pytest.raises(FileExistsError, match='instances_val2017.json was no'):
-        draw_coco(out, train=2, val=2, overwrite=True)
+    for overwrite in (False, True):
+        with pytest.raises(FileExistsError, match='instances_val2017.json'):
+            draw_coco(out, train=2, val=2, overwrite=overwrite)
     assert list(contents(out)) == ['annotations/instances_val2017.json']
-    annotations.rename(out / 'annotations' / 'captions.json')
-    assert draw_coco(out, train=2, val=2, overwrite=True)
-    assert (out / 'annotations' / 'captions.json').read_text() == 'real'
-
-    # A larger set would replace this file, which is not part of the smaller.
-    (out / 'val2017' / '000000000003.jpg').write_text('mine')
-    before = contents(out)
-    with pytest.raises(FileExistsError, match='000000000003.jpg was not'):
-        draw_coco(out, train=2, val=3, overwrite=True)
-    assert contents(out) == before
-    assert not draw_coco(out, train=2, val=2)
 
     other = tmp_path / 'other'
     other.mkdir()
     (other / 'shapes.json').write_text('{"shapes": []}')
-    with pytest.raises(FileExistsError, match='shapes.json was not drawn'):
+    with pytest.raises(FileExistsError, match="shapes.json' was not drawn"):
         draw_coco(other, train=2, val=2, overwrite=True)
     with pytest.raises(FileExistsError, match='is a file'):
         draw_coco(other / 'shapes.json', train=2, val=2)
+    # An empty folder is no other's, and a link stays one.
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'link').symlink_to('empty')
+    assert draw_coco(tmp_path / 'link', train=2, val=2)
+    assert (tmp_path / 'link').is_symlink()
+    assert (tmp_path / 'empty/shapes.json').exists()
 
 
 def test_killed_half_way(tmp_path):
     out = tmp_path / 'set'
     process = start_tool(out, '--train', 20000)
     try:
-        while not (out / 'train2017' / '000000000020.jpg').exists():
+        part = tmp_path / 'set.part'
+        while not (part / 'train2017' / '000000000020.jpg').exists():
             assert process.poll() is None, process.communicate()[0]
             time.sleep(0.02)
     finally:
         process.kill()
         process.communicate()
-    assert not (out / 'shapes.json').exists()
-    assert not list((out / 'annotations').iterdir())
+    assert not out.exists()
     # Drawn anew, with nothing of the first run left.
     assert draw_coco(out, train=4, val=2)
     draw_coco(tmp_path / 'fresh', train=4, val=2)
     assert contents(out) == contents(tmp_path / 'fresh')
+    assert not part.exists()
 
 
 @pytest.mark.parametrize('draw,kwargs,message', [

@@ -1,75 +1,54 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
-"""Write a config for your own pictures with outlines, in COCO's format.
+"""Write a config for your own pictures, whatever their labels are.
 
-What the data can say stands in it with the reason: classes, size of the
-pictures, sizes of the anchors, samples, epochs, learning rate.
+The layout is found: COCO, YOLO, Pascal VOC, labelme, masks of objects, maps of
+classes, or folders of classes. Boxes give a Faster R-CNN, outlines and masks a
+Mask R-CNN, maps a Semantic FPN and folders a classifier, each over a small
+FishNet. Labels in other formats than COCO's are written in it, beside the
+data. What the data can say stands in the config with the reason.
 """
 import argparse
+import dataclasses
+import io
+import json
 import os
+from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 
-from mmfishnet.datasets.measure import measure
+from mmdet.datasets import CocoDataset
+from mmengine.config import Config
+
+import box_labels
+import config_texts
+import mmfishnet  # noqa: F401 (registers FishNet)
+import pixel_labels
+from coco_records import (
+    coco_of,
+    drop_unoutlined,
+    has_outlines,
+    load_coco,
+    same_classes,
+    samples_of,
+    shown_classes,
+    tidy,
+)
+from mmfishnet.checks import check_config, report
 from mmfishnet.engine.errors import short_errors
+from mmfishnet.whole_file import whole_file
+from mmfishnet.words import counted, first_few
+from picture_folder import WRITTEN, PictureFolder, choose_splits
+from recipes import choose_recipe, measure_objects
 
-CONFIG = """\
-# {images} pictures with objects of {classes_count}, measured by
-# tools/dataset_tools/own_data.py. Every number may be changed.
-_base_ = __import__('mmfishnet').config_path(
-    'small/mask_rcnn_fishnet_small.py')
-
-data_root = {data_root!r}
-classes = {classes!r}
-
-size = ({side}, {side})  # the longer side of the larger pictures, 512 at most
-# So many that 3600 pictures are seen, within limits.
-max_epochs = {epochs}
-
-model = dict(
-    # The second of five anchor sizes is that of half of the objects.
-    rpn_head=dict(anchor_generator=dict(scales=[{scale:g}])),
-    roi_head=dict(
-        bbox_head=dict(num_classes=len(classes)),
-        mask_head=dict(num_classes=len(classes))),
-    # A crowded picture has {objects} objects.
-    train_cfg=dict(
-        rpn=dict(sampler=dict(num={rpn_samples})),
-        rcnn=dict(sampler=dict(num={rcnn_samples}, pos_fraction=0.5))),
-    test_cfg=dict(rcnn=dict(max_per_img={found})))
-
-train_pipeline = _base_.train_pipeline
-train_pipeline[2].update(scale=size)
-test_pipeline = _base_.test_pipeline
-test_pipeline[1].update(scale=size)
-common = dict(data_root=data_root, metainfo=dict(classes=classes))
-train_dataloader = dict(
-    dataset=dict(
-        ann_file={train_file!r},
-        data_prefix=dict(img={train_images!r}),
-        pipeline=train_pipeline,
-        **common))
-val_dataloader = dict(
-    dataset=dict(
-        ann_file={val_file!r},
-        data_prefix=dict(img={val_images!r}),
-        pipeline=test_pipeline,
-        **common))
-test_dataloader = val_dataloader
-val_evaluator = dict(
-    ann_file=data_root + {val_file!r})
-test_evaluator = val_evaluator
-
-train_cfg = dict(max_epochs=max_epochs, val_interval={val_interval})
-optim_wrapper = dict(optimizer=dict(lr={lr:.2g}))
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, end={warmup}),
-    dict(
-        type='CosineAnnealingLR',
-        T_max=max_epochs,
-        eta_min_ratio=0.01,
-        by_epoch=True,
-        convert_to_iter_based=True)
-]
-"""
+KINDS = dict(
+    coco='COCO',
+    voc='Pascal VOC',
+    labelme='labelme',
+    yolo='YOLO',
+    instances='masks, one number or picture for each object',
+    maps='maps of classes',
+    folders='folders of classes')
+SAMPLED = 500  # pictures whose size is asked for
 
 
 def parse_args():
@@ -79,81 +58,338 @@ def parse_args():
     parser.add_argument('data_root', help='folder of the data set')
     parser.add_argument('config', help='where to write the config (.py)')
     parser.add_argument(
+        '--kind', choices=KINDS, help='what the labels are, if not as found')
+    parser.add_argument(
         '--train',
-        default='annotations/instances_train2017.json',
         metavar='FILE',
-        help='annotations to train on, in the folder (default: %(default)s)')
+        help="annotations in COCO's format to train on, in the folder or a "
+        'whole path, where the tool does not find them')
+    parser.add_argument('--val', metavar='FILE', help='to validate on')
     parser.add_argument(
-        '--val',
-        default='annotations/instances_val2017.json',
-        metavar='FILE',
-        help='annotations to validate on (default: %(default)s)')
+        '--train-images', metavar='DIR', help='pictures of --train')
+    parser.add_argument('--val-images', metavar='DIR', help='of --val')
     parser.add_argument(
-        '--train-images',
-        default='train2017/',
+        '--classes',
+        nargs='+',
+        metavar='NAME',
+        help='names, in the order of their numbers, for labels without')
+    parser.add_argument(
+        '--val-share',
+        type=float,
+        default=0.2,
+        help='part that becomes validation if no split is given (default: '
+        '%(default)s)')
+    parser.add_argument(
+        '--seed', type=int, default=0, help='chooses which (default: 0)')
+    parser.add_argument(
+        '--labels-dir',
         metavar='DIR',
-        help='their pictures (default: %(default)s)')
+        help="where labels are written (default: the data's folder)")
     parser.add_argument(
-        '--val-images',
-        default='val2017/',
-        metavar='DIR',
-        help='likewise (default: %(default)s)')
-    parser.add_argument(
-        '--overwrite', action='store_true', help='replace the config')
+        '--overwrite',
+        action='store_true',
+        help='replace the config, and labels that were written')
     args = parser.parse_args()
     if not args.config.endswith('.py'):
         parser.error(f'{args.config} should end in .py')
+    if not 0 < args.val_share < 1:
+        parser.error(f'--val-share {args.val_share} should be between 0 and 1')
     return args
+
+
+class OwnData:
+    """What is found in a folder, on its way to a config.
+
+    Args:
+        args (Namespace): Of the command line.
+    """
+
+    def __init__(self, args) -> None:
+        self.args = args
+        self.folder = PictureFolder(args.data_root)
+        self.labels = Path(args.labels_dir or args.data_root)
+        self.notes = []  # what is said at the end
+        self.written = []
+
+    def config(self) -> str:
+        """Find the labels, and write the config's text.
+
+        Raises:
+            ValueError: If there are no labels, or none that can be used.
+        """
+        kind, folder = self.args.kind, self.folder
+        if self.args.train or self.args.val:
+            kind = 'coco'
+        if kind in (None, 'coco') and (files := self._coco_files()):
+            return self._detector('coco', self._from_coco(files))
+        for name, reader in (('voc', box_labels.read_voc),
+                             ('labelme', box_labels.read_labelme),
+                             ('yolo', partial(box_labels.read_yolo,
+                                              names=self.args.classes))):
+            if kind in (None, name) and (found := reader(folder)):
+                folder.leave_unlabelled(
+                    s[0] for samples in found[0].values() for s in samples)
+                return self._detector(name, self._from_samples(*found))
+        masks = {}
+        if kind in (None, 'instances', 'maps'):
+            masks = pixel_labels.find_masks(folder)
+        if masks and kind != 'maps' and (
+                kind or any(len(paths) > 1 for paths in masks.values())
+                or pixel_labels.shows_instances(folder, masks)):
+            name = (self.args.classes or ['object'])[0]
+            found = pixel_labels.read_masks(folder, masks, name)
+            self.notes.append('each number or picture is taken for an object; '
+                              'if numbers are classes: --kind maps')
+            return self._detector('instances', self._from_samples(*found))
+        if masks:
+            self.notes.append('each number is taken for a class; if it is an '
+                              'object: --kind instances')
+            return self._segmenter(*pixel_labels.read_maps(
+                folder, masks, self.args.classes))
+        if kind in (None, 'folders') and (
+                found := pixel_labels.read_folders(folder)):
+            return self._classifier(*found)
+        raise ValueError(
+            f'{folder.root} holds {counted(len(folder.pictures), "picture")} '
+            f'and no labels that are {KINDS[kind] if kind else "known"}. '
+            f'Known are: {"; ".join(KINDS.values())}. docs/your_own_data.md '
+            f'shows how each looks. {". ".join(folder.told())}'.strip())
+
+    def _coco_files(self) -> dict[str, str] | None:
+        """Files in COCO's format, by split."""
+        given = {
+            split: self.folder.relative(self.folder.root / name)
+            for split in ('train', 'val') if (name := getattr(
+                self.args, split))
+        }
+        if len(given) == 2:
+            return given
+        files = box_labels.find_coco(self.folder) or {}
+        if given:
+            files.pop('', None)
+        return {**files, **given}
+
+    def _from_coco(self, files: dict[str, str]) -> dict[str, tuple]:
+        """COCO's records, their pictures' folder and their file, by split."""
+        splits = {}
+        for split, name in files.items():
+            place = getattr(self.args, f'{split}_images', None)
+            if place and not (self.folder.root / place).is_dir():
+                raise FileNotFoundError(
+                    f'there is no folder {self.folder.root / place}; name the '
+                    'one with the pictures (--train-images, --val-images).')
+            data = load_coco(self.folder, name)
+            place = place and self.folder.relative(self.folder.root / place)
+            tidied, prefix = tidy(self.folder, data, name, place)
+            splits[split] = tidied, prefix, name if tidied == data else None
+        self.folder.leave_unlabelled(prefix + image['file_name']
+                                     for records, prefix, _ in splits.values()
+                                     for image in records['images'])
+        val = 'val' if 'val' in splits else 'test'
+        if {'train', val} <= set(splits):
+            for split in set(splits) - {'train', val}:
+                self.notes.append(f'{files[split]} is not used')
+            return dict(train=splits['train'], val=splits[val])
+        names = list(
+            dict.fromkeys(c['name'] for data, *_ in splits.values()
+                          for c in data['categories']))
+        return self._from_samples(
+            {'': [s for d, p, _ in splits.values() for s in samples_of(d, p)]},
+            names)
+
+    def _from_samples(self, samples: dict[str, list], names: list[str]):
+        """The same of what other formats hold."""
+        samples = self._choose(
+            samples, lambda sample: [o['category'] for o in sample[2]])
+        return {
+            split: (*tidy(self.folder, coco_of(found, names), '', ''), None)
+            for split, found in samples.items()
+        }
+
+    def _detector(self, kind: str, splits: dict[str, tuple]) -> str:
+        """Text of a detector's config; writes labels where need be."""
+        files = {split: file for split, (_, _, file) in splits.items()}
+        prefixes = {split: prefix for split, (_, prefix, _) in splits.items()}
+        data = {split: records for split, (records, _, _) in splits.items()}
+        records = same_classes(self.folder, data['train'], data['val'],
+                               prefixes['val'])
+        if records is not data['val']:
+            data['val'], prefixes['val'], files['val'] = records, '', None
+        masks, because = has_outlines(data.values())
+        for split, records in data.items():
+            if masks and drop_unoutlined(self.folder, records):
+                files[split] = None
+        values = {}
+        values['classes'], notes = shown_classes(data['train'])
+        self.notes += notes
+        for split, records in data.items():
+            if files[split] is None:
+                text = json.dumps(dict(dict(info={}, licenses=[]), **records))
+                files[split] = self._write(f'{split}.json', text)
+            values[f'{split}_file'] = files[split]
+            values[f'{split}_prefix'] = prefixes[split]
+            filled = {a['image_id'] for a in records['annotations']}
+            empty = len(records['images']) - len(filled)
+            self.notes.append(
+                f'{split}: {counted(len(records["images"]), "picture")}, '
+                f'{counted(len(records["annotations"]), "object")}' +
+                (f'; {empty} without objects: kept as background'
+                 if empty else ''))
+        sides = [max(i['width'], i['height']) for i in data['train']['images']]
+        recipe = choose_recipe(sides, batch_size=4)
+        with redirect_stdout(io.StringIO()):  # pycocotools counts seconds
+            dataset = CocoDataset(
+                data_root=self.args.data_root,
+                ann_file=values['train_file'],
+                data_prefix=dict(img=values['train_prefix']),
+                metainfo=dict(classes=values['classes']),
+                filter_cfg=dict(filter_empty_gt=False, min_size=1))
+        objects = measure_objects(dataset, recipe.side)
+        # Half of RPN's samples may be objects, so twice as many as there are;
+        # the heads see half of the objects in a step, and all before long.
+        samples = max(32, min(128, objects.crowd))
+        return self._text(
+            kind, config_texts.DETECTOR, recipe, len(sides), **values,
+            base=('mask' if masks else 'faster') + '_rcnn_fishnet_small',
+            model='Mask R-CNN' if masks else 'Faster R-CNN',
+            because=because,
+            monitor=f'coco/{"segm" if masks else "bbox"}_mAP',
+            heads=config_texts.MASK_HEAD if masks else config_texts.BOX_HEAD,
+            val_path=os.path.join(self.args.data_root, values['val_file']),
+            scale=objects.anchor_scale,
+            crowd=objects.crowd,
+            rpn_samples=2 * samples,
+            rcnn_samples=samples,
+            found=max(100, 2 * objects.crowd))
+
+    def _segmenter(self, samples: dict, numbers: list[int],
+                   names: list[str]) -> str:
+        """Text of a segmenter's config; writes maps where need be."""
+        splits = self._choose(samples, lambda sample: sample[2])
+        patterns = {
+            split: pixel_labels.find_pattern(found)
+            for split, found in splits.items()
+        }
+        every = [sample for found in splits.values() for sample in found]
+        (_, suffix, _, map_suffix), *_ = patterns.values()
+        as_they_are = numbers == list(range(len(numbers))) and all(
+            (p[1], p[3]) == (suffix, map_suffix) != (None, None)
+            for p in patterns.values()) and all(
+                self.folder.is_indexed(path) for _, path, _ in every)
+        if not as_they_are:
+            maps = self.labels / f'{WRITTEN}maps'
+            pixel_labels.write_maps(self.folder, every, numbers, maps)
+            self.notes.append(
+                f'maps are written anew to {maps}: {first_few(numbers, 10)} '
+                f'become 0 to {len(numbers) - 1}')
+            suffix, map_suffix = '', '.png'
+            maps = os.path.join(self.folder.relative(maps), '')
+            patterns = dict.fromkeys(splits, ('', suffix, maps, map_suffix))
+        values = dict(img_suffix=suffix, map_suffix=map_suffix)
+        for split, (prefix, _, maps, _) in patterns.items():
+            values[f'{split}_prefix'], values[f'{split}_maps'] = prefix, maps
+            values[f'{split}_file'] = self._write(
+                f'{split}.txt', ''.join(
+                    picture.removeprefix(prefix).removesuffix(suffix) + '\n'
+                    for picture, _, _ in splits[split]))
+        return self._text(
+            'maps', config_texts.SEGMENTER,
+            self._recipe(splits, batch_size=4), len(splits['train']), **values,
+            base='semantic_fpn_fishnet_small', model='Semantic FPN',
+            because='maps for the pictures', monitor='mIoU',
+            classes=tuple(names), palette=config_texts.palette(len(names)))
+
+    def _classifier(self, samples: dict, classes: list[str]) -> str:
+        """Text of a classifier's config; writes lists of pictures."""
+        splits = self._choose(samples, lambda sample: sample[1:])
+        learnt = {name for _, name in splits['train']}
+        values = {}
+        for picture, name in splits['val']:
+            if name not in learnt:
+                self.folder.leave_out(
+                    'picture of a class without any in training', picture)
+        classes = [name for name in classes if name in learnt]
+        for split, found in splits.items():
+            values[f'{split}_prefix'] = ''
+            values[f'{split}_file'] = self._write(
+                f'{split}.txt', ''.join(
+                    f'{picture} {classes.index(name)}\n'
+                    for picture, name in found if name in learnt))
+        return self._text(
+            'folders', config_texts.CLASSIFIER,
+            self._recipe(splits, batch_size=16, seen=10800, max_side=224),
+            len(splits['train']), **values, base='classifier_fishnet_small',
+            model='classifier', because='folders of classes',
+            monitor='accuracy/top1', classes=tuple(classes))
+
+    def _recipe(self, splits: dict[str, list], **bounds):
+        """The recipe for pictures of sizes that nothing says."""
+        pictures = [sample[0] for sample in splits['train']]
+        step = max(1, len(pictures) // SAMPLED)
+        sizes = filter(None, map(self.folder.size, pictures[::step]))
+        return choose_recipe([*map(max, sizes)], images=len(pictures),
+                             **bounds)
+
+    def _choose(self, samples: dict[str, list], classes_of) -> dict[str, list]:
+        splits, notes = choose_splits(samples, classes_of,
+                                      self.args.val_share, self.args.seed)
+        self.notes += notes
+        return splits
+
+    def _write(self, name: str, text: str) -> str:
+        """Write a file of labels, and tell its path for the config."""
+        path = self.labels / f'{WRITTEN}{name}'
+        if path.exists() and not self.args.overwrite and (
+                path.read_text() != text):
+            raise FileExistsError(
+                f'{path} is there already, and differs: --overwrite replaces '
+                'it, --labels-dir writes elsewhere.')
+        with whole_file(path) as part:
+            Path(part).write_text(text)
+        self.written.append(str(path))
+        return self.folder.relative(path)
+
+    def _text(self, kind: str, body: str, recipe, images: int, *, model: str,
+              because: str, classes: tuple, **values) -> str:
+        """The config, and the sentences on it."""
+        count = 'one class' if len(classes) == 1 else f'{len(classes)} classes'
+        self.notes[:0] = [
+            f'{self.folder.root}: {KINDS[kind]}',
+            f'chosen: {model}, as there are {because}; {count}: '
+            f'{first_few(classes, 20)}'
+        ]
+        self.notes += self.folder.told()
+        if self.written:
+            self.notes.append(f'written: {", ".join(self.written)}')
+        self.notes.append(
+            f'{self.args.config}: {images} pictures to train on, {count}, '
+            f'{recipe.side} pixels, {recipe.epochs} epochs' +
+            (', fewer if validation gains nothing' if recipe.patience else ''))
+        return config_texts.write_text(
+            body, about=f'{images} pictures of {count}, {KINDS[kind]}',
+            data_root=os.path.join(self.args.data_root, ''), classes=classes,
+            **dataclasses.asdict(recipe), **values)
 
 
 def main():
     args = parse_args()
-    root = Path(args.data_root)
     with short_errors():
         if os.path.exists(args.config) and not args.overwrite:
             raise FileExistsError(
                 f'{args.config} is there already, perhaps with changes of '
                 'yours: name another file, or --overwrite.')
-        measured = measure(root / args.train)
-        theirs = measure(root / args.val).classes
-        missing = [name for name in measured.classes if name not in theirs]
-        if missing:
-            raise ValueError(
-                f'{args.val} has no category named {", ".join(missing)}; '
-                f'its categories are {", ".join(theirs)}.')
-        for folder in (args.train_images, args.val_images):
-            if not (root / folder).is_dir():
-                raise FileNotFoundError(
-                    f'there is no folder {root / folder}; name the one with '
-                    'the pictures (--train-images, --val-images).')
-    count = len(measured.classes)
-    classes_count = 'one class' if count == 1 else f'{count} classes'
-    # Half of RPN's samples may be objects, so twice as many as there are; the
-    # heads see half of the objects in a step, and all before long.
-    samples = max(32, min(128, measured.objects))
-    text = CONFIG.format(
-        images=measured.num_images,
-        classes_count=classes_count,
-        data_root=os.path.join(args.data_root, ''),
-        train_file=args.train,
-        val_file=args.val,
-        train_images=args.train_images,
-        val_images=args.val_images,
-        classes=measured.classes,
-        side=measured.side,
-        epochs=measured.epochs,
-        scale=measured.anchor_scale,
-        objects=measured.objects,
-        rpn_samples=2 * samples,
-        rcnn_samples=samples,
-        found=max(100, 2 * measured.objects),
-        val_interval=max(1, measured.epochs // 3),
-        lr=measured.lr,
-        warmup=measured.warmup)
-    Path(args.config).parent.mkdir(parents=True, exist_ok=True)
-    Path(args.config).write_text(text)
-    print(f'{args.config}: {measured.num_images} pictures, {classes_count}, '
-          f'{measured.side} pixels, {measured.epochs} epochs')
+        data = OwnData(args)
+        text = data.config()
+        print('\n'.join(data.notes[:-1]))
+        problems = check_config(
+            Config.fromstring(text, '.py'), ('train', 'val'))
+        errors = [p for p in problems if p.level == 'error']
+        if errors:
+            raise ValueError(report(errors) + '\nNo config was written.')
+        with whole_file(args.config) as part:
+            Path(part).write_text(text)
+        print(data.notes[-1])
+        print(f'Train by it: python tools/train.py {args.config}')
 
 
 if __name__ == '__main__':

@@ -1,0 +1,357 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+"""Records in COCO's format: put right where that is certain, and written.
+
+What cannot be put right is left out, counted and named; what would make a
+whole file wrong is refused.
+"""
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+
+from pycocotools import mask as coco_mask
+
+from mmfishnet.words import first_few, near, short
+from picture_folder import PictureFolder
+
+OPENED = 5000  # of more pictures the check opens some
+KEYS = ('images', 'annotations', 'categories')
+
+
+def load_coco(folder: PictureFolder, name: str) -> dict:
+    """Read a file in COCO's format.
+
+    Args:
+        folder (PictureFolder): Where relative names start.
+        name (str): The file.
+
+    Returns:
+        dict: Its content.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+        ValueError: If it is no JSON, or without COCO's three lists.
+    """
+    if not os.path.isfile(folder.root / name):
+        others = folder.with_suffix('.json')
+        raise FileNotFoundError(
+            f'there is no annotation file {folder.root / name} (looked for '
+            f'{os.path.abspath(folder.root / name)}); its name in the folder '
+            'is an argument: --train, --val.' +
+            (f' There are {first_few(others)}.' if others else ''))
+    try:
+        data = json.loads(folder.read(name))
+    except ValueError as fault:
+        raise ValueError(f'{name} is no JSON: {fault}') from None
+    for key in KEYS:
+        records = data.get(key) if isinstance(data, dict) else None
+        if not isinstance(records, list) or not records or not all(
+                isinstance(record, dict) for record in records):
+            raise ValueError(
+                f'{name} has no {key}: {short(records)}; it should hold '
+                "instances in COCO's format, an object with the lists "
+                f'{", ".join(KEYS)} of records.')
+    return data
+
+
+def tidy(folder: PictureFolder,
+         data: dict,
+         name: str,
+         place: str | None = None) -> tuple[dict, str]:
+    """Put records right, and leave out what cannot be.
+
+    Args:
+        folder (PictureFolder): Whose pictures they are of; is told what is
+            left out.
+        data (dict): Records in COCO's format, not changed.
+        name (str): Their file, for messages.
+        place (str, optional): Folder of the pictures, where it is known.
+            Defaults to None.
+
+    Returns:
+        tuple[dict, str]: The records, equal to the old ones if nothing was to
+        be done; and the folder that their ``file_name`` starts from.
+
+    Raises:
+        ValueError: If ids, names or references are not as they should be.
+    """
+    categories = _categories(data['categories'], name)
+    images, prefix = _images(folder, data['images'], name, place)
+    annotations, lost, bad = [], [], []
+    for ann in data['annotations']:
+        image = images.get(_key(ann.get('image_id')))
+        if image is None:
+            folder.leave_out('object of a picture that is not listed, or left '
+                             'out', f'{name}: id {ann.get("id")}')
+        elif _key(ann.get('category_id')) not in categories:
+            lost.append(ann)
+        else:
+            ann, reason, mended = _annotation(ann, image)
+            for key in mended if name else ():
+                folder.leave_out(f'object without a proper {key}',
+                                 f'{name}: id {ann.get("id")}', 'added')
+            if reason:
+                bad.append(ann.get('id'))
+                folder.leave_out(reason, f'{name}: id {ann.get("id")}')
+            else:
+                annotations.append(ann)
+    if lost:
+        raise ValueError(
+            f'{name}: {len(lost)} annotations '
+            f'(ids {first_few([a.get("id") for a in lost])}) have a '
+            f'category_id that the file does not list '
+            f'({short(lost[0].get("category_id"))}; it lists '
+            f'{first_few(categories)}). Add the category or remove them.')
+    if len(bad) > len(annotations):
+        raise ValueError(
+            f'{name}: {len(bad)} of {len(bad) + len(annotations)} boxes '
+            f"cannot be used (ids {first_few(bad)}): COCO's are "
+            '[x, y, width, height] in pixels, inside of the picture.')
+    ids = [_key(ann.get('id')) for ann in annotations]
+    if None in ids or 0 in ids or len(set(ids)) < len(ids):
+        annotations = [dict(a, id=i + 1) for i, a in enumerate(annotations)]
+    return dict(
+        data,
+        images=list(images.values()),
+        annotations=annotations,
+        categories=data['categories']), prefix
+
+
+def _key(value):
+    return value if type(value) in (int, str) else None
+
+
+def _categories(categories: list, name: str) -> set:
+    ids = [_key(category.get('id')) for category in categories]
+    names = [category.get('name') for category in categories]
+    for values, what in ((ids, 'an id'), (names, 'a name')):
+        if not all(type(v) in (int, str) and v != '' for v in values) or len(
+                set(values)) < len(values):
+            raise ValueError(
+                f'{name}: every category should have {what} of its own; they '
+                f'are {first_few(values)}.')
+    return set(ids)
+
+
+def _images(folder: PictureFolder, images: list, name: str,
+            place: str | None) -> tuple[dict, str]:
+    """Records of the pictures by id, and what their paths start from."""
+    found, paths = {}, {}
+    for image in images:
+        key, file_name = _key(image.get('id')), image.get('file_name')
+        if key is None or key in found or not isinstance(file_name, str):
+            raise ValueError(
+                f'{name}: every image should have an id of its own and a '
+                f'file_name, but one is {short(image)}.')
+        path = folder.find(file_name, name, place)
+        if path is None:
+            folder.leave_out(f'picture listed in {name} and missing',
+                             file_name)
+            continue
+        found[key], paths[key] = image, path
+    if not found:
+        raise ValueError(
+            f'{name}: none of its {len(images)} pictures is in {folder.root} '
+            f'({first_few([i["file_name"] for i in images])})'
+            f'{near(images[0]["file_name"], folder.pictures)}.')
+    first = next(iter(found))
+    prefix = paths[first].removesuffix(found[first]['file_name'])
+    prefix = prefix if prefix != paths[first] else ''
+    for key, image in list(found.items()):
+        if prefix + image['file_name'] != paths[key]:
+            prefix = ''  # then all are named from the folder
+    for key, image in list(found.items()):
+        sides = [image.get('width'), image.get('height')]
+        said = all(type(side) is int and side > 0 for side in sides)
+        if not said or len(images) <= OPENED:
+            size = folder.size(paths[key])
+            if size is None:
+                del found[key]
+                continue
+            if not said:
+                sides = size
+                folder.leave_out('picture without width and height',
+                                 image['file_name'], 'read from the file')
+        found[key] = dict(
+            image,
+            width=sides[0],
+            height=sides[1],
+            file_name=paths[key].removeprefix(prefix))
+    return found, prefix
+
+
+def _annotation(ann: dict, image: dict) -> tuple[dict, str, list[str]]:
+    """A record with all keys, why it is left out (or nothing), and the keys
+    that were added."""
+    width, height = image['width'], image['height']
+    ann = dict(ann)
+    outline = _outline(ann.get('segmentation'))
+    if outline or ann.get('segmentation'):
+        ann['segmentation'] = outline or []
+    box, area = ann.get('bbox'), ann.get('area')
+    has_box = isinstance(box, list) and len(box) == 4 and all(
+        map(_is_number, box))
+    has_area = _is_number(area) and area > 0
+    rle, mended = None, []
+    if outline and not (has_box and has_area):
+        try:
+            rle = coco_mask.frPyObjects(outline, height, width)
+            rle = coco_mask.merge(rle) if isinstance(rle, list) else rle
+        except (TypeError, ValueError, KeyError):  # whole RLE is taken as is
+            rle = outline if isinstance(outline, dict) else None
+    if not has_box:
+        if rle is None:
+            return (ann, 'object without a box of four numbers or an outline',
+                    [])
+        mended.append('bbox')
+        box = ann['bbox'] = coco_mask.toBbox(rle).tolist()
+    x, y, w, h = box
+    if min(w, h) < 1:
+        return ann, 'object narrower or lower than a pixel', []
+    if min(x + w, width) <= max(x, 0) or min(y + h, height) <= max(y, 0):
+        return ann, 'object outside of the picture', []
+    if not has_area:
+        mended.append('area')
+        ann['area'] = float(coco_mask.area(rle)) if rle else w * h
+    if ann.get('iscrowd') not in (0, 1):
+        mended.append('iscrowd')
+        ann['iscrowd'] = 0
+    return ann, '', mended
+
+
+def _is_number(value) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _outline(outline):
+    """Polygons of three corners and more, or RLE; None if there is none."""
+    if isinstance(outline, dict):
+        return outline if outline.get('counts') else None
+    if not isinstance(outline, list):
+        return None
+    return [
+        p for p in outline if isinstance(p, list) and len(p) >= 6
+        and len(p) % 2 == 0 and all(map(_is_number, p))
+    ] or None
+
+
+def samples_of(data: dict, prefix: str) -> list[tuple]:
+    """The samples that records in COCO's format come to, see `coco_of`."""
+    names = {c['id']: c['name'] for c in data['categories']}
+    objects = {image['id']: [] for image in data['images']}
+    for ann in data['annotations']:
+        item = {k: v for k, v in ann.items()
+                if k not in ('id', 'image_id', 'category_id')}
+        objects[ann['image_id']].append(
+            dict(item, category=names[ann['category_id']]))
+    return [(prefix + image['file_name'], (image['width'], image['height']),
+             objects[image['id']]) for image in data['images']]
+
+
+def coco_of(samples: Sequence[tuple], names: Sequence[str]) -> dict:
+    """COCO's records of samples.
+
+    Args:
+        samples (Sequence[tuple]): For each picture its path, its (width,
+            height), and its objects: dicts with ``category``, a name,
+            ``bbox``, and what else an annotation may have.
+        names (Sequence[str]): Names of the classes, in order.
+    """
+    numbers = {name: i + 1 for i, name in enumerate(names)}
+    images = [
+        dict(id=i + 1, file_name=path, width=size[0], height=size[1])
+        for i, (path, size, _) in enumerate(samples)
+    ]
+    objects = [(i + 1, item) for i, (_, _, items) in enumerate(samples)
+               for item in items]
+    return dict(
+        images=images,
+        annotations=[
+            dict(
+                id=i + 1,
+                image_id=image,
+                category_id=numbers[item['category']],
+                **{k: v for k, v in item.items() if k != 'category'})
+            for i, (image, item) in enumerate(objects)
+        ],
+        categories=[dict(id=i, name=name) for name, i in numbers.items()])
+
+
+# ----------------------------------------------------------------------------
+# Two splits of one data set
+
+
+def same_classes(folder: PictureFolder, train: dict, val: dict,
+                 prefix: str) -> dict:
+    """Validation's records with the categories of training, in their order.
+
+    Labels are counted in the order of each file's categories.
+
+    Returns:
+        dict: ``val`` itself if they are so already; else paths start from
+        the folder, and not from ``prefix``.
+    """
+    names = [c['name'] for c in train['categories']]
+    if names == [c['name'] for c in val['categories']]:
+        return val
+    samples = samples_of(val, prefix)
+    for _, _, items in samples:
+        for item in items[:]:
+            if item['category'] not in names:
+                items.remove(item)
+                folder.leave_out('object of validation of a class without '
+                                 'any in training', item['category'])
+    return coco_of(samples, names)
+
+
+def shown_classes(train: dict) -> tuple[tuple[str, ...], list[str]]:
+    """Names of the classes that training shows, in order; and a note on each
+    of the others."""
+    categories = train['categories']
+    shown = {ann['category_id'] for ann in train['annotations']}
+    parents = {c.get('supercategory') for c in categories}
+    return tuple(c['name'] for c in categories if c['id'] in shown), [
+        f'{"parent " if c["name"] in parents else ""}category {c["name"]!r} '
+        'has no objects to learn from: left out'
+        for c in categories if c['id'] not in shown
+    ]
+
+
+def has_outlines(splits: Iterable[dict]) -> tuple[bool, str]:
+    """Whether nearly all objects have outlines that are more than boxes, and
+    what there is, in words."""
+    every = [ann for data in splits for ann in data['annotations']]
+    outlined = [ann for ann in every if ann.get('segmentation')]
+    if not outlined or all(map(_is_box, outlined)):
+        return False, 'boxes without outlines'
+    if len(outlined) < 0.95 * len(every):
+        return False, (f'boxes, and outlines of {len(outlined)} of '
+                       f'{len(every)} objects alone')
+    return True, 'outlines'
+
+
+def drop_unoutlined(folder: PictureFolder, data: dict) -> bool:
+    """Leave out the objects without outlines; whether there are any."""
+    kept = [ann for ann in data['annotations'] if ann.get('segmentation')]
+    for ann in data['annotations']:
+        if not ann.get('segmentation'):
+            folder.leave_out('object without an outline', f'id {ann["id"]}')
+    changed = len(kept) < len(data['annotations'])
+    data['annotations'] = kept
+    return changed
+
+
+def _is_box(ann: dict) -> bool:
+    """Whether an outline is the box itself, as some tools write it."""
+    outline = ann.get('segmentation')
+    if not isinstance(outline, list) or len(outline) > 1:
+        return False
+    x, y, w, h = ann['bbox']
+    corners = {(x, y), (x + w, y), (x, y + h), (x + w, y + h)}
+    near_corner = [
+        any(abs(px - cx) < 1 and abs(py - cy) < 1 for cx, cy in corners)
+        for px, py in zip(outline[0][::2], outline[0][1::2])
+    ]
+    return len(near_corner) in (4, 5) and all(near_corner)

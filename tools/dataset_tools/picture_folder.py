@@ -1,0 +1,247 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+"""A folder of pictures and labels: what is in it, and which split it is of."""
+from __future__ import annotations
+
+import os
+import random
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mmfishnet.words import counted, first_few
+
+PICTURES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm',
+            '.pgm')
+# What own_data.py writes; not read again as labels.
+WRITTEN = 'own_data_'
+SPLITS = dict(
+    train=('train', 'training', 'trainval', 'trainannot'),
+    val=('val', 'valid', 'validation', 'dev', 'valannot'),
+    test=('test', 'testing', 'testannot'))
+
+
+class PictureFolder:
+    """The files of a folder, listed once, and what is left out of them.
+
+    Hidden files and folders (``._x.jpg``, ``__MACOSX``) are not seen.
+
+    Args:
+        root (str | os.PathLike): The folder.
+
+    Attributes:
+        files (list[str]): All files, relative, with ``/``.
+        pictures (list[str]): Those that are pictures by their suffix.
+        left_out (dict[tuple, dict]): What was left out or put right, by the
+            reason and by what was done.
+
+    Raises:
+        FileNotFoundError: If there is no such folder, or nothing in it.
+    """
+
+    def __init__(self, root: str | os.PathLike) -> None:
+        self.root = Path(root)
+        if not self.root.is_dir():
+            raise FileNotFoundError(
+                f'there is no folder {root} (looked for '
+                f'{self.root.absolute()}).')
+        self.files, seen = [], set()
+        for folder, names, files in os.walk(self.root, followlinks=True):
+            seen.add(os.path.realpath(folder))
+            names[:] = sorted(
+                n for n in names if not n.startswith(('.', '__', WRITTEN))
+                and os.path.realpath(os.path.join(folder, n)) not in seen)
+            place = Path(folder).relative_to(self.root)
+            self.files += [(place / name).as_posix() for name in sorted(files)
+                           if not name.startswith(('.', WRITTEN))]
+        self.pictures = [f for f in self.files
+                         if f.lower().endswith(PICTURES)]
+        if not self.pictures:
+            raise FileNotFoundError(
+                f'{root} holds no pictures ({", ".join(PICTURES)}).')
+        self.left_out = defaultdict(dict)
+        self._by_name = defaultdict(list)
+        self._known = set(self.pictures)
+        for picture in self.pictures:
+            path = Path(picture)
+            for key in {path.name, path.stem}:
+                self._by_name[key].append(picture)
+
+    def with_suffix(self, *suffixes: str) -> list[str]:
+        """Files of these suffixes."""
+        return [f for f in self.files if f.lower().endswith(suffixes)]
+
+    def read(self, name: str) -> str:
+        """A text file of the folder, or of anywhere.
+
+        Raises:
+            OSError: If it cannot be read.
+            ValueError: If it is no text.
+        """
+        try:
+            return (self.root / name).read_text(encoding='utf-8-sig')
+        except UnicodeDecodeError as fault:
+            raise ValueError(f'{name} is no text in UTF-8: {fault}') from None
+
+    def relative(self, path: str | os.PathLike) -> str:
+        """A path from the folder where it is inside of it, else whole."""
+        whole = os.path.abspath(path)
+        inner = os.path.relpath(whole, self.root.absolute())
+        if inner.split(os.sep)[0] == os.pardir:
+            return whole
+        return '' if inner == os.curdir else inner
+
+    def find(self, name: str, label: str = '',
+             place: str | None = None) -> str | None:
+        """Find the picture that a label file means.
+
+        Label tools write names, or paths relative to the label file, to the
+        folder, or of another machine. Where a path fits nowhere, the picture
+        whose path ends as it does is meant; of several, that of the label
+        file's split, and the nearest.
+
+        Args:
+            name (str): What the label file says; without suffix as well.
+            label (str): The label file.
+            place (str, optional): Folder of the pictures, where it is known.
+
+        Returns:
+            str | None: Relative path; None if there is none.
+        """
+        name = name.replace('\\', '/')
+        near = os.path.dirname(label) if place is None else place
+        for start in (near, ''):
+            path = os.path.normpath(
+                os.path.join(self.root.absolute(), start, name))
+            path = os.path.relpath(path, self.root.absolute())
+            if path in self._known:
+                return path
+        words = {*re.split('[/_.]', f'{label}/{place or ""}')}
+
+        def likeness(path):
+            ends = zip(reversed(path.split('/')), reversed(name.split('/')))
+            same = next((i for i, (a, b) in enumerate(ends) if a != b), 99)
+            return (same, split_of(path) == split_of(label),
+                    len(words & {*re.split('[/_.]', path)}))
+
+        found = self._by_name.get(os.path.basename(name), ())
+        return max(found, key=likeness, default=None)
+
+    def size(self, picture: str) -> tuple[int, int] | None:
+        """Width and height, upright; None if the file is no whole picture."""
+        try:
+            with Image.open(self.root / picture) as image:
+                if not _has_end(self.root / picture, image.format):
+                    image.load()  # raises where the end is missing
+                turned = image.getexif().get(0x0112, 1) > 4
+                return image.size[::-1] if turned else image.size
+        # Pillow's plugins raise OSError, SyntaxError, struct.error ...
+        except Exception:
+            self.leave_out('file unreadable as a picture', picture)
+            return None
+
+    def array(self, picture: str) -> np.ndarray | None:
+        """Pixels as they are stored, indices of a palette as such."""
+        try:
+            with Image.open(self.root / picture) as image:
+                return np.asarray(image)
+        except Exception:
+            self.leave_out('file unreadable as a picture', picture)
+            return None
+
+    def is_indexed(self, picture: str) -> bool:
+        """Whether a picture holds bytes of one channel, as maps should."""
+        with Image.open(self.root / picture) as image:
+            return image.mode in ('L', 'P') and image.format == 'PNG'
+
+    def leave_out(self, reason: str, what, instead: str = 'left out') -> None:
+        """Note what is left out or put right, to be counted and named."""
+        self.left_out[reason, instead][what] = None
+
+    def leave_unlabelled(self, labelled: Iterable[str]) -> None:
+        """Note the pictures that no label file is for."""
+        for picture in sorted(self._known - {*labelled}):
+            if not any(picture in names for names in self.left_out.values()):
+                self.leave_out('picture without labels', picture)
+
+    def told(self) -> list[str]:
+        """What was left out or put right, a line for each reason."""
+        lines = []
+        for (reason, instead), names in self.left_out.items():
+            thing, _, rest = reason.partition(' ')
+            lines.append(f'{counted(len(names), thing)} {rest}: {instead} '
+                         f'({first_few(names, 3)})')
+        return lines
+
+
+def _has_end(path: Path, kind: str | None) -> bool:
+    end = dict(JPEG=b'\xff\xd9', PNG=b'IEND').get(kind)
+    if end is None:
+        return False
+    with open(path, 'rb') as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - 64))
+        return end in file.read()
+
+
+def split_of(path: str) -> str:
+    """Which split a path is of: train, val, test, or '' where none is named.
+
+    The nearest word counts: ``train/images/val_1.json`` is of val.
+    """
+    for part in reversed(Path(path).with_suffix('').parts):
+        words = re.findall('[a-z]+', part.lower())
+        for split, names in SPLITS.items():
+            if any(word in names for word in words):
+                return split
+    return ''
+
+
+def choose_splits(items: dict[str, list], classes_of: Callable, share: float,
+                  seed: int) -> tuple[dict[str, list], list[str]]:
+    """Two splits, train and val, of what a folder has.
+
+    Args:
+        items (dict[str, list]): By the split's name, '' for none.
+        classes_of (Callable): Gives the classes in an item. Every class of a
+            split that is made here stays in train.
+        share (float): What of the items becomes val where no split is given.
+        seed (int): Chooses which.
+
+    Returns:
+        tuple: The splits, and what is to be said.
+
+    Raises:
+        ValueError: If there is one item only.
+    """
+    items = {split: found for split, found in items.items() if found}
+    val = next((s for s in ('val', 'test') if s in items), None)
+    if 'train' in items and val:
+        more = [
+            counted(len(found), 'picture') + (
+                f' of {split}' if split else ' of no split')
+            for split, found in items.items() if split not in ('train', val)
+        ]
+        return dict(train=items['train'], val=items[val]), (
+            [f'not used: {", ".join(more)}'] if more else [])
+    every = [item for found in items.values() for item in found]
+    if len(every) < 2:
+        raise ValueError(f'there is {counted(len(every), "labelled picture")}'
+                         '; training and validation take one each at least.')
+    wanted = max(1, round(share * len(every)))
+    rest = Counter(c for item in every for c in set(classes_of(item)))
+    order = random.Random(seed).sample(range(len(every)), len(every))
+    chosen = []
+    for i in order:
+        classes = set(classes_of(every[i]))
+        if len(chosen) < wanted and all(rest[c] > 1 for c in classes):
+            chosen.append(i)
+            rest.subtract(classes)
+    chosen = set(chosen or order[:1])
+    splits = dict(
+        train=[item for i, item in enumerate(every) if i not in chosen],
+        val=[item for i, item in enumerate(every) if i in chosen])
+    return splits, [f'no split was given: {len(chosen)} of {len(every)} '
+                    f'pictures, chosen by seed {seed}, are for validation']

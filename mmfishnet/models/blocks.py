@@ -7,6 +7,8 @@ Modules are registered in the order in which they run: MMCV's
 """
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import reduce
 from operator import add
 
@@ -14,10 +16,12 @@ import torch
 import torch.utils.checkpoint as cp
 from mmcv.cnn import build_conv_layer, build_norm_layer
 from mmengine.model import BaseModule, Sequential, constant_init
+from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from .layout import double, layout_of
-from .lean import norm_relu
+from ..kinds import find_class
+from .layout import double, is_compiling, layout_of
+from .lean import norm_relu_conv
 
 # How all of our modules start unless their ``init_cfg`` says otherwise.
 INIT_CFG = [
@@ -47,7 +51,8 @@ def build_norm(norm_cfg: dict, channels: int) -> nn.Module:
     Raises:
         ValueError: If ``num_groups`` of GN is missing.
     """
-    if norm_cfg['type'] == 'GN':
+    kind = find_class(MODELS, norm_cfg)
+    if kind is nn.GroupNorm:
         if 'num_groups' not in norm_cfg:
             raise ValueError(
                 f'norm_cfg={norm_cfg!r} lacks num_groups, a positive number '
@@ -55,11 +60,12 @@ def build_norm(norm_cfg: dict, channels: int) -> nn.Module:
         most = min(norm_cfg['num_groups'], channels // MIN_GN_GROUP)
         groups = next((g for g in range(most, 0, -1) if channels % g == 0), 1)
         norm_cfg = dict(norm_cfg, num_groups=groups)
-    return build_norm_layer(norm_cfg, channels)[1]
+    return build_norm_layer(
+        dict(norm_cfg, type=kind or norm_cfg['type']), channels)[1]
 
 
 class Layers(Sequential):
-    """Layers in a row; a norm goes with the ReLU behind it."""
+    """Layers in a row; a norm goes with the ReLU and convolution behind it."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute one after the other."""
@@ -67,7 +73,10 @@ class Layers(Sequential):
         while layers:
             layer = layers.pop(0)
             if layers and isinstance(layers[0], nn.ReLU):
-                x = norm_relu(layer, layers.pop(0), x)
+                relu, conv = layers.pop(0), None
+                if layers and isinstance(layers[0], nn.Conv2d):
+                    conv = layers.pop(0)
+                x = norm_relu_conv(layer, relu, conv, x)
             else:
                 x = layer(x)
         return x
@@ -221,16 +230,16 @@ class Bottleneck(BaseModule):
                 param.data = param.data.contiguous()
         return self
 
+    def _deform(self, x: Tensor) -> Tensor:
+        layout = layout_of(x)
+        return self.conv2(x.contiguous()).contiguous(memory_format=layout)
+
     def message(self, x: Tensor) -> Tensor:
         """M(x): (N, C_in, H, W) to (N, C_out, H / stride, W / stride)."""
-        x = self.conv1(norm_relu(self.norm1, self.relu, x))
-        x = norm_relu(self.norm2, self.relu, x)
-        if self.deformable:
-            layout = layout_of(x)
-            x = self.conv2(x.contiguous()).contiguous(memory_format=layout)
-        else:
-            x = self.conv2(x)
-        return self.conv3(norm_relu(self.norm3, self.relu, x))
+        conv2 = self._deform if self.deformable else self.conv2
+        x = norm_relu_conv(self.norm1, self.relu, self.conv1, x)
+        x = norm_relu_conv(self.norm2, self.relu, conv2, x)
+        return norm_relu_conv(self.norm3, self.relu, self.conv3, x)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) to (N, C_out, H / stride, W / stride)."""
@@ -280,8 +289,7 @@ def recompute(module: nn.Module, x: Tensor, with_cp: bool) -> Tensor:
     """Apply a module; with ``with_cp``, keep its input alone.
 
     Args:
-        module (nn.Module): One without randomness. The running statistics of
-            live batch norms in it are updated in both passes.
+        module (nn.Module): One without randomness.
         x (Tensor): Its input.
         with_cp (bool): Whether to compute it once more in the backward pass
             instead of keeping what is inside.
@@ -289,10 +297,27 @@ def recompute(module: nn.Module, x: Tensor, with_cp: bool) -> Tensor:
     Returns:
         Tensor: Its output.
     """
-    if with_cp and torch.is_grad_enabled():
-        return cp.checkpoint(
-            module, x, use_reentrant=False, preserve_rng_state=False)
-    return module(x)
+    if not (with_cp and torch.is_grad_enabled()):
+        return module(x)
+    # What is compiled updates a buffer once by itself.
+    contexts = {} if is_compiling() else dict(
+        context_fn=lambda: (nullcontext(), _spare_buffers(module)))
+    return cp.checkpoint(
+        module, x, use_reentrant=False, preserve_rng_state=False, **contexts)
+
+
+@contextmanager
+def _spare_buffers(module: nn.Module) -> Iterator[None]:
+    """Let what is in training mode update copies of its buffers."""
+    buffers = [(m, *item) for m in module.modules() if m.training
+               for item in m.named_buffers(recurse=False)]
+    for owner, name, buffer in buffers:
+        setattr(owner, name, buffer.clone())
+    try:
+        yield
+    finally:
+        for owner, name, buffer in buffers:
+            setattr(owner, name, buffer)
 
 
 class Stage(BaseModule):

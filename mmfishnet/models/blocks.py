@@ -129,7 +129,7 @@ def pre_act_conv(in_channels: int,
         Layers: The three layers.
     """
     return Layers(
-        build_norm(norm_cfg, in_channels), nn.ReLU(inplace=True),
+        build_norm(norm_cfg, in_channels), nn.ReLU(),
         conv1x1(in_channels, out_channels, stride))
 
 
@@ -211,7 +211,7 @@ class Bottleneck(BaseModule):
             bias=False)
         self.norm3 = build_norm(norm_cfg, mid)
         self.conv3 = conv1x1(mid, out_channels)
-        self.relu = nn.ReLU(inplace=True)
+        self.relu = nn.ReLU()
         self.shortcut = shortcut or nn.Identity()
         self.deformable = conv_cfg is not None
 
@@ -266,12 +266,12 @@ class Bridge(BaseModule):
         hidden = channels // 16
         self.squeeze = Layers(
             *pre_act_conv(channels, squeezed, norm_cfg),
-            build_norm(norm_cfg, squeezed), nn.ReLU(inplace=True))
+            build_norm(norm_cfg, squeezed), nn.ReLU())
         self.expand = nn.Conv2d(squeezed, expanded, 1)
         self.gate = Layers(
-            build_norm(norm_cfg, expanded), nn.ReLU(inplace=True),
+            build_norm(norm_cfg, expanded), nn.ReLU(),
             nn.AdaptiveAvgPool2d(1), nn.Conv2d(expanded, hidden, 1),
-            nn.ReLU(inplace=True), nn.Conv2d(hidden, channels, 1),
+            nn.ReLU(), nn.Conv2d(hidden, channels, 1),
             nn.Sigmoid())
         self.blocks = blocks
 

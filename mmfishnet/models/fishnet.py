@@ -47,7 +47,7 @@ def _conv_norm_relu(in_channels: int, out_channels: int, kernel: int,
             padding=kernel // 2,
             bias=False),
         build_norm(norm_cfg, out_channels),
-        nn.ReLU(inplace=True)
+        nn.ReLU()
     ]
 
 

@@ -51,8 +51,8 @@ def layout_of(x: Tensor) -> torch.memory_format:
         torch.memory_format: ``torch.channels_last`` or
         ``torch.contiguous_format``, also where both are true.
     """
-    # What traces a network has no layout.
-    if (isinstance(x, Tensor)
+    # What traces a network has no layout, nor has what vmap makes.
+    if ((is_compiling() or _is_plain(x))
             and x.is_contiguous(memory_format=torch.channels_last)
             and not x.is_contiguous()):
         return torch.channels_last
@@ -74,8 +74,7 @@ def to_fast_layout(x: Tensor) -> Tensor:
         Tensor: The same in channels-last; x itself on other devices, and
         where a tracer or an exporter looks on.
     """
-    if isinstance(x, Tensor) and not torch.jit.is_tracing() and (
-            is_dynamo_compiling() or x.is_cpu and not is_compiling()):
+    if is_dynamo_compiling() or not is_watched(x) and x.is_cpu:
         return channels_last(x)
     return x
 

@@ -42,18 +42,22 @@ def norm_relu_conv(norm: nn.Module, relu: nn.Module, conv: Callable | None,
     Returns:
         Tensor: ``conv(relu(norm(x)))``.
     """
-    if (_is_torchs(norm, _BatchNorm, nn.SyncBatchNorm, nn.GroupNorm)
-            and _is_torchs(relu, nn.ReLU) and norm.affine and x.dim() == 4):
+    known = (
+        _is_torchs(norm, _BatchNorm, nn.SyncBatchNorm, nn.GroupNorm)
+        and _is_torchs(relu, nn.ReLU) and not is_watched(x))
+    if known and norm.affine and x.dim() == 4:
         args = x, norm.weight, norm.bias
         if _is_fixed(norm):
             if is_recorded(x) and not is_watched(*args):
-                x = _FixedNormReLU.apply(x, norm, relu)
+                x = _FixedNormReLU.apply(x, norm)
                 return x if conv is None else conv(x)
         elif any(map(is_recorded, args)) and _can_join(norm, conv, x):
             args += conv.weight, conv.bias
             if not is_watched(*args):
                 return _NormReLUConv.apply(*args, norm, conv)
-    x = relu(norm(x))
+    x = norm(x)
+    # A hook would see, or forbid, what is done in place.
+    x = x.relu_() if known else relu(x)
     return x if conv is None else conv(x)
 
 
@@ -93,12 +97,12 @@ class _FixedNormReLU(torch.autograd.Function):
     """Keeps its output, which the convolution behind it keeps anyway."""
 
     @staticmethod
-    def forward(x, norm, relu):
-        return relu(norm(x))
+    def forward(x, norm):
+        return norm(x).relu_()
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        _, norm, _ = inputs
+        _, norm = inputs
         ctx.eps = norm.eps
         ctx.save_for_backward(output, norm.weight, norm.running_var)
 
@@ -110,7 +114,7 @@ class _FixedNormReLU(torch.autograd.Function):
         grad = torch.ops.aten.threshold_backward(grad, output, 0)
         for factor in inverse, weight:
             grad = grad.to(factor.dtype).mul_(factor[:, None, None])
-        return grad, None, None
+        return grad, None
 
 
 class _NormReLUConv(torch.autograd.Function):

@@ -13,12 +13,12 @@ from torch.autograd import forward_ad
 from mmfishnet.models import FishNet, FishNeXt, PreActResNet, lean
 from mmfishnet.models.blocks import (
     Bottleneck,
-    Bridge,
     ChannelReduction,
     DRBlock,
     URBlock,
     conv1x1,
 )
+from mmfishnet.models.layout import channels_last
 from mmfishnet.models.lean import MaxPool2x2, norm_relu_conv
 
 SMALL = dict(
@@ -263,23 +263,6 @@ def test_pool_is_the_same_function_in_ties_too(size, layout):
         assert check(MaxPool2x2(), apart.requires_grad_())
 
 
-@pytest.mark.parametrize('block', [
-    Bottleneck(8, 8),
-    Bottleneck(16, 8, shortcut=ChannelReduction(2), dilation=2),
-    Bridge(16, Bottleneck(32, 16, shortcut=ChannelReduction(2))),
-], ids=['DR', 'UR', 'bridge'])
-@pytest.mark.parametrize('fixed', [True, False])
-def test_gradients_of_each_block(block, fixed):
-    block = fix(block.double())
-    if not fixed:
-        block.train().requires_grad_()
-    channels = 16 if isinstance(block, Bridge) else block.conv1.in_channels
-    x = torch.randn(2, channels, 3, 2, dtype=torch.double, requires_grad=True)
-    # Running statistics would differ from one evaluation to the next.
-    with mock.patch.object(nn.BatchNorm2d, 'momentum', 0., create=True):
-        assert torch.autograd.gradcheck(block, x, fast_mode=True)
-
-
 REGIMES = dict(
     fixed=RECIPE,
     affine_trained=dict(norm_eval=True),
@@ -422,12 +405,13 @@ def test_channels_last_stays(name, build, training):
         torch.testing.assert_close(feature, other, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize('channels', [1, 3])
 @pytest.mark.parametrize('given', [
     torch.contiguous_format, torch.channels_last])
-def test_fast_whatever_is_given(given):
+def test_fast_whatever_is_given(given, channels):
     """On a CPU, features and their gradients inside are channels-last, and
     those that are given and returned lie as the image does."""
-    model = FishNet(SMALL, **RECIPE).train()
+    model = FishNet(SMALL, in_channels=channels, **RECIPE).train()
     inside = []
 
     def look(module, args, output):
@@ -437,12 +421,21 @@ def test_fast_whatever_is_given(given):
     for module in model.modules():
         if isinstance(module, ChannelReduction):
             module.register_forward_hook(look)
-    image = torch.randn(2, 3, 64, 96).contiguous(memory_format=given)
+    image = torch.randn(2, channels, 64, 96)
+    if given == torch.channels_last:
+        image = channels_last(image)
     features = model(image)
     torch.autograd.backward(features, [torch.randn_like(f) for f in features])
     assert all(f.is_contiguous(memory_format=given) for f in features)
     assert len(inside) == 4
     assert all(x.stride(1) == 1 for x in inside)
+
+
+def test_features_may_be_changed_in_place():
+    """Of the smallest image, too, whose last feature is one pixel."""
+    model = FishNet(SMALL).train()
+    features = model(torch.randn(2, 3, 32, 32))
+    sum(f.mul_(2).sum() for f in features).backward()
 
 
 @pytest.mark.parametrize('arguments', [{}, RECIPE, dict(with_cp=True)])

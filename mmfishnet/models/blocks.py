@@ -7,21 +7,19 @@ Modules are registered in the order in which they run: MMCV's
 """
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from functools import reduce
 from operator import add
 
 import torch
-import torch.utils.checkpoint as cp
 from mmcv.cnn import build_conv_layer, build_norm_layer
 from mmengine.model import BaseModule, Sequential, constant_init
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from ..kinds import find_class
-from .layout import double, is_compiling, layout_of
+from .layout import double, layout_of
 from .lean import norm_relu_conv
+from .recompute import recompute
 
 # How all of our modules start unless their ``init_cfg`` says otherwise.
 INIT_CFG = [
@@ -283,41 +281,6 @@ class Bridge(BaseModule):
         # Expanded, so that an exporter need not ask whether H and W are 1.
         gate = gate.expand_as(x)
         return x * gate + gate
-
-
-def recompute(module: nn.Module, x: Tensor, with_cp: bool) -> Tensor:
-    """Apply a module; with ``with_cp``, keep its input alone.
-
-    Args:
-        module (nn.Module): One without randomness.
-        x (Tensor): Its input.
-        with_cp (bool): Whether to compute it once more in the backward pass
-            instead of keeping what is inside.
-
-    Returns:
-        Tensor: Its output.
-    """
-    if not (with_cp and torch.is_grad_enabled()):
-        return module(x)
-    # What is compiled updates a buffer once by itself.
-    contexts = {} if is_compiling() else dict(
-        context_fn=lambda: (nullcontext(), _spare_buffers(module)))
-    return cp.checkpoint(
-        module, x, use_reentrant=False, preserve_rng_state=False, **contexts)
-
-
-@contextmanager
-def _spare_buffers(module: nn.Module) -> Iterator[None]:
-    """Let what is in training mode update copies of its buffers."""
-    buffers = [(m, *item) for m in module.modules() if m.training
-               for item in m.named_buffers(recurse=False)]
-    for owner, name, buffer in buffers:
-        setattr(owner, name, buffer.clone())
-    try:
-        yield
-    finally:
-        for owner, name, buffer in buffers:
-            setattr(owner, name, buffer)
 
 
 class Stage(BaseModule):

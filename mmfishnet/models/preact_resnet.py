@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from ..registry import MODELS, register
 from .backbone import Backbone
-from .blocks import Bottleneck, Layers, build_norm, pre_act_conv, recompute
+from .blocks import Bottleneck, Layers, build_norm, pre_act_conv
 from .layout import channels_first, to_fast_layout
+from .recompute import recompute
 
 
 @register(MODELS)

@@ -82,8 +82,8 @@ class FishNet(Backbone):
         norm_eval (bool): Whether batch norm layers stay in evaluation mode,
             that is, keep their statistics. Defaults to False.
         with_cp (bool): Whether to recompute the stem, each stage's blocks and
-            those of its transfer in the backward pass to save memory. Defaults to
-            False.
+            those of its transfer in the backward pass to save memory.
+            Defaults to False.
         stem (str): What comes before the tail, from the image to stride 4:
             three 3x3 convolutions ('conv3x3', the released models), a 7x7
             one ('conv7x7') or two residual blocks ('residual', section 4.3),

@@ -11,13 +11,15 @@ from functools import reduce
 from operator import add
 
 import torch
-import torch.utils.checkpoint as cp
 from mmcv.cnn import build_conv_layer, build_norm_layer
 from mmengine.model import BaseModule, Sequential, constant_init
+from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..kinds import find_class
 from .layout import double, layout_of
-from .lean import norm_relu
+from .lean import norm_relu_conv
+from .recompute import recompute
 
 # How all of our modules start unless their ``init_cfg`` says otherwise.
 INIT_CFG = [
@@ -47,7 +49,8 @@ def build_norm(norm_cfg: dict, channels: int) -> nn.Module:
     Raises:
         ValueError: If ``num_groups`` of GN is missing.
     """
-    if norm_cfg['type'] == 'GN':
+    kind = find_class(MODELS, norm_cfg)
+    if kind is nn.GroupNorm:
         if 'num_groups' not in norm_cfg:
             raise ValueError(
                 f'norm_cfg={norm_cfg!r} lacks num_groups, a positive number '
@@ -55,11 +58,12 @@ def build_norm(norm_cfg: dict, channels: int) -> nn.Module:
         most = min(norm_cfg['num_groups'], channels // MIN_GN_GROUP)
         groups = next((g for g in range(most, 0, -1) if channels % g == 0), 1)
         norm_cfg = dict(norm_cfg, num_groups=groups)
-    return build_norm_layer(norm_cfg, channels)[1]
+    return build_norm_layer(
+        dict(norm_cfg, type=kind or norm_cfg['type']), channels)[1]
 
 
 class Layers(Sequential):
-    """Layers in a row; a norm goes with the ReLU behind it."""
+    """Layers in a row; a norm goes with the ReLU and convolution behind it."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute one after the other."""
@@ -67,7 +71,10 @@ class Layers(Sequential):
         while layers:
             layer = layers.pop(0)
             if layers and isinstance(layers[0], nn.ReLU):
-                x = norm_relu(layer, layers.pop(0), x)
+                relu, conv = layers.pop(0), None
+                if layers and isinstance(layers[0], nn.Conv2d):
+                    conv = layers.pop(0)
+                x = norm_relu_conv(layer, relu, conv, x)
             else:
                 x = layer(x)
         return x
@@ -120,7 +127,7 @@ def pre_act_conv(in_channels: int,
         Layers: The three layers.
     """
     return Layers(
-        build_norm(norm_cfg, in_channels), nn.ReLU(inplace=True),
+        build_norm(norm_cfg, in_channels), nn.ReLU(),
         conv1x1(in_channels, out_channels, stride))
 
 
@@ -202,7 +209,7 @@ class Bottleneck(BaseModule):
             bias=False)
         self.norm3 = build_norm(norm_cfg, mid)
         self.conv3 = conv1x1(mid, out_channels)
-        self.relu = nn.ReLU(inplace=True)
+        self.relu = nn.ReLU()
         self.shortcut = shortcut or nn.Identity()
         self.deformable = conv_cfg is not None
 
@@ -221,16 +228,16 @@ class Bottleneck(BaseModule):
                 param.data = param.data.contiguous()
         return self
 
+    def _deform(self, x: Tensor) -> Tensor:
+        layout = layout_of(x)
+        return self.conv2(x.contiguous()).contiguous(memory_format=layout)
+
     def message(self, x: Tensor) -> Tensor:
         """M(x): (N, C_in, H, W) to (N, C_out, H / stride, W / stride)."""
-        x = self.conv1(norm_relu(self.norm1, self.relu, x))
-        x = norm_relu(self.norm2, self.relu, x)
-        if self.deformable:
-            layout = layout_of(x)
-            x = self.conv2(x.contiguous()).contiguous(memory_format=layout)
-        else:
-            x = self.conv2(x)
-        return self.conv3(norm_relu(self.norm3, self.relu, x))
+        conv2 = self._deform if self.deformable else self.conv2
+        x = norm_relu_conv(self.norm1, self.relu, self.conv1, x)
+        x = norm_relu_conv(self.norm2, self.relu, conv2, x)
+        return norm_relu_conv(self.norm3, self.relu, self.conv3, x)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) to (N, C_out, H / stride, W / stride)."""
@@ -257,12 +264,12 @@ class Bridge(BaseModule):
         hidden = channels // 16
         self.squeeze = Layers(
             *pre_act_conv(channels, squeezed, norm_cfg),
-            build_norm(norm_cfg, squeezed), nn.ReLU(inplace=True))
+            build_norm(norm_cfg, squeezed), nn.ReLU())
         self.expand = nn.Conv2d(squeezed, expanded, 1)
         self.gate = Layers(
-            build_norm(norm_cfg, expanded), nn.ReLU(inplace=True),
+            build_norm(norm_cfg, expanded), nn.ReLU(),
             nn.AdaptiveAvgPool2d(1), nn.Conv2d(expanded, hidden, 1),
-            nn.ReLU(inplace=True), nn.Conv2d(hidden, channels, 1),
+            nn.ReLU(), nn.Conv2d(hidden, channels, 1),
             nn.Sigmoid())
         self.blocks = blocks
 
@@ -274,25 +281,6 @@ class Bridge(BaseModule):
         # Expanded, so that an exporter need not ask whether H and W are 1.
         gate = gate.expand_as(x)
         return x * gate + gate
-
-
-def recompute(module: nn.Module, x: Tensor, with_cp: bool) -> Tensor:
-    """Apply a module; with ``with_cp``, keep its input alone.
-
-    Args:
-        module (nn.Module): One without randomness. The running statistics of
-            live batch norms in it are updated in both passes.
-        x (Tensor): Its input.
-        with_cp (bool): Whether to compute it once more in the backward pass
-            instead of keeping what is inside.
-
-    Returns:
-        Tensor: Its output.
-    """
-    if with_cp and torch.is_grad_enabled():
-        return cp.checkpoint(
-            module, x, use_reentrant=False, preserve_rng_state=False)
-    return module(x)
 
 
 class Stage(BaseModule):

@@ -25,6 +25,7 @@ from .blocks import (
 )
 from .layout import channels_first, open_size, to_fast_layout
 from .lean import MaxPool2x2
+from .recompute import recompute
 
 # Down-sampling of tail and head (Table 2). All of them give ceil(H / 2), as
 # the strided convolutions of other backbones do.
@@ -47,7 +48,7 @@ def _conv_norm_relu(in_channels: int, out_channels: int, kernel: int,
             padding=kernel // 2,
             bias=False),
         build_norm(norm_cfg, out_channels),
-        nn.ReLU(inplace=True)
+        nn.ReLU()
     ]
 
 
@@ -80,9 +81,9 @@ class FishNet(Backbone):
             Defaults to ``dict(type='BN', requires_grad=True)``.
         norm_eval (bool): Whether batch norm layers stay in evaluation mode,
             that is, keep their statistics. Defaults to False.
-        with_cp (bool): Whether to recompute each stage's blocks, and those of
-            its transfer, in the backward pass to save memory. Defaults to
-            False.
+        with_cp (bool): Whether to recompute the stem, each stage's blocks and
+            those of its transfer in the backward pass to save memory.
+            Defaults to False.
         stem (str): What comes before the tail, from the image to stride 4:
             three 3x3 convolutions ('conv3x3', the released models), a 7x7
             one ('conv7x7') or two residual blocks ('residual', section 4.3),
@@ -345,7 +346,8 @@ class FishNet(Backbone):
                 f'{x.shape[-1]} pixels is too small; H and W should be at '
                 'least 32, the stride of the last stage.')
         images = to_fast_layout(x)
-        refined, output = {}, {'stem': self.stem(open_size(images))}
+        stem = recompute(self.stem, open_size(images), self.with_cp)
+        refined, output = {}, {'stem': stem}
         for spec in self.specs:
             stage = getattr(self, spec.name)
             refined[spec.name], output[spec.name] = stage(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
 
 try:
     from torch.compiler import is_compiling, is_dynamo_compiling
@@ -11,12 +12,33 @@ except ImportError:  # torch < 2.2
     from torch._dynamo import is_compiling
     is_dynamo_compiling = is_compiling
 
+# Where what we do ourselves was tried to be what torch does.
+DEVICES = ('cpu', 'cuda', 'meta')
+
+
+def is_watched(*tensors: Tensor | None) -> bool:
+    """Whether somebody takes down what is done to tensors who is not
+    autograd's backward pass: a compiler, a tracer, an exporter, functorch,
+    forward-mode differentiation, a class of tensors, a device of its own.
+    """
+    return is_compiling() or torch.jit.is_tracing() or not all(
+        x is None or _is_plain(x) for x in tensors)
+
+
+def _is_plain(x: Tensor) -> bool:
+    if type(x) not in (Tensor, nn.Parameter) or x.device.type not in DEVICES:
+        return False
+    try:
+        x.untyped_storage()
+    except NotImplementedError:  # functorch's tensors have no memory
+        return False
+    return unpack_dual(x).tangent is None
+
 
 def is_recorded(x: Tensor) -> bool:
     """Whether autograd, and nobody else, takes down what is done to x."""
-    return (not is_compiling() and not torch.jit.is_tracing()
-            and torch.is_grad_enabled() and isinstance(x, Tensor)
-            and x.requires_grad)
+    return (torch.is_grad_enabled() and isinstance(x, Tensor)
+            and x.requires_grad and not is_watched(x))
 
 
 def layout_of(x: Tensor) -> torch.memory_format:
@@ -29,8 +51,8 @@ def layout_of(x: Tensor) -> torch.memory_format:
         torch.memory_format: ``torch.channels_last`` or
         ``torch.contiguous_format``, also where both are true.
     """
-    # What traces a network has no layout.
-    if (isinstance(x, Tensor)
+    # What traces a network has no layout, nor has what vmap makes.
+    if ((is_compiling() or _is_plain(x))
             and x.is_contiguous(memory_format=torch.channels_last)
             and not x.is_contiguous()):
         return torch.channels_last
@@ -52,10 +74,20 @@ def to_fast_layout(x: Tensor) -> Tensor:
         Tensor: The same in channels-last; x itself on other devices, and
         where a tracer or an exporter looks on.
     """
-    if isinstance(x, Tensor) and not torch.jit.is_tracing() and (
-            is_dynamo_compiling() or x.is_cpu and not is_compiling()):
-        return x.contiguous(memory_format=torch.channels_last)
+    if is_dynamo_compiling() or not is_watched(x) and x.is_cpu:
+        return channels_last(x)
     return x
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Lay images (N, C, H, W) out in channels-last.
+
+    Where there is one channel, torch takes either layout for the other, and
+    lets what follows have that of the strides.
+    """
+    if x.dim() == 4 and x.shape[1] == 1 and x.stride(1) != 1:
+        return x.contiguous()[:, 0, :, :, None].permute(0, 3, 1, 2)
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def channels_first(feature: Tensor) -> Tensor:
@@ -68,7 +100,8 @@ def channels_first(feature: Tensor) -> Tensor:
     Returns:
         Tensor: The feature, contiguous.
     """
-    if is_recorded(feature):
+    # Of what is contiguous a function would return a view.
+    if is_recorded(feature) and not feature.is_contiguous():
         return _ChannelsFirst.apply(feature)
     return feature.contiguous()
 

@@ -1,61 +1,212 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
-"""Norm-ReLU and max-pooling that keep little for the backward pass.
+"""Norm-ReLU-convolution and max-pooling that keep little for the backward
+pass.
 
 They are torch's functions, to the bit; what autograd keeps of them differs.
-Where somebody looks on (a compiler, an exporter, a tracer), torch's own
-operators are what there is to see.
+Where that is not known (a class of one's own, a hook on a layer), or where
+somebody else looks on (a compiler, an exporter, a tracer, functorch), the
+layers are called one after the other.
 """
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor, distributed, nn
+from torch.nn.modules import module as torch_module
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .layout import is_compiling, is_recorded, layout_of
+from .layout import is_compiling, is_recorded, is_watched, layout_of
+
+HOOKS = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks',
+         '_backward_pre_hooks')
 
 
-def norm_relu(norm: nn.Module, relu: nn.Module, x: Tensor) -> Tensor:
-    """ReLU of a norm: what every norm-ReLU of our networks goes through.
+def norm_relu_conv(norm: nn.Module, relu: nn.Module, conv: Callable | None,
+                   x: Tensor) -> Tensor:
+    """What every norm-ReLU-convolution of our networks goes through.
 
-    A batch norm with fixed statistics and a fixed affine (section 4.4 fixes
-    them all) is a scaling. Its gradient needs no input, and that of the ReLU
-    no more than the output, which the next convolution keeps anyway.
+    Layer by layer, autograd keeps what the norm reads and what the
+    convolution reads. One is enough. A batch norm with fixed statistics and a
+    fixed affine (section 4.4 fixes them all) is a scaling, whose gradient
+    needs no input; behind other norms, what the convolution reads is computed
+    once more. A SyncBN that talks to other processes is left as it is.
 
     Args:
         norm (nn.Module): The norm layer, or any other.
         relu (nn.Module): The ReLU behind it.
+        conv (Callable, optional): What reads it; None for nothing.
         x (Tensor): Feature (N, C, H, W).
 
     Returns:
-        Tensor: ``relu(norm(x))``.
+        Tensor: ``conv(relu(norm(x)))``.
     """
-    if (is_recorded(x) and isinstance(norm, _BatchNorm)
-            and not norm.training and norm.track_running_stats and norm.affine
-            and not norm.weight.requires_grad
-            and not norm.bias.requires_grad):
-        return _FixedNormReLU.apply(x, norm, relu)
-    return relu(norm(x))
+    known = (
+        _is_torchs(norm, _BatchNorm, nn.SyncBatchNorm, nn.GroupNorm)
+        and _is_torchs(relu, nn.ReLU) and not is_watched(x))
+    if known and norm.affine and x.dim() == 4:
+        args = x, norm.weight, norm.bias
+        if _is_fixed(norm):
+            if is_recorded(x) and not is_watched(*args):
+                x = _FixedNormReLU.apply(x, norm)
+                return x if conv is None else conv(x)
+        elif any(map(is_recorded, args)) and _can_join(norm, conv, x):
+            args += conv.weight, conv.bias
+            if not is_watched(*args):
+                return _NormReLUConv.apply(*args, norm, conv)
+    x = norm(x)
+    # A hook would see, or forbid, what is done in place.
+    x = x.relu_() if known else relu(x)
+    return x if conv is None else conv(x)
+
+
+def _is_torchs(module: Callable, *kinds: type[nn.Module]) -> bool:
+    """Whether a module computes what torch's does, and nobody looks on."""
+    forward = getattr(type(module), 'forward', None)
+    return (any(forward is kind.forward for kind in kinds)
+            and 'forward' not in vars(module) and not any(
+                getattr(module, hooks) or getattr(
+                    torch_module, f'_global{hooks}') for hooks in HOOKS))
+
+
+def _is_live(norm: nn.Module) -> bool:
+    return isinstance(norm, _BatchNorm) and (norm.training
+                                             or norm.running_mean is None)
+
+
+def _is_fixed(norm: nn.Module) -> bool:
+    return (isinstance(norm, _BatchNorm) and not _is_live(norm)
+            and not norm.weight.requires_grad and not norm.bias.requires_grad)
+
+
+def _can_join(norm: nn.Module, conv: Callable | None, x: Tensor) -> bool:
+    """Whether :class:`_NormReLUConv` computes what these layers do."""
+    if not _is_torchs(conv, nn.Conv2d) or (
+            conv.padding_mode != 'zeros' or isinstance(conv.padding, str)):
+        return False
+    in_company = (isinstance(norm, nn.SyncBatchNorm)
+                  and distributed.is_available()
+                  and distributed.is_initialized())
+    # Of one value torch refuses to compute statistics.
+    return not _is_live(norm) or (not in_company and norm.momentum is not None
+                                  and x.numel() > x.shape[1])
 
 
 class _FixedNormReLU(torch.autograd.Function):
+    """Keeps its output, which the convolution behind it keeps anyway."""
 
     @staticmethod
-    def forward(x, norm, relu):
-        return relu(norm(x))
+    def forward(x, norm):
+        return norm(x).relu_()
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        _, norm, _ = inputs
+        _, norm = inputs
         ctx.eps = norm.eps
         ctx.save_for_backward(output, norm.weight, norm.running_var)
 
     @staticmethod
     def backward(ctx, grad):
         output, weight, var = ctx.saved_tensors
-        # In the precision of the norm, whatever that of the feature is.
-        scale = weight * (var + ctx.eps).rsqrt()
+        # In the norm's precision and in torch's order, to the bit.
+        inverse = (var.double() + ctx.eps).rsqrt().to(var.dtype)
         grad = torch.ops.aten.threshold_backward(grad, output, 0)
-        return grad.mul_(scale[:, None, None]), None, None
+        for factor in inverse, weight:
+            grad = grad.to(factor.dtype).mul_(factor[:, None, None])
+        return grad, None
+
+
+class _NormReLUConv(torch.autograd.Function):
+    """Keeps the norm's input, and computes the convolution's once more."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, kernel, kernel_bias, norm, conv):
+        ctx.groups = getattr(norm, 'num_groups', None)
+        ctx.live, ctx.eps = _is_live(norm), norm.eps
+        ctx.conv = conv.stride, conv.padding, conv.dilation, conv.groups
+        mean = var = None
+        if isinstance(norm, _BatchNorm) and norm.track_running_stats:
+            mean, var = norm.running_mean, norm.running_var
+        if ctx.live:
+            if mean is not None and norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.add_(1)
+            # The mean of the batch, and its inverse deviation.
+            y, mean, var = torch.native_batch_norm(
+                x, weight, bias, mean, var, True, norm.momentum, ctx.eps)
+        else:
+            y = _normalise(ctx, x, weight, bias, mean, var)
+        ctx.dtype = y.dtype
+        ctx.save_for_backward(x, weight, bias, kernel, kernel_bias, mean, var)
+        # Autocast would remember its copy of a parameter, without gradient.
+        return F.conv2d(y.relu_(), *map(_detached, (kernel, kernel_bias)),
+                        *ctx.conv)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, weight, bias, kernel, kernel_bias, mean, var = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return _second_order(ctx, grad)
+        ops = torch.ops.aten
+        x = x.to(ctx.dtype)
+        mask = ctx.needs_input_grad[:3]
+        if ctx.groups:
+            layout = layout_of(x) if x.is_cpu else torch.contiguous_format
+            x = x.contiguous(memory_format=layout)
+            sizes = (*x.shape[:2], x[0, 0].numel(), ctx.groups)
+            y, mean, var = torch.native_group_norm(x, weight, bias, *sizes,
+                                                   ctx.eps)
+        elif ctx.live:
+            scale = var * weight
+            shift = torch.addcmul(bias, mean, scale, value=-1)
+            y = torch.addcmul(shift[:, None, None], x, scale[:, None, None])
+            y = y.to(x.dtype)
+        else:
+            y = _normalise(ctx, x, weight, bias, mean, var)
+        y.relu_()
+        grad, *grads = ops.convolution_backward(
+            grad, y.to(grad.dtype), kernel.to(grad.dtype),
+            kernel_bias is not None and kernel_bias.shape or None,
+            *ctx.conv[:3], False, (0, 0), ctx.conv[3],
+            (True, *ctx.needs_input_grad[3:5]))
+        grad = ops.threshold_backward(grad.to(y.dtype), y, 0)
+        del y
+        if ctx.groups:
+            grad = grad.contiguous(memory_format=layout)
+            norm_grads = ops.native_group_norm_backward(
+                grad, x, mean, var, weight, *sizes, mask)
+        else:
+            of_batch = (None, None, mean, var)
+            fixed = (mean, var, None, None)
+            norm_grads = ops.native_batch_norm_backward(
+                grad, x, weight, *(of_batch if ctx.live else fixed), ctx.live,
+                ctx.eps, mask)
+        return *norm_grads, *grads, None, None
+
+
+def _detached(x: Tensor | None) -> Tensor | None:
+    return x if x is None else x.detach()
+
+
+def _normalise(ctx, x, weight, bias, mean, var):
+    if ctx.groups:
+        return F.group_norm(x, ctx.groups, weight, bias, ctx.eps)
+    return F.batch_norm(x, mean, var, weight, bias, mean is None, 0., ctx.eps)
+
+
+def _second_order(ctx, grad):
+    """The gradients of torch's layers, to be derived once more."""
+    x, weight, bias, kernel, kernel_bias, mean, var = ctx.saved_tensors
+    if ctx.live:
+        mean = var = None
+    y = _normalise(ctx, x.to(ctx.dtype), weight, bias, mean, var).relu()
+    inputs = x, weight, bias, kernel, kernel_bias
+    out = F.conv2d(y.to(grad.dtype), kernel.to(grad.dtype), kernel_bias,
+                   *ctx.conv)
+    wanted = [i for i in range(5) if ctx.needs_input_grad[i]]
+    grads = dict(zip(wanted, torch.autograd.grad(
+        out, [inputs[i] for i in wanted], grad, create_graph=True)))
+    return *map(grads.get, range(7)),
 
 
 class MaxPool2x2(nn.MaxPool2d):

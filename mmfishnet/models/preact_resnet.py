@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from ..registry import MODELS, register
 from .backbone import Backbone
-from .blocks import Bottleneck, Layers, build_norm, pre_act_conv, recompute
+from .blocks import Bottleneck, Layers, build_norm, pre_act_conv
 from .layout import channels_first, to_fast_layout
+from .recompute import recompute
 
 
 @register(MODELS)
@@ -74,7 +75,7 @@ class PreActResNet(Backbone):
             nn.Conv2d(
                 in_channels, base_channels, 7, stride=2, padding=3,
                 bias=False), build_norm(norm_cfg, base_channels),
-            nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2, padding=1))
+            nn.ReLU(), nn.MaxPool2d(3, stride=2, padding=1))
         self.stage_names = [
             f'stage{i + 1}' for i in range(max(out_indices) + 1)
         ]
@@ -101,7 +102,7 @@ class PreActResNet(Backbone):
         self.final = Layers()
         if num_stages - 1 in self.out_indices:
             self.final = Layers(
-                build_norm(norm_cfg, channels), nn.ReLU(inplace=True))
+                build_norm(norm_cfg, channels), nn.ReLU())
         self._freeze_stages()
 
     def _num_blocks(self, depth: int | Sequence[int]) -> Sequence[int]:

@@ -39,7 +39,7 @@ class FishNetScore(PretrainedModule):
         self.out_channels = in_channels // 2
         self.layers = Layers(
             *pre_act_conv(in_channels, self.out_channels, norm_cfg),
-            build_norm(norm_cfg, self.out_channels), nn.ReLU(inplace=True),
+            build_norm(norm_cfg, self.out_channels), nn.ReLU(),
             nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
     def forward(self, feats: tuple[Tensor, ...]) -> tuple[Tensor]:

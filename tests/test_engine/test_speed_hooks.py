@@ -150,6 +150,16 @@ def test_compiling_that_does_not_work(monkeypatch):
     runner.model(torch.rand(1, 3, 32, 32))
 
 
+def test_memory_budget(monkeypatch):
+    config = pytest.importorskip('torch._functorch.config')
+    monkeypatch.setattr(config, 'activation_memory_budget', 1.0)
+    CompileBackboneHook(backend='eager', memory_budget=0.5).before_run(
+        runner_of(Model()))
+    assert config.activation_memory_budget == 0.5
+    with pytest.raises(ValueError, match='memory_budget=2 '):
+        CompileBackboneHook(memory_budget=2)
+
+
 def test_hooks_act_once():
     model = Model()
     runner = runner_of(model)

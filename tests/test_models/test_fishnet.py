@@ -186,8 +186,9 @@ def test_channel_reduction_sums_adjacent_channels():
                                               (208, 26), (320, 32), (400, 25),
                                               (1600, 32)])
 def test_group_norm_fits_narrow_layers(channels, groups):
-    norm = build_norm(dict(type='GN', num_groups=32), channels)
-    assert (norm.num_groups, norm.num_channels) == (groups, channels)
+    for kind in 'GN', nn.GroupNorm, 'mmengine.GN':
+        norm = build_norm(dict(type=kind, num_groups=32), channels)
+        assert (norm.num_groups, norm.num_channels) == (groups, channels)
 
 
 def test_frozen_stages_and_norm_eval():
@@ -229,30 +230,6 @@ def test_recipe_norms_are_fixed():
     }
     assert trainable and not any(
         id(p) in norms for n, p in model.named_parameters() if n in trainable)
-
-
-def test_checkpointing_changes_memory_and_not_gradients():
-    # Frozen statistics: recomputing would update running ones twice.
-    grads, kept = [], []
-    for with_cp in (False, True):
-        model = kaiming(FishNet(SMALL, with_cp=with_cp, norm_eval=True))
-        total = 0
-
-        def pack(tensor):
-            nonlocal total
-            total += tensor.numel()
-            return tensor
-
-        generator = torch.Generator().manual_seed(1)
-        x = torch.randn(1, 3, 64, 64, generator=generator)
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-            loss = sum(f.square().mean() for f in model.train()(x))
-            kept.append(total)
-        loss.backward()
-        grads.append([p.grad for p in model.parameters()])
-    for a, b in zip(*grads):
-        torch.testing.assert_close(a, b)
-    assert kept[1] < 0.6 * kept[0]
 
 
 def test_fused_norms_give_the_same_features():

@@ -1,23 +1,25 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 """Leaner than torch, and the same function."""
+from contextlib import nullcontext
+from copy import deepcopy
+from functools import partial
 from unittest import mock
 
 import pytest
 import torch
-import torch.nn.functional as F
-from mmcv.cnn import build_norm_layer
 from torch import nn
+from torch.autograd import forward_ad
 
 from mmfishnet.models import FishNet, FishNeXt, PreActResNet, lean
 from mmfishnet.models.blocks import (
     Bottleneck,
-    Bridge,
     ChannelReduction,
     DRBlock,
     URBlock,
     conv1x1,
 )
-from mmfishnet.models.lean import MaxPool2x2, norm_relu
+from mmfishnet.models.layout import channels_last
+from mmfishnet.models.lean import MaxPool2x2, norm_relu_conv
 
 SMALL = dict(
     stem_channels=16,
@@ -53,44 +55,192 @@ def kept_bytes(function, *args):
 
     def pack(tensor):
         storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
+        kept[storage._cdata] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         output = function(*args)
     own = [
-        t.untyped_storage().data_ptr()
+        t.untyped_storage()._cdata
         for t in (*function.parameters(), *function.buffers())
     ]
     return sum(kept[pointer] for pointer in kept if pointer not in own), output
 
 
-@pytest.mark.parametrize('kind', ['BN', 'SyncBN'])
-def test_norm_relu_is_the_same_function(kind):
-    norm = fix(build_norm_layer(dict(type=kind), 6)[1].double())
-    relu = nn.ReLU(inplace=True)
-    x = torch.randn(2, 6, 5, 7, dtype=torch.double, requires_grad=True)
-    expected = F.relu(
-        F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight,
-                     norm.bias))
-    assert torch.equal(norm_relu(norm, relu, x), expected)
-    function = lambda x: norm_relu(norm, relu, x)  # noqa: E731
-    assert torch.autograd.gradcheck(function, x)
-    assert torch.autograd.gradgradcheck(function, x)
+NORMS = dict(
+    live=nn.BatchNorm2d,
+    untracked=partial(nn.BatchNorm2d, track_running_stats=False),
+    cumulative=partial(nn.BatchNorm2d, momentum=None),
+    affine_trained=lambda c: nn.BatchNorm2d(c).eval(),
+    fixed=lambda c: nn.BatchNorm2d(c).eval().requires_grad_(False),
+    sync=nn.SyncBatchNorm,
+    sync_fixed=lambda c: nn.SyncBatchNorm(c).eval().requires_grad_(False),
+    group=partial(nn.GroupNorm, 4),
+    group_fixed=lambda c: nn.GroupNorm(4, c).requires_grad_(False))
+CONVS = dict(
+    plain=dict(kernel_size=1, bias=False),
+    biased=dict(kernel_size=3),
+    dilated=dict(kernel_size=3, padding=2, dilation=2, groups=4, bias=False),
+    strided=dict(kernel_size=3, stride=2, padding=1),
+    frozen=dict(kernel_size=1),
+    reflected=dict(kernel_size=3, padding=1, padding_mode='reflect'),
+    same=dict(kernel_size=3, padding='same'))
 
 
-@pytest.mark.parametrize('trained', ['weight', 'bias', 'statistics'])
-def test_what_is_trained_takes_the_ordinary_path(trained):
-    norm = fix(nn.BatchNorm2d(3))
-    if trained == 'statistics':
-        norm.train()
-    else:
-        getattr(norm, trained).requires_grad_()
-    x = torch.randn(2, 3, 4, 4, requires_grad=True)
-    norm_relu(norm, nn.ReLU(), x).sum().backward()
-    if trained != 'statistics':
-        assert getattr(norm, trained).grad is not None
-    assert x.grad is not None
+def trio(norm, conv='plain', channels=16):
+    """A norm, a ReLU and a convolution as of a network that was trained."""
+    model = nn.Sequential(
+        NORMS[norm](channels), nn.ReLU(),
+        nn.Conv2d(channels, 16, **CONVS[conv]))
+    model[2].requires_grad_(conv != 'frozen')
+    for name, value in model.state_dict().items():
+        if value.is_floating_point():
+            value.normal_(0.3)
+        if 'var' in name:
+            value.abs_().add_(0.1)
+    return model
+
+
+def joined(model, x):
+    norm, relu, conv = model
+    return norm_relu_conv(norm, relu, conv, x)
+
+
+def results(function, model, x, autocast=False):
+    """Output, gradients and buffers of a step; the model is a copy."""
+    model = deepcopy(model)
+    x = x.detach().requires_grad_()
+    with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+        # Not a leaf, and as a norm's input in a network it has the layout.
+        output = function(model, x * 1)
+    generator = torch.Generator().manual_seed(0)
+    grad = torch.empty_like(output).normal_(generator=generator)
+    output.backward(grad)
+    return [output, x.grad, *(p.grad for p in model.parameters()
+                              if p.requires_grad), *model.buffers()]
+
+
+def assert_same(found, expected):
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected):
+        assert a.stride() == b.stride()
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize('conv', CONVS)
+@pytest.mark.parametrize('norm', NORMS)
+def test_same_to_the_bit(norm, conv):
+    """As torch's layers in a row, statistics and layouts included."""
+    for dtype, autocast in ((torch.float, False), (torch.float, True),
+                            (torch.double, False)):
+        for shape in (2, 16, 17, 19), (1, 32, 24, 24), (3, 16, 3, 3):
+            model = trio(norm, conv, shape[1]).to(dtype)
+            for layout in torch.contiguous_format, torch.channels_last:
+                x = torch.randn(shape, dtype=dtype).contiguous(
+                    memory_format=layout)
+                assert_same(
+                    results(joined, model, x, autocast),
+                    results(lambda model, x: model(x), model, x, autocast))
+
+
+@pytest.mark.parametrize('norm', [n for n in NORMS if n != 'cumulative'])
+def test_first_and_second_derivatives(norm):
+    model = trio(norm, 'dilated', 8).double()
+    x = torch.randn(2, 8, 4, 3, dtype=torch.double, requires_grad=True)
+    params = [p for p in model.parameters() if p.requires_grad]
+    for check in torch.autograd.gradcheck, torch.autograd.gradgradcheck:
+        assert check(lambda x, *params: joined(model, x), (x, *params))
+
+
+class Other(nn.BatchNorm2d):
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def patch(model):
+    forward = model[0].forward
+    model[0].forward = lambda x: 3 * forward(x)
+
+
+CHANGES = dict(
+    leaky=lambda m: m.__setitem__(1, nn.LeakyReLU(0.1)),
+    subclass=lambda m: setattr(m[0], '__class__', Other),
+    patched=patch,
+    parametrized=lambda m: nn.utils.parametrizations.weight_norm(m[2]),
+    norm_hook=lambda m: m[0].register_forward_hook(lambda m, i, out: 2 * out),
+    norm_pre_hook=lambda m: m[0].register_forward_pre_hook(
+        lambda m, args: 2 * args[0]),
+    relu_hook=lambda m: m[1].register_forward_hook(lambda m, i, out: 3 * out),
+    conv_hook=lambda m: m[2].register_forward_hook(lambda m, i, out: out**2),
+    backward_hook=lambda m: m[0].register_full_backward_hook(
+        lambda m, given, grads: (2 * given[0], )),
+    backward_pre_hook=lambda m: m[2].register_full_backward_pre_hook(
+        lambda m, grads: (3 * grads[0], )))
+
+
+@pytest.mark.parametrize('change', CHANGES)
+@pytest.mark.parametrize('norm', ['live', 'affine_trained', 'fixed'])
+def test_what_somebody_changed(norm, change):
+    """Hooks fire, and what is of another class is computed as such."""
+    def changed(function):
+        def run(model, x):
+            CHANGES[change](model)
+            return function(model, x)
+        return run
+
+    model = trio(norm)
+    x = torch.randn(2, 16, 5, 7)
+    found, expected, as_it_was = (
+        results(f, model, x) for f in (
+            changed(joined), changed(lambda model, x: model(x)), joined))
+    assert_same(found[:2], expected[:2])
+    if change != 'parametrized':
+        assert_same(found, expected)
+        assert not torch.equal(found[1], as_it_was[1])
+
+
+@pytest.mark.parametrize('arguments', [{}, RECIPE])
+def test_hooks_of_a_network(arguments):
+    """Grad-CAM on a ReLU, full backward hooks, hooks on every module."""
+    model = FishNet(SMALL, **arguments).train()
+    seen, everywhere = {}, []
+    relu = model.head3.refine[0].relu
+    relu.register_forward_hook(
+        lambda module, args, out: seen.update(relu=out))
+    norm = model.head2.refine[0].norm1
+    norm.register_full_backward_hook(
+        lambda module, given, grads: seen.update(norm=grads[0]))
+    handle = nn.modules.module.register_module_forward_hook(
+        lambda module, args, out: everywhere.append(module))
+    features = model(torch.randn(2, 3, 64, 64))
+    handle.remove()
+    assert {*everywhere} == {*model.modules()} - {
+        m for m in model.modules() if isinstance(m, nn.ModuleList)}
+    grad, = torch.autograd.grad(features[3].sum(), seen['relu'],
+                                retain_graph=True)
+    features[3].sum().backward()
+    assert grad.abs().sum() > 0 and seen['norm'].abs().sum() > 0
+
+
+@pytest.mark.parametrize('arguments', [
+    RECIPE, dict(norm_eval=True), dict(norm_cfg=dict(type='GN', num_groups=8))
+])
+def test_functorch_and_forward_mode(arguments):
+    model = FishNet(SMALL, out_indices=(2, 3), **arguments).double().train()
+    x, v = torch.randn(2, 2, 3, 32, 64, dtype=torch.double)
+    features, backward = torch.func.vjp(model, x)
+    u = tuple(map(torch.randn_like, features))
+    expected = (backward(u)[0] * v).sum()
+    tangents = torch.func.jvp(model, (x, ), (v, ))[1]
+    with forward_ad.dual_level():
+        outs = model(forward_ad.make_dual(x, v))
+        duals = [forward_ad.unpack_dual(out).tangent for out in outs]
+    for pushed in tangents, duals:
+        torch.testing.assert_close(
+            sum((a * b).sum() for a, b in zip(u, pushed)), expected)
+    for a, b in zip(torch.vmap(model)(x[:, None]), model(x)):
+        torch.testing.assert_close(a[:, 0], b)
 
 
 @pytest.mark.parametrize('size', [(4, 6), (5, 7), (1, 1), (2, 1), (33, 3)])
@@ -113,63 +263,79 @@ def test_pool_is_the_same_function_in_ties_too(size, layout):
         assert check(MaxPool2x2(), apart.requires_grad_())
 
 
-@pytest.mark.parametrize('block', [
-    Bottleneck(8, 8),
-    Bottleneck(16, 8, shortcut=ChannelReduction(2), dilation=2),
-    Bridge(16, Bottleneck(32, 16, shortcut=ChannelReduction(2))),
-], ids=['DR', 'UR', 'bridge'])
-@pytest.mark.parametrize('fixed', [True, False])
-def test_gradients_of_each_block(block, fixed):
-    block = fix(block.double())
-    if not fixed:
-        block.train().requires_grad_()
-    channels = 16 if isinstance(block, Bridge) else block.conv1.in_channels
-    x = torch.randn(2, channels, 3, 2, dtype=torch.double, requires_grad=True)
-    # Running statistics would differ from one evaluation to the next.
-    with mock.patch.object(nn.BatchNorm2d, 'momentum', 0., create=True):
-        assert torch.autograd.gradcheck(block, x, fast_mode=True)
+REGIMES = dict(
+    fixed=RECIPE,
+    affine_trained=dict(norm_eval=True),
+    live={},
+    group=dict(norm_cfg=dict(type='GN', num_groups=32)))
 
 
-@pytest.mark.parametrize('with_cp', [False, True])
 @pytest.mark.parametrize('size', [(64, 96), (65, 97)])
-def test_fish_is_the_same_with_and_without(with_cp, size):
-    """Features to the bit, gradients in float64 to its rounding."""
-    model = FishNet(SMALL, with_cp=with_cp, **RECIPE).double().train()
-    fix(model)
-    x = torch.randn(2, 3, *size, dtype=torch.double)
-    results = []
-    for plain in (False, True):
-        model.zero_grad()
+@pytest.mark.parametrize('regime', REGIMES)
+def test_fish_is_the_same(regime, size):
+    """Lean, with ``with_cp`` and layer by layer: features, gradients and
+    running statistics of two steps."""
+    found = []
+    for with_cp, plain in (False, True), (False, False), (True, False):
+        torch.manual_seed(0)
+        model = FishNet(SMALL, with_cp=with_cp, **REGIMES[regime]).double()
+        if regime == 'fixed':
+            fix(model)
+        kept = []
         with mock.patch.object(lean, 'is_recorded', lambda x: False) if (
-                plain) else mock.MagicMock():
-            kept, features = kept_bytes(model, x)
-            sum(f.square().sum() for f in features).backward()
-        grads = [p.grad for p in model.parameters() if p.requires_grad]
-        results.append((features, grads, kept))
-    assert all(map(torch.equal, results[0][0], results[1][0]))
-    for grad, expected in zip(results[0][1], results[1][1]):
-        torch.testing.assert_close(grad, expected, rtol=1e-12, atol=1e-12)
-    if not with_cp:
-        assert results[0][2] < 0.55 * results[1][2]
+                plain) else nullcontext():
+            for _ in range(2):
+                x = torch.randn(2, 3, *size, dtype=torch.double)
+                size_, features = kept_bytes(model.train(), x)
+                kept.append(size_)
+                sum(f.square().mean() for f in features).backward()
+        found.append([
+            *features, *(p.grad for p in model.parameters()
+                         if p.requires_grad), *model.buffers()
+        ])
+    for other in found[1:]:
+        for a, b in zip(found[0], other, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
-def test_bytes_against_pytorchcv():
+@pytest.mark.parametrize('regime', REGIMES)
+def test_recomputing_changes_nothing(regime):
+    """To the bit, in float32, statistics included."""
+    x = torch.randn(2, 3, 64, 64)
+    model = FishNet(SMALL, **REGIMES[regime]).train()
+    recomputing = deepcopy(model)
+    for module in recomputing.modules():
+        if hasattr(module, 'with_cp'):
+            module.with_cp = True
+    for m in model, recomputing:
+        sum(f.square().mean() for f in m(x)).backward()
+    for name, value in model.state_dict(keep_vars=True).items():
+        other = recomputing.get_parameter(name) if value.is_leaf and (
+            isinstance(value, nn.Parameter)) else recomputing.get_buffer(name)
+        assert torch.equal(value, other), name
+        assert value.grad is None or torch.equal(value.grad, other.grad), name
+
+
+@pytest.mark.parametrize('regime', REGIMES)
+def test_bytes_against_pytorchcv(regime):
     """Half of what another FishNet-150 keeps; a tenth with with_cp."""
     model_provider = pytest.importorskip('pytorchcv.model_provider')
-    theirs = model_provider.get_model('fishnet150').features
-    fix(theirs).init_block.requires_grad_(False)
     with torch.device('meta'):
-        ours = [
-            FishNet(150, out_indices=(3, ), with_cp=with_cp, **RECIPE)
-            for with_cp in (False, True)
-        ]
-    image = torch.randn(1, 3, 224, 224)
-    reference, _ = kept_bytes(theirs, image)
-    lean_, recomputed = (
-        kept_bytes(
-            model.to_empty(device='cpu').train(), image)[0] for model in ours)
-    assert lean_ < 0.47 * reference
-    assert recomputed < 0.12 * reference
+        theirs = model_provider.get_model('fishnet150').features.train()
+        ours, recomputing = (
+            FishNet(150, out_indices=(3, ), with_cp=with_cp,
+                    **REGIMES[regime]).train() for with_cp in (False, True))
+        image = torch.randn(2, 3, 224, 224)
+    if regime in ('fixed', 'affine_trained'):
+        for module in theirs.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval().requires_grad_(regime != 'fixed')
+    if regime == 'fixed':
+        theirs.init_block.requires_grad_(False)
+    reference, kept, least = (
+        kept_bytes(model, image)[0] for model in (theirs, ours, recomputing))
+    assert kept < (0.47 if regime == 'fixed' else 0.5) * reference
+    assert least < (0.12 if regime == 'fixed' else 0.25) * reference
 
 
 @pytest.mark.parametrize('size', [(64, 96), (33, 7)])
@@ -239,12 +405,13 @@ def test_channels_last_stays(name, build, training):
         torch.testing.assert_close(feature, other, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize('channels', [1, 3])
 @pytest.mark.parametrize('given', [
     torch.contiguous_format, torch.channels_last])
-def test_fast_whatever_is_given(given):
+def test_fast_whatever_is_given(given, channels):
     """On a CPU, features and their gradients inside are channels-last, and
     those that are given and returned lie as the image does."""
-    model = FishNet(SMALL, **RECIPE).train()
+    model = FishNet(SMALL, in_channels=channels, **RECIPE).train()
     inside = []
 
     def look(module, args, output):
@@ -254,12 +421,21 @@ def test_fast_whatever_is_given(given):
     for module in model.modules():
         if isinstance(module, ChannelReduction):
             module.register_forward_hook(look)
-    image = torch.randn(2, 3, 64, 96).contiguous(memory_format=given)
+    image = torch.randn(2, channels, 64, 96)
+    if given == torch.channels_last:
+        image = channels_last(image)
     features = model(image)
     torch.autograd.backward(features, [torch.randn_like(f) for f in features])
     assert all(f.is_contiguous(memory_format=given) for f in features)
     assert len(inside) == 4
     assert all(x.stride(1) == 1 for x in inside)
+
+
+def test_features_may_be_changed_in_place():
+    """Of the smallest image, too, whose last feature is one pixel."""
+    model = FishNet(SMALL).train()
+    features = model(torch.randn(2, 3, 32, 32))
+    sum(f.mul_(2).sum() for f in features).backward()
 
 
 @pytest.mark.parametrize('arguments', [{}, RECIPE, dict(with_cp=True)])

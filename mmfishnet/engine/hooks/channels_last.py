@@ -1,10 +1,10 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 from __future__ import annotations
 
-import torch
 from mmengine.hooks import Hook
 from torch import Tensor, nn
 
+from ...models.layout import channels_last
 from ...registry import HOOKS, register
 from ..bare import bare_model
 
@@ -24,7 +24,7 @@ def _contiguous(module: nn.Module, args: tuple, kwargs: dict):
 
 def _channels_last(module: nn.Module, args: tuple):
     images, *others = args
-    return images.contiguous(memory_format=torch.channels_last), *others
+    return channels_last(images), *others
 
 
 def use_channels_last(model: nn.Module) -> nn.Module:

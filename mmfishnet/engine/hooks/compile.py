@@ -74,6 +74,25 @@ def compile_backbone(model: nn.Module, **kwargs) -> None:
     compile_in_place(model.backbone, **kwargs)
 
 
+def set_memory_budget(budget: float) -> bool:
+    """Set torch's activation memory budget, for all that this process compiles
+    from now on.
+
+    Args:
+        budget (float): From 0, which keeps inputs alone, to 1, torch's
+            default.
+
+    Returns:
+        bool: Whether this torch has one.
+    """
+    # Here: importing it takes a while, and not every torch has it.
+    from torch._functorch import config
+    if not hasattr(config, 'activation_memory_budget'):
+        return False
+    config.activation_memory_budget = budget
+    return True
+
+
 @register(HOOKS)
 class CompileBackboneHook(Hook):
     """Compile the backbone of a detector, classifier or segmenter.
@@ -91,6 +110,13 @@ class CompileBackboneHook(Hook):
         dynamic (bool, optional): See :func:`compile_in_place`.
             Defaults to True.
         backend (str): Likewise. Defaults to 'inductor'.
+        memory_budget (float, optional): Torch's activation memory budget:
+            how much of what it would keep for the backward pass it keeps,
+            from 0 (all is computed once more) to 1. It holds for all that is
+            compiled in the run. Defaults to None: as torch is set.
+
+    Raises:
+        ValueError: If ``memory_budget`` is not between 0 and 1.
 
     Example:
         >>> custom_hooks = [dict(type='mmfishnet.CompileBackboneHook')]
@@ -98,9 +124,14 @@ class CompileBackboneHook(Hook):
 
     def __init__(self,
                  dynamic: bool | None = True,
-                 backend: str = 'inductor') -> None:
+                 backend: str = 'inductor',
+                 memory_budget: float | None = None) -> None:
+        if memory_budget is not None and not 0 <= memory_budget <= 1:
+            raise ValueError(f'memory_budget={memory_budget!r} should be a '
+                             'number from 0 to 1, or None.')
         self.dynamic = dynamic
         self.backend = backend
+        self.memory_budget = memory_budget
         self._done = False
 
     def before_run(self, runner) -> None:
@@ -116,6 +147,12 @@ class CompileBackboneHook(Hook):
                 'CompileBackboneHook: torch.compile does not work here, the '
                 f'backbone runs without. {problem}')
             return
+        if self.memory_budget is not None and not set_memory_budget(
+                self.memory_budget):
+            runner.logger.warning(
+                f'CompileBackboneHook: torch {torch.__version__} has no '
+                'activation memory budget (2.4 has); memory_budget='
+                f'{self.memory_budget} has no effect.')
         compile_backbone(
             model, dynamic=self.dynamic, backend=self.backend)
         runner.logger.info('CompileBackboneHook: the backbone is compiled '

@@ -106,7 +106,7 @@ def enable_tta(cfg: Config) -> str | None:
 
 def _default_tta_model(cfg: Config, scope: str | None) -> dict:
     """What merges views; refuses a model whose predictions it cannot."""
-    cls = find_class(MODELS, cfg.model, cfg.get('default_scope'))
+    cls = find_class(MODELS, cfg.get('model'), cfg.get('default_scope'))
     bases = {base.__name__ for base in cls.__mro__} if cls else set()
     if scope == 'mmdet':
         from . import tta  # noqa: F401 (registers MaskTTAModel)

@@ -96,8 +96,9 @@ def enable_early_stop(cfg: Config, patience: int, monitor: str | None) -> str:
     if not cfg.get('val_evaluator'):
         raise ValueError('--early-stop needs validation, and the config has '
                          'no val_evaluator.')
-    checkpoint = cfg.setdefault('default_hooks', {}).setdefault(
-        'checkpoint', dict(type='CheckpointHook'))
+    cfg.setdefault('default_hooks', {})
+    cfg.default_hooks.setdefault('checkpoint', dict(type='CheckpointHook'))
+    checkpoint = cfg.default_hooks.checkpoint
     best = checkpoint.get('save_best')
     if isinstance(best, (list, tuple)):
         best = best[0] if best else None

@@ -7,7 +7,7 @@ from copy import deepcopy
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS
 
-from ..kinds import dicts_in, find_class, scope_of, type_name
+from ..kinds import dicts_in, find_class, scope_of
 
 # What switches each scope's visualization hook on, and its argument for the
 # folder; MMSegmentation's visualizer has that.
@@ -74,7 +74,7 @@ def enable_tta(cfg: Config) -> str | None:
     scope = scope_of(cfg)
     if 'tta_model' not in cfg:
         cfg.tta_model = _default_tta_model(cfg, scope)
-        defaults.append(f'tta_model={type_name(cfg.tta_model)}')
+        defaults.append(f'tta_model={cfg.tta_model.type}')
     datasets = [
         node for node in dicts_in(cfg.test_dataloader.dataset)
         if 'pipeline' in node

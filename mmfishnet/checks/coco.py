@@ -1,23 +1,30 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 """Annotation files in COCO's format.
 
-What is an error and what a warning follows from what MMDetection's
-``CocoDataset`` and ``CocoMetric`` and pycocotools do with it. Columns are
-NumPy arrays, so that COCO's 860,000 annotations take seconds.
+What is an error follows from what MMDetection's ``CocoDataset`` and
+``CocoMetric`` and pycocotools do with it. Columns are NumPy arrays, so that
+COCO's 860,000 annotations take seconds.
 """
 from __future__ import annotations
 
+import gc
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import cached_property
 from itertools import chain
+from typing import NamedTuple
 
+import mmengine
 import numpy as np
 
-from .problem import Problem, error, short, some, warning
+from ..words import first_few, short
+from .problem import Problem, error, warning
 
 SLACK = 1.0  # pixels by which a box or polygon may pass the border
 ID_RULE = 'ids should be whole numbers, each given once'
+FORMAT = ("COCO's format is an object with the lists 'images', 'annotations' "
+          "and 'categories'")
 
 
 class CocoFile:
@@ -38,6 +45,7 @@ class CocoFile:
         size (np.ndarray): Width and height of the images, (images, 2); nan
             where they are no numbers.
         boxes (np.ndarray): (annotations, 4); nan where they are no numbers.
+        limits (np.ndarray): Width and height of each annotation's image.
     """
 
     def __init__(self, path: str, content, panoptic: bool = False) -> None:
@@ -64,20 +72,30 @@ class CocoFile:
             numbers([image.get(side) for image in self.images])
             for side in ('width', 'height')
         ], 1)
-        boxes = [a.get('bbox') for a in self.annotations]
+        boxes = self.column('bbox')
         whole = np.array([type(b) is list and len(b) == 4 for b in boxes],
                          bool)
         self.boxes = np.full((len(boxes), 4), np.nan)
         self.boxes[whole] = numbers(
             list(chain.from_iterable(
                 b for b, ok in zip(boxes, whole) if ok))).reshape(-1, 4)
+        self.limits = np.full((len(boxes), 2), np.nan)
+        self.limits[self.image >= 0] = self.size[self.image[self.image >= 0]]
 
     def _records(self, name: str) -> list[dict]:
         if not isinstance(self.content, dict):
             return []
         return [r for r in _list(self.content.get(name)) if type(r) is dict]
 
-    @property
+    def column(self, name: str) -> list:
+        """A value of each annotation; None where it is missing."""
+        return [a.get(name) for a in self.annotations]
+
+    def lacks(self, name: str) -> np.ndarray:
+        """Which annotations have no such key."""
+        return np.array([name not in a for a in self.annotations], bool)
+
+    @cached_property
     def names(self) -> list[str]:
         """Names of the categories in the order of the file."""
         return [
@@ -85,31 +103,98 @@ class CocoFile:
             if isinstance(c.get('name'), str)
         ]
 
-    def column(self, name: str) -> list:
-        """A value of each annotation; None where it is missing."""
-        return [a.get(name) for a in self.annotations]
+    @cached_property
+    def categories_by_id(self) -> dict:
+        return {
+            c['id']: c.get('name')
+            for c in self.categories if _key(c.get('id')) is not None
+        }
+
+    @cached_property
+    def finite(self) -> np.ndarray:
+        """Annotations whose bbox is four finite numbers."""
+        return np.isfinite(self.boxes).all(1)
+
+    @cached_property
+    def negative(self) -> np.ndarray:
+        return self.finite & (self.boxes[:, 2:] < 0).any(1)
+
+    @cached_property
+    def tiny(self) -> np.ndarray:
+        return self.finite & ~self.negative & (self.boxes[:, 2:] < 1).any(1)
+
+    @cached_property
+    def fractions(self) -> bool:
+        """Whether all boxes look like shares of the image."""
+        finite = self.finite
+        return bool(finite.any() and self.tiny[finite].all()
+                    and (self.boxes[finite] <= 1).all())
+
+    @cached_property
+    def outside(self) -> np.ndarray:
+        with np.errstate(invalid='ignore', over='ignore'):
+            inside = np.minimum(
+                self.boxes[:, :2] + self.boxes[:, 2:],
+                self.limits) - np.maximum(self.boxes[:, :2], 0)
+            return self._sound & (inside <= 0).any(1)
+
+    @cached_property
+    def partly(self) -> np.ndarray:
+        with np.errstate(invalid='ignore', over='ignore'):
+            right = self.boxes[:, :2] + self.boxes[:, 2:]
+            return self._sound & ~self.outside & (
+                (self.boxes[:, :2] < -SLACK) |
+                (right > self.limits + SLACK)).any(1)
+
+    @property
+    def _sound(self) -> np.ndarray:
+        return self.finite & ~self.negative & ~self.tiny & (self.image >= 0)
+
+    @cached_property
+    def kept(self) -> np.ndarray:
+        """What CocoDataset keeps, if all classes are chosen."""
+        area = numbers(self.column('area'))
+        ignored = np.array([bool(v) for v in self.column('ignore')], bool)
+        known = np.array([_key(v) in self.categories_by_id
+                          for v in self.column('category_id')], bool)
+        with np.errstate(invalid='ignore'):
+            return (self._sound & ~self.outside & ~ignored & known
+                    & (area > 0))
 
     def count(self, rows) -> str:
         """Say how many annotations, and which."""
-        rows = np.flatnonzero(rows) if isinstance(
-            rows, np.ndarray) and rows.dtype == bool else rows
+        rows = _rows(rows)
         ids = [self.annotations[i].get('id') for i in rows]
         return f'{len(ids)} of {len(self.annotations)} annotations ' \
-               f'(ids {some(ids)})'
+               f'(ids {first_few(ids)})'
 
     def example(self, name: str, rows) -> str:
         """The value of the first of these annotations."""
-        rows = np.flatnonzero(rows) if isinstance(
-            rows, np.ndarray) and rows.dtype == bool else rows
-        return short(self.annotations[rows[0]].get(name))
+        return short(self.annotations[_rows(rows)[0]].get(name))
 
-    @property
-    def limits(self) -> np.ndarray:
-        """Width and height of each annotation's image, (annotations, 2)."""
-        limits = np.full((len(self.annotations), 2), np.nan)
-        known = self.image >= 0
-        limits[known] = self.size[self.image[known]]
-        return limits
+
+def read_coco(path: str, panoptic: bool = False,
+              backend_args=None) -> CocoFile:
+    """Read an annotation file, without the garbage collector's visits.
+
+    Args:
+        path (str): File, on a disk or behind a storage backend.
+        panoptic (bool): As of :class:`CocoFile`. Defaults to False.
+        backend_args (dict, optional): Of the data set. Defaults to None.
+
+    Raises:
+        Exception: Whatever the storage backend raises; ValueError or
+            RecursionError if it is no JSON.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        content = mmengine.load(
+            path, file_format='json', backend_args=backend_args)
+    finally:
+        if enabled:
+            gc.enable()
+    return CocoFile(path, content, panoptic)
 
 
 def numbers(values: list) -> np.ndarray:
@@ -145,268 +230,259 @@ def _key(value):
     return value if isinstance(value, (int, float, str)) else None
 
 
-def check_structure(coco: CocoFile, evaluated: bool) -> Iterator[Problem]:
-    """The three lists of records."""
+def _rows(rows) -> np.ndarray:
+    rows = np.asarray(rows)
+    return np.flatnonzero(rows) if rows.dtype == bool else rows
+
+
+def _as(test: Callable, name: str) -> Callable:
+    """Rows whose value, if there is one, is so."""
+    return lambda coco: np.array(
+        [name in a and test(a[name]) for a in coco.annotations], bool)
+
+
+def _corners(coco: CocoFile) -> str:
+    """A hint, if all boxes would fit as two corners."""
+    boxes, limits = coco.boxes, coco.limits
+    with np.errstate(invalid='ignore'):
+        fit = ((boxes[:, 2:] >= boxes[:, :2]).all(1)
+               & (boxes[:, 2:] <= limits + SLACK).all(1))
+    if (coco.partly | coco.outside).sum() > 1 and fit[coco.finite].all():
+        return '. All boxes would fit as two corners, [x1, y1, x2, y2]; ' \
+               "COCO's are [x, y, width, height]"
+    return ''
+
+
+def _unknown_category(coco: CocoFile) -> np.ndarray:
+    return np.array([bool(coco.categories) and
+                     _key(v) not in coco.categories_by_id
+                     for v in coco.column('category_id')], bool)
+
+
+class Rule(NamedTuple):
+    """A mistake of annotations.
+
+    Attributes:
+        levels (str): What it is where the file is read (by a data set),
+            trained on, evaluated with and, of these alone, where it is
+            panoptic: E an error, W a warning, - nothing.
+        key (str): Of the annotation, for the first example.
+        find (Callable): Which annotations.
+        words (str): ``{these}``, ``{first}``, ``{size}`` and ``{hint}`` are
+            filled in.
+    """
+
+    levels: str
+    key: str
+    find: Callable[[CocoFile], np.ndarray]
+    words: str
+
+
+RULES = [
+    Rule('EEEE', 'bbox', lambda c: ~c.finite & ~np.array(
+        [bool(v) for v in c.column('ignore')], bool),
+         '{these} have a bbox that is not four finite numbers; the first is '
+         '{first}. It should be [x, y, width, height]'),
+    Rule('-WEW', 'bbox', lambda c: c.negative,
+         '{these} have a negative width or height; the first is {first}. They '
+         'are left out in training and never matched in evaluation; a bbox is '
+         '[x, y, width, height]'),
+    Rule('-W-W', 'bbox', lambda c: c.tiny & (not c.fractions),
+         '{these} have a bbox narrower or lower than a pixel; the first is '
+         '{first}. They are left out in training'),
+    Rule('-EE-', 'bbox', lambda c: c.tiny & c.fractions,
+         '{these} have a bbox narrower or lower than a pixel; the first is '
+         '{first}. All boxes look like fractions of the image; they should be '
+         'in pixels'),
+    Rule('-WE-', 'bbox', lambda c: c.outside,
+         '{these} have a bbox outside of the image; the first is {first} in '
+         'an image of {size}. They are left out in training and never matched '
+         'in evaluation{hint}'),
+    Rule('-WW-', 'bbox', lambda c: c.partly,
+         '{these} have a bbox that passes the border of the image by more '
+         f'than {SLACK:g} pixel; the first is {{first}} in an image of '
+         '{size}{hint}'),
+    Rule('EEEE', 'area', lambda c: c.lacks('area'),
+         "{these} have no area, which MMDetection's data sets and COCO's "
+         'evaluation read. Set it to the pixels of the mask or, without '
+         'masks, of the box'),
+    Rule('EEEE', 'area', _as(lambda v: type(v) not in (int, float), 'area'),
+         '{these} have an area that is no number; the first is {first}'),
+    Rule('-WWW', 'area', _as(lambda v: type(v) in (int, float)
+                             and not 0 < v < math.inf, 'area'),
+         '{these} have an area that is not above 0; the first is {first}. '
+         'They are left out in training'),
+    Rule('--E-', 'iscrowd', lambda c: c.lacks('iscrowd'),
+         "{these} have no iscrowd, which COCO's evaluation reads. Set it to "
+         '0, and to 1 for a mask that covers a crowd of objects'),
+    Rule('-EE-', 'iscrowd', _as(lambda v: type(v) not in (int, float, bool),
+                                'iscrowd'),
+         '{these} have an iscrowd other than 0 and 1; the first is {first}. '
+         'Whatever is not 0 is taken for a crowd, which is neither learnt nor '
+         'looked for'),
+    Rule('-WW-', 'iscrowd', _as(lambda v: type(v) in (int, float)
+                                and v not in (0, 1), 'iscrowd'),
+         '{these} have an iscrowd other than 0 and 1; the first is {first}'),
+    Rule('-WWW', 'image_id', lambda c: c.image < 0,
+         '{these} are of images that the file does not list; the first has '
+         'image_id {first}: they are left out'),
+    Rule('-WWE', 'category_id', _unknown_category,
+         '{these} have a category_id that the file does not list; the first '
+         'is {first}, and it lists {categories}: they are left out, and their '
+         'objects are background'),
+    Rule('--WW', 'id', _as(lambda v: type(v) in (int, float) and v == 0,
+                           'id'),
+         "{these} have id 0, which stands for no segment, and in COCO's "
+         'evaluation for unmatched: the object counts as missed even where it '
+         'is found, which lowers AP (perfect boxes reach less than 1). Count '
+         'ids from 1'),
+]
+LEVELS = dict(E='error', W='warning')
+
+
+def check_annotations(coco: CocoFile,
+                      uses: Collection[str]) -> Iterator[Problem]:
+    """All rules about a file.
+
+    Args:
+        coco (CocoFile): Its content.
+        uses (Collection[str]): Of 'read' (by a data set), 'train' and 'eval'.
+    """
+    columns = [3] if coco.panoptic else [
+        i for i, use in enumerate(('read', 'train', 'eval')) if use in uses
+    ]
+    yield from _check_structure(coco, uses)
+    yield from _check_images(coco)
+    yield from _check_categories(coco)
+    if 'read' in uses and not coco.panoptic:
+        yield from _check_ids(coco.path, 'annotation', coco.column('id'))
+    if not coco.annotations:
+        return
+    for rule in RULES:
+        level = min((rule.levels[i] for i in columns),
+                    key='EW-'.index, default='-')
+        rows = rule.find(coco) if level != '-' else np.zeros(0, bool)
+        if rows.any():
+            first = np.flatnonzero(rows)[0]
+            size = coco.limits[first]
+            yield Problem(LEVELS[level], coco.path, rule.words.format(
+                these=coco.count(rows), first=coco.example(rule.key, rows),
+                size=f'{size[0]:g}x{size[1]:g} pixels (width x height)',
+                hint=_corners(coco), categories=first_few(
+                    sorted(map(short, coco.categories_by_id)))))
+    crowd = coco.column('iscrowd')
+    if all(v in (1, True) for v in crowd):
+        yield warning(coco.path, 'all annotations have iscrowd=1: there is '
+                      'nothing to learn and nothing to find')
+
+
+def _check_structure(coco: CocoFile, uses) -> Iterator[Problem]:
     if not isinstance(coco.content, dict):
-        yield error(
-            coco.path, f"the file holds {short(coco.content)}; COCO's format "
-            "is an object with the lists 'images', 'annotations' and "
-            "'categories'")
+        yield error(coco.path,
+                    f'the file holds {short(coco.content)}; {FORMAT}')
         return
     for name in ('images', 'annotations', 'categories'):
-        if name == 'annotations' and name not in coco.content \
-                and not evaluated:
-            continue  # such as COCO's test sets
+        # pycocotools does without annotations, as of COCO's test sets, where
+        # nothing is to be learnt or compared.
+        if name == 'annotations' and name not in coco.content and not (
+                coco.panoptic or 'eval' in uses):
+            continue
         value = coco.content.get(name)
         if not isinstance(value, list):
             yield error(
                 coco.path, f'{name!r} is {short(value)}; it should be a list '
                 'of records' if name in coco.content else
-                f"there is no {name!r}; COCO's format is an object with the "
-                "lists 'images', 'annotations' and 'categories'")
+                f'there is no {name!r}; {FORMAT}')
             continue
-        wrong = [i for i, record in enumerate(value)
-                 if not isinstance(record, dict)]
+        wrong = [i for i, r in enumerate(value) if not isinstance(r, dict)]
         if wrong:
             yield error(
                 coco.path, f'{len(wrong)} of {len(value)} items of {name!r} '
-                f'(positions {some(wrong)}) are no records; the first is '
+                f'(positions {first_few(wrong)}) are no records; the first is '
                 f'{short(value[wrong[0]])}')
         if not value and name != 'annotations':
             yield error(coco.path, f'{name!r} is empty')
 
 
-def check_ids(place: str, name: str, ids: list) -> Iterator[Problem]:
-    """Ids of one kind of record.
-
-    Args:
-        place (str): The file.
-        name (str): 'image', 'annotation' or 'category'.
-        ids (list): Their ids; None where there is none.
-    """
+def _check_ids(place: str, name: str, ids: list,
+               same: Callable = lambda key: False) -> Iterator[Problem]:
+    """Ids of one kind of record; ``same`` tells harmless doubles."""
     kinds = set(map(type, ids))
     if not kinds <= {int, float, str}:
         rows = [i for i, v in enumerate(ids)
                 if type(v) not in (int, float, str)]
         yield error(
             place, f'{len(rows)} of {len(ids)} {name} ids are missing or no '
-            f'numbers (positions {some(rows)}; the first is '
+            f'numbers (positions {first_few(rows)}; the first is '
             f'{short(ids[rows[0]])}); {ID_RULE}')
     for kind, word in ((str, 'strings'), (float, 'floats')):
         if kind in kinds:
             found = [v for v in ids if type(v) is kind]
             yield warning(
                 place, f'{len(found)} of {len(ids)} {name} ids are {word} '
-                f'({some(found)}); {ID_RULE}: other tools refuse them, and '
-                f'they match no id that is written otherwise')
+                f'({first_few(found)}); {ID_RULE}: other tools refuse them, '
+                'and they match no id that is written otherwise')
     good = [v for v in ids if type(v) in (int, float, str)]
     if len(set(good)) < len(good):
         doubled = [v for v, times in Counter(good).items() if times > 1]
-        yield error(
+        harmless = all(map(same, doubled))
+        yield (warning if harmless else error)(
             place, f'{len(doubled)} {name} ids are given more than once '
-            f'({some(doubled)}); {ID_RULE}')
+            f'({first_few(doubled)}); {ID_RULE}')
 
 
-def check_images(coco: CocoFile) -> Iterator[Problem]:
-    """Records of the images."""
-    yield from check_ids(coco.path, 'image',
-                         [image.get('id') for image in coco.images])
+def _check_images(coco: CocoFile) -> Iterator[Problem]:
+    def same(key):
+        records = [r for r in coco.images if r.get('id') == key]
+        return all(record == records[0] for record in records)
 
-    def count(rows):
+    def these(rows):
         ids = [coco.images[i].get('id') for i in rows]
-        return f'{len(ids)} of {len(coco.images)} images (ids {some(ids)})'
+        return (f'{len(ids)} of {len(coco.images)} images '
+                f'(ids {first_few(ids)})')
 
-    names = [image.get('file_name') for image in coco.images]
-    wrong = [i for i, v in enumerate(names) if not isinstance(v, str) or not v]
+    yield from _check_ids(coco.path, 'image', [r.get('id') for r in coco.images
+                                               ], same)
+    files = [image.get('file_name') for image in coco.images]
+    wrong = [i for i, v in enumerate(files) if not isinstance(v, str) or not v]
     if wrong:
         yield error(
-            coco.path, f'{count(wrong)} have no file_name; the first says '
-            f'{short(names[wrong[0]])}. It should be the path below the '
+            coco.path, f'{these(wrong)} have no file_name; the first says '
+            f'{short(files[wrong[0]])}. It should be the path below the '
             "data set's data_prefix.img")
-    wrong = [
-        i for i, image in enumerate(coco.images)
-        if not all(type(image.get(side)) is int and image[side] > 0
-                   for side in ('width', 'height'))
-    ]
-    if wrong:
-        first = coco.images[wrong[0]]
-        yield error(
-            coco.path, f'{count(wrong)} have no proper width and height; the '
-            f'first says width={short(first.get("width"))}, '
-            f'height={short(first.get("height"))}. They should be whole '
-            'numbers above 0')
-    names = [name for name in names if isinstance(name, str)]
-    if len(set(names)) < len(names):
-        doubled = [v for v, times in Counter(names).items() if times > 1]
+    for problem, rows in (
+        (error, ~np.isfinite(coco.size).all(1)),
+        (warning, np.isfinite(coco.size).all(1) &
+         ((coco.size <= 0) | (coco.size % 1 != 0)).any(1))):
+        if rows.any():
+            rows = np.flatnonzero(rows)
+            first = coco.images[rows[0]]
+            yield problem(
+                coco.path, f'{these(rows)} have no proper width and height; '
+                f'the first says width={short(first.get("width"))}, '
+                f'height={short(first.get("height"))}. They should be whole '
+                'numbers above 0')
+    files = [name for name in files if isinstance(name, str)]
+    if len(set(files)) < len(files):
+        doubled = [v for v, times in Counter(files).items() if times > 1]
         yield warning(
-            coco.path, f'{len(doubled)} image files are listed under more '
-            f'than one id ({some(doubled)})')
+            coco.path, f'{len(doubled)} image files are listed more than once '
+            f'({first_few(doubled)})')
 
 
-def check_categories(coco: CocoFile) -> Iterator[Problem]:
-    """Records of the categories."""
-    yield from check_ids(coco.path, 'category',
-                         [c.get('id') for c in coco.categories])
+def _check_categories(coco: CocoFile) -> Iterator[Problem]:
+    yield from _check_ids(coco.path, 'category',
+                          [c.get('id') for c in coco.categories])
     wrong = [
         c.get('id') for c in coco.categories
         if not isinstance(c.get('name'), str) or not c['name'].strip()
     ]
     if wrong:
-        yield error(coco.path, f'{len(wrong)} categories (ids {some(wrong)}) '
-                    'have no name')
+        yield error(coco.path, f'{len(wrong)} categories (ids '
+                    f'{first_few(wrong)}) have no name')
     doubled = [v for v, times in Counter(coco.names).items() if times > 1]
     if doubled:
         yield error(
             coco.path, f'{len(doubled)} category names are given more than '
-            f'once ({some(doubled)}): each gets a label of its own, and the '
-            'later ones have no class. Join them under one id')
-
-
-def check_references(coco: CocoFile, evaluated: bool) -> Iterator[Problem]:
-    """Ids of the annotations, and those of images and categories in them."""
-    ids = coco.column('id')
-    if coco.panoptic:  # unique in an image
-        pairs = [(_key(i), short(v)) for i, v in
-                 zip(coco.column('image_id'), ids)]
-        doubled = [v for v, times in Counter(pairs).items() if times > 1]
-        if doubled:
-            yield error(
-                coco.path, f'{len(doubled)} segment ids are given more than '
-                'once in one image (image and segment: '
-                f'{some(doubled)})')
-    else:
-        yield from check_ids(coco.path, 'annotation', ids)
-    zeros = [i for i, v in enumerate(ids)
-             if type(v) in (int, float) and v == 0]
-    if zeros and (evaluated or coco.panoptic):
-        yield warning(
-            coco.path, f'{coco.count(zeros)} have id 0. ' + (
-                'It stands for no segment at all' if coco.panoptic else
-                "COCO's evaluation takes id 0 for unmatched: the object "
-                'counts as missed even where it is found, which lowers AP '
-                '(perfect boxes reach less than 1)') +
-            '. Count ids from 1')
-    lost = np.flatnonzero(coco.image < 0)
-    if len(lost):
-        found = dict.fromkeys(
-            short(coco.annotations[i].get('image_id')) for i in lost)
-        yield warning(
-            coco.path, f'{coco.count(lost)} are of images that the file does '
-            f'not list (image_id {", ".join(list(found)[:5])}): they are left '
-            'out')
-    known = {_key(c.get('id')) for c in coco.categories} - {None}
-    kinds = coco.column('category_id')
-    lost = [i for i, v in enumerate(kinds) if _key(v) not in known]
-    if lost and coco.categories:
-        found = dict.fromkeys(short(kinds[i]) for i in lost)
-        yield error(
-            coco.path, f'{coco.count(lost)} have a category_id that the file '
-            f'does not list ({", ".join(list(found)[:5])}; it lists '
-            f'{some(sorted(map(short, known)))}): they would be left out, '
-            'and their objects be background. Add the category or remove '
-            'the annotations')
-
-
-def check_boxes(coco: CocoFile) -> Iterator[Problem]:
-    """Boxes: numbers, sizes, and where they lie."""
-    boxes = coco.boxes
-    finite = np.isfinite(boxes).all(1)
-    if not finite.all():
-        yield error(
-            coco.path, f'{coco.count(~finite)} have a bbox that is not four '
-            f'finite numbers; the first is {coco.example("bbox", ~finite)}. '
-            'It should be [x, y, width, height]')
-    with np.errstate(invalid='ignore', over='ignore'):
-        left_top, size = boxes[:, :2], boxes[:, 2:]
-        right_bottom = left_top + size
-        limits = coco.limits
-        negative = finite & (size < 0).any(1)
-        tiny = finite & ~negative & (size < 1).any(1)
-        sound = finite & ~negative & ~tiny & (coco.image >= 0)
-        inside = np.minimum(right_bottom, limits) - np.maximum(left_top, 0)
-        outside = sound & (inside <= 0).any(1)
-        partly = sound & ~outside & ((left_top < -SLACK) | (
-            right_bottom > limits + SLACK)).any(1)
-        # Would all fit if the last two numbers were a corner?
-        corners = (finite & (coco.image >= 0)
-                   & (size >= left_top).all(1)
-                   & (size <= limits + SLACK).all(1))
-    if negative.any():
-        yield error(
-            coco.path, f'{coco.count(negative)} have a negative width or '
-            f'height; the first is {coco.example("bbox", negative)}. They are '
-            'left out in training and never matched in evaluation; a bbox is '
-            '[x, y, width, height]')
-    if tiny.any():
-        fractions = (finite.any() and tiny[finite].all()
-                     and (boxes[finite] <= 1).all())
-        yield (error if fractions else warning)(
-            coco.path, f'{coco.count(tiny)} have a bbox narrower or lower '
-            f'than a pixel; the first is {coco.example("bbox", tiny)}. They '
-            'are left out in training' +
-            ('. All boxes look like fractions of the image; they should be '
-             'in pixels' if fractions else ''))
-    hint = ''
-    suspect = partly | outside
-    if suspect.sum() > 1 and corners[finite].all():
-        hint = '. All boxes would fit as two corners, [x1, y1, x2, y2]; ' \
-               "COCO's are [x, y, width, height]"
-    if outside.any():
-        first = np.flatnonzero(outside)[0]
-        yield error(
-            coco.path, f'{coco.count(outside)} have a bbox outside of the '
-            f'image; the first is {coco.example("bbox", outside)} in an image '
-            f'of {_size(limits[first])}. They are left out in training and '
-            f'never matched in evaluation{hint}')
-    if partly.any():
-        first = np.flatnonzero(partly)[0]
-        yield (error if hint else warning)(
-            coco.path, f'{coco.count(partly)} have a bbox that passes the '
-            f'border of the image by more than {SLACK:g} pixel; the first is '
-            f'{coco.example("bbox", partly)} in an image of '
-            f'{_size(limits[first])}{hint}')
-
-
-def _size(size) -> str:
-    return f'{size[0]:g}x{size[1]:g} pixels (width x height)'
-
-
-def check_keys(coco: CocoFile, evaluated: bool) -> Iterator[Problem]:
-    """``area`` and ``iscrowd``."""
-    missing = [i for i, a in enumerate(coco.annotations) if 'area' not in a]
-    if missing:
-        yield error(
-            coco.path, f'{coco.count(missing)} have no area, which '
-            "MMDetection's data sets and COCO's evaluation read. Set it to "
-            'the pixels of the mask or, without masks, of the box')
-    area = numbers(coco.column('area'))
-    wrong = ~np.isfinite(area)
-    wrong[missing] = False
-    if wrong.any():
-        yield error(
-            coco.path, f'{coco.count(wrong)} have an area that is no finite '
-            f'number; the first is {coco.example("area", wrong)}')
-    if (area <= 0).any():
-        yield warning(
-            coco.path, f'{coco.count(area <= 0)} have an area of 0 or less; '
-            f'the first is {coco.example("area", area <= 0)}. They are left '
-            'out in training')
-
-    crowd = coco.column('iscrowd')
-    missing = [i for i, a in enumerate(coco.annotations) if 'iscrowd' not in a]
-    if missing and evaluated and not coco.panoptic:
-        yield error(
-            coco.path, f"{coco.count(missing)} have no iscrowd, which COCO's "
-            'evaluation reads. Set it to 0, and to 1 for a mask that covers '
-            'a crowd of objects')
-    values = numbers([int(v) if type(v) is bool else v for v in crowd])
-    wrong = ~np.isin(values, (0, 1))
-    wrong[missing] = False
-    if wrong.any():
-        yield error(
-            coco.path, f'{coco.count(wrong)} have an iscrowd other than 0 and '
-            f'1; the first is {coco.example("iscrowd", wrong)}')
-    if len(values) and (values == 1).all():
-        yield warning(
-            coco.path, 'all annotations have iscrowd=1: there is nothing to '
-            'learn and nothing to find')
+            f'once ({first_few(doubled)}): each gets a label of its own, and '
+            'the later ones have no class. Join them under one id')

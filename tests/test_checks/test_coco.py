@@ -17,9 +17,6 @@ from PIL import Image
 from pycocotools import mask as mask_utils
 
 from mmfishnet.checks import check_config, report
-from mmfishnet.checks.coco import CocoFile
-from mmfishnet.checks.data import check_file, check_left, count_images
-from mmfishnet.checks.sources import Source, find_sources
 
 INF, NAN = float('inf'), float('nan')
 
@@ -394,39 +391,6 @@ def test_sampling_is_said(coco, monkeypatch):
 # Against those who read the files ------------------------------------------
 
 
-@pytest.mark.parametrize('filters', [
-    None,
-    dict(filter_empty_gt=True, min_size=40),
-    dict(filter_empty_gt=False, min_size=41),
-    dict(filter_empty_gt=True),
-])
-@pytest.mark.parametrize('names', [('ring', ), ('ring', 'star')])
-def test_images_left(coco, filters, names):
-    """As many as CocoDataset has."""
-    coco.train['images'][0]['height'] = 40
-    del coco.train['annotations'][2:4]
-    dataset = coco.cfg['train_dataloader']['dataset']
-    dataset.update(filter_cfg=filters, metainfo=dict(classes=names))
-    dataset['pipeline'] = []
-    coco.write()
-    source = next(find_sources(coco.cfg, ('train', )))
-    file = CocoFile(source.ann_file, coco.train)
-    built = CocoDataset(**{k: v for k, v in dataset.items() if k != 'type'})
-    assert count_images(source, {source.ann_file: file}) == len(built)
-
-
-def test_labels_are_those_of_the_data_set(coco):
-    """The order that the message names is the one that CocoDataset takes."""
-    coco.train['categories'].reverse()
-    found = problems(coco, lambda c: None)
-    dataset = dict(coco.cfg['train_dataloader']['dataset'], pipeline=[])
-    dataset.pop('type')
-    built = CocoDataset(**dataset)
-    names = {c['id']: c['name'] for c in coco.train['categories']}
-    first = names[next(k for k, v in built.cat2label.items() if v == 0)]
-    _expect(found, 'error', [f"label 0 would mean '{first}'"])
-
-
 def test_id_0_costs_ap(coco):
     """What the warning says: perfect boxes do not reach AP 1."""
 
@@ -451,57 +415,3 @@ def test_id_0_costs_ap(coco):
     assert ap() < 1
 
 
-# It never fails itself -------------------------------------------------------
-
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(
-        max_size=5) | st.sampled_from([0, 1, 1e400, 10**400, [], {}]),
-    lambda inner: st.lists(inner, max_size=6) | st.dictionaries(
-        st.sampled_from(['id', 'size', 'counts', 'a']), inner, max_size=3),
-    max_leaves=12)
-SIDES = st.integers(-1, 70) | VALUES
-
-
-def records(**columns):
-    return st.lists(
-        st.fixed_dictionaries({}, optional=columns) | VALUES, max_size=4)
-
-
-FILES = VALUES | st.fixed_dictionaries({}, optional=dict(
-    images=VALUES | records(
-        id=st.integers(0, 3) | VALUES, file_name=VALUES | st.just('a.jpg'),
-        width=SIDES, height=SIDES),
-    annotations=VALUES | records(
-        id=st.integers(0, 3) | VALUES,
-        image_id=st.integers(0, 3) | VALUES,
-        category_id=st.integers(0, 3) | VALUES,
-        bbox=st.lists(SIDES, min_size=4, max_size=4) | VALUES,
-        area=SIDES,
-        iscrowd=VALUES,
-        segments_info=VALUES | records(id=VALUES, category_id=VALUES),
-        segmentation=VALUES | st.lists(
-            st.lists(SIDES, min_size=6, max_size=8), max_size=2)
-        | st.fixed_dictionaries(dict(
-            size=st.lists(SIDES, min_size=2, max_size=2) | VALUES,
-            counts=st.text(max_size=8) | st.lists(SIDES) | VALUES))),
-    categories=VALUES | records(
-        id=st.integers(0, 3) | VALUES, name=st.just('ring') | VALUES)))
-
-
-@settings(max_examples=400, deadline=None)
-@given(FILES, st.booleans())
-def test_any_json(content, panoptic):
-    """The check says what it finds, whatever the file holds."""
-    source = Source(
-        'train', 'train_dataloader.dataset',
-        dict(
-            metainfo=dict(classes=('ring', 'star')),
-            filter_cfg=dict(filter_empty_gt=True, min_size=32),
-            pipeline=[dict(type='LoadAnnotations', with_mask=True)]),
-        CocoDataset, [dict(type='CocoMetric', metric='segm')])
-    file = CocoFile('a.json', content, panoptic)
-    found = list(check_file(file, [(source, False), (source, True)]))
-    found += check_left(source, file)
-    assert all('a.json' in str(p) for p in found)
-    sound = isinstance(content, dict) and content.get('images')
-    assert sound or any(p.level == 'error' for p in found)

@@ -11,7 +11,9 @@ themselves, by the rules of this package:
 - ``labels.py``: what each label means; ``model.py``: heads and channels;
 - ``evaluation.py`` and ``schedule.py``.
 """
-from .hook import CheckHook, check_config, explain
+from .hook import CheckError, CheckHook, check_config, checked
 from .problem import Problem, report
 
-__all__ = ['CheckHook', 'Problem', 'check_config', 'explain', 'report']
+__all__ = [
+    'CheckError', 'CheckHook', 'Problem', 'check_config', 'checked', 'report'
+]

@@ -113,20 +113,19 @@ def check_batches(part: Part, preprocessor,
             break
     mixed = next((b for b in batches if len(_sizes(b, paths)) > 1), None)
     for batch in batches[:1] + ([mixed] if mixed else []):
-        with same_numbers():
-            try:
-                items = [loader.dataset[i] for i in batch]
-            except Exception:  # said of the files, or to be said by the run
-                continue
-            try:
-                data = loader.collate_fn(items)
-                if preprocessor is not None:
-                    deepcopy(preprocessor)(data, False)
-                continue
-            except NotImplementedError:  # without memory for its weights
-                continue
-            except Exception as fault:
-                raised = fault
+        try:
+            items = [loader.dataset[i] for i in batch]
+        except Exception:  # said of the files, or to be said by the run
+            continue
+        try:
+            data = loader.collate_fn(items)
+            if preprocessor is not None:
+                deepcopy(preprocessor)(data, False)
+            continue
+        except NotImplementedError:  # without memory for its weights
+            continue
+        except Exception as fault:
+            raised = fault
         sizes = _sizes(batch, paths)
         certain = is_known(type(preprocessor)) and batch is mixed
         yield (error if certain else warning)(

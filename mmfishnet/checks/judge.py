@@ -10,7 +10,8 @@ from torch import nn
 
 from ..words import counted, first_few, short
 from .built import Data, Part, is_known, is_local, missing_paths
-from .coco import CocoFile, check_annotations, read_coco
+from .coco import check_annotations
+from .coco_file import CocoFile, read_coco
 from .evaluation import check_batches, check_best, check_topk
 from .files import check_files, read_files
 from .labels import check_known, check_names, check_order, labels_of
@@ -72,20 +73,26 @@ def check_faults(part: Part, problems: Sequence[Problem],
     for data in part.data:
         if data.fault is None:
             continue
-        missing = missing_paths(data)
+        missing = [p for p in missing_paths(data) if p not in said]
         for path in missing:
-            if path not in said:
-                yield error(
-                    data.key, f'{path!r} of {data.name} is not there (looked '
-                    f'for {osp.abspath(path)}). Set data_root, ann_file or '
-                    'data_prefix, or --data-root')
-        if not missing and not {data.key, data.ann_file} & said:
+            yield error(data.key, f'{path!r} of {data.name} is not there '
+                        f'(looked for {osp.abspath(path)}). Set data_root, '
+                        'ann_file or data_prefix, or --data-root')
+        if data.kind in ('coco', 'panoptic') and not data.ann_file:
+            yield error(f'{data.key}.ann_file', 'it is not set; it should be '
+                        "an annotation file in COCO's format")
+        elif data.kind in ('coco', 'panoptic') and \
+                'img' not in data.dataset.data_prefix:
+            yield error(f'{data.key}.data_prefix', f"{data.name} needs the key"
+                        " 'img', the folder of the images; it has "
+                        f'{data.dataset.data_prefix}')
+        elif not missing and not {data.key, data.ann_file} & said:
             yield from _name_fault(data.key, data.name, data.fault, unknown)
-    faults = part.faults if not any(d.fault or d.key in said
-                                    for d in part.data) else [
-        f for f in part.faults if 'dataset' not in f[0]]
-    for key, name, fault in faults:
+    for key, name, fault in part.faults:
         path = getattr(fault, 'filename', None)
+        if 'dataset' in key and any(d.fault or d.key in said
+                                    for d in part.data):
+            continue
         if isinstance(path, str) and path not in said:
             yield error(key, f'{path!r} of {name} cannot be read: '
                         f'{fault.strerror} (looked for {osp.abspath(path)})')
@@ -95,16 +102,18 @@ def check_faults(part: Part, problems: Sequence[Problem],
 
 def _name_fault(key: str, name: str, fault: Exception,
                 unknown: bool) -> Iterator[Problem]:
-    words = f'{type(fault).__name__}: {fault}'
+    words = f'{type(fault).__name__}: {short(str(fault), 300)}'
     if isinstance(fault, KeyError) and 'registry' in str(fault):
         yield warning(key, f'{name} was not looked at: a class that it needs '
-                      f'is not known here ({short(str(fault), 200)})')
+                      f'is not known here ({words})')
     elif isinstance(fault, TypeError) and 'unexpected keyword' in str(fault):
         yield error(key, f'{name} takes no such argument: '
                     f'{str(fault).rpartition("argument ")[2]}. '
                     'Names of classes are given as metainfo=dict(classes=...)')
     elif unknown:
-        yield error(key, f'{name} cannot be built ({words})')
+        # A loader's settings are the run's own affair.
+        yield (error if '.' in key or 'evaluator' in key else warning)(
+            key, f'{name} cannot be built ({words})')
 
 
 def _classes(part: Part) -> int | None:

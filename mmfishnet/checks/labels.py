@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from ..words import first_few, near, short
 from .built import Data
-from .coco import CocoFile
+from .coco_file import CocoFile
 from .problem import Problem, error, warning
 
 SHOWN = 12

@@ -7,7 +7,7 @@ from itertools import chain
 
 import numpy as np
 
-from .coco import SLACK, CocoFile, numbers
+from .coco_file import SLACK, CocoFile, numbers
 from .problem import Problem, error, note, warning
 
 # Compressed run lengths that are decoded; a million a minute is too slow.

@@ -87,6 +87,11 @@ class Data:
             owner(type(self.dataset), 'load_data_list'))
 
     @property
+    def whole(self) -> bool:
+        """Whether ``records`` are all that it has."""
+        return len(self.records) == len(self.dataset)
+
+    @property
     def trained(self) -> bool:
         return self.part == 'train'
 
@@ -139,9 +144,8 @@ class Data:
         if not self.filled or not isinstance(self.dataset, BaseDataset):
             return []
         keys = ('img_path', 'seg_map_path', 'width', 'height', 'gt_label')
-        rows = spread(len(self.dataset), LISTED)
-        found = []
-        for i in rows:
+        total, found = len(self.dataset), []
+        for i in range(0, total, max(1, -(-total // LISTED))):
             info = self.dataset.get_data_info(i)
             found.append({'index': i, **{k: info.get(k) for k in keys}}
                          if isinstance(info, dict) else {'index': i})
@@ -175,16 +179,6 @@ class Part:
         if len(self.data) != len(self.metrics):
             return []
         return [self.metrics[self.data.index(data)]]
-
-
-def spread(total: int, limit: int) -> list[int]:
-    """Numbers below ``total``, evenly spread if there are too many.
-
-    Any first few of them are evenly spread, too.
-    """
-    rows = list(range(0, total, max(1, -(-total // limit))))
-    return rows if total > LISTED - 1 else sorted(
-        rows, key=lambda i: int(f'{i:020b}'[::-1], 2))
 
 
 def unwrap(dataset, part: str, key: str, mixed=()) -> Iterator[Data]:

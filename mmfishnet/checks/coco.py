@@ -187,7 +187,8 @@ def _check_structure(coco: CocoFile, uses) -> Iterator[Problem]:
                 coco.path, f'{len(wrong)} of {len(value)} items of {name!r} '
                 f'(positions {first_few(wrong)}) are no records; the first is '
                 f'{short(value[wrong[0]])}')
-        if not value and name != 'annotations':
+        if not value and name != 'annotations' and (
+                coco.annotations or name == 'images'):
             yield error(coco.path, f'{name!r} is empty')
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from ..words import counted, first_few
-from .built import Data, is_local, spread
+from .built import Data, is_local
 from .problem import Problem, error, note, warning
 
 # Files that are read, as many as these seconds are enough for.
@@ -75,7 +75,10 @@ def read_files(data: Data) -> tuple[list[Reading], list[Problem]]:
     problems = [p.problem for p in problems]
     there = [r for r in records if r['img_path'] not in lost
              and r.get('seg_map_path') not in lost]
-    chosen = [there[i] for i in spread(len(there), READ)]
+    # Evenly spread, and so are any first few of them.
+    chosen = [there[i] for i in sorted(
+        range(0, len(there), max(1, -(-len(there) // READ))),
+        key=lambda i: f'{i:024b}'[::-1])]
     readings, start = [], perf_counter()
     with ThreadPoolExecutor(THREADS) as pool, warnings.catch_warnings():
         warnings.simplefilter('ignore')

@@ -15,7 +15,7 @@ from mmengine.runner import EpochBasedTrainLoop
 from ..kinds import find_class, is_a, scope_of
 from .built import build_parts, parts_of_runner
 from .evaluation import same_numbers
-from .judge import check_faults, check_parts
+from .judge import check_faults, check_parts, guarded
 from .model import bare, build_shapes, check_channels
 from .problem import Problem, arranged, error, report, warning
 from .schedule import Length, check_lines, check_schedule, lines_of
@@ -51,7 +51,7 @@ class CheckHook(Hook):
             SystemExit: In the others then, without a word.
         """
         self.done = True
-        found = [check_runner(runner, self.parts)
+        found = [list(guarded(check_runner, runner, self.parts))
                  if is_main_process() else None]
         broadcast_object_list(found)
         errors = [p for p in found[0] if p.level == 'error']
@@ -131,7 +131,8 @@ def check_runner(runner, names: Sequence[str]) -> list[Problem]:
             loop, EpochBasedTrainLoop) else None
         problems += check_lines(
             lines_of(runner.param_schedulers),
-            Length(epochs, loop.max_iters, len(loop.dataloader)))
+            Length(epochs, getattr(loop, 'max_iters', None),
+                   len(loop.dataloader)))
     return arranged(problems)
 
 
@@ -143,8 +144,7 @@ def check_config(cfg: dict, parts: Sequence[str] = PARTS, model: bool = True,
         cfg (dict): Config of MMDetection, MMPretrain or MMSegmentation.
         parts (Sequence[str]): Whose data and evaluators are looked at.
             Defaults to ('train', 'val', 'test').
-        model (bool): Whether model and schedule are looked at. Defaults to
-            True.
+        model (bool): Whether the model is looked at. Defaults to True.
         unknown (bool): Whether to name what cannot be built for reasons that
             no rule knows. Defaults to True.
 
@@ -158,7 +158,7 @@ def check_config(cfg: dict, parts: Sequence[str] = PARTS, model: bool = True,
     problems += check_parts(built, shapes and bare(shapes), ())
     for part in built:
         problems += check_faults(part, problems, unknown)
-    if model and 'train' in parts:
+    if 'train' in parts:
         loader = next((p.loader for p in built if p.name == 'train'), None)
         problems += check_schedule(
             cfg, len(loader) if hasattr(loader, '__len__') else None)

@@ -17,7 +17,7 @@ from .files import check_files, read_files
 from .labels import check_known, check_names, check_order, labels_of
 from .maps import check_maps, check_targets
 from .masks import check_masks
-from .model import check_heads, class_count, class_head
+from .model import TEXT, check_heads, class_count, class_head
 from .problem import Problem, error, note, warning
 
 COCO_METRICS = ('CocoMetric', 'CocoPanopticMetric')
@@ -39,7 +39,8 @@ def check_parts(parts: Sequence[Part], model: nn.Module | None,
     for problem in guarded(_check_coco_files, parts, files):
         bad.add(problem.place if problem.level == 'error' else None)
         yield problem
-    yield from guarded(_check_meanings, parts, files)
+    if not any(hasattr(model, name) for name in TEXT):
+        yield from guarded(_check_meanings, parts, files)
     head = class_head(model)
     for part in parts:
         for data in part.data:
@@ -52,7 +53,8 @@ def check_parts(parts: Sequence[Part], model: nn.Module | None,
         for data in part.data:
             yield from guarded(_check_evaluator, part, data, files)
         if part.name != 'train' and part.loader is not None:
-            paths = [r.get('img_path') for d in part.data for r in d.records]
+            paths = [r.get('img_path') for d in part.data for r in d.records
+                     if d.whole]
             yield from guarded(check_batches, part, getattr(
                 model, 'data_preprocessor', None), paths)
 
@@ -125,12 +127,15 @@ def _file_of(data: Data) -> str:
     return data.ann_file if data.kind in ('coco', 'panoptic') else ''
 
 
+def _scores_coco(metric) -> bool:
+    """Whether predictions are compared as COCO does."""
+    return any(b.__name__ in COCO_METRICS and is_known(b)
+               for b in type(metric).__mro__) and not metric.format_only
+
+
 def _metric_file(metric, cfg: dict) -> str | None:
     """The file that a metric of COCO's kind reads, if it reads one."""
-    if not any(b.__name__ in COCO_METRICS for b in type(metric).__mro__):
-        return None
-    path = cfg.get('ann_file')
-    return None if metric.format_only else path
+    return cfg.get('ann_file') if _scores_coco(metric) else None
 
 
 def _check_coco_files(parts: Sequence[Part], files: dict
@@ -151,9 +156,8 @@ def _check_coco_files(parts: Sequence[Part], files: dict
                     masks.setdefault(path, [None, None])[0] = (
                         f'{data.key} (with_mask=True)')
             for metric, cfg in part.metrics_of(data):
-                judged = _metric_file(metric, cfg) or (
-                    path if _metric_file(metric, {'ann_file': 1}) else None)
-                if isinstance(judged, str):
+                judged = cfg.get('ann_file') or path
+                if _scores_coco(metric) and isinstance(judged, str):
                     uses.setdefault(judged, set()).add('eval')
                     panoptic.setdefault(judged, data.kind == 'panoptic')
                     backends.setdefault(judged, backends[path])
@@ -194,9 +198,11 @@ def _check_meanings(parts: Sequence[Part], files: dict) -> Iterator[Problem]:
             for path in (data.ann_file, *paths):
                 coco = files.get(path) if file else None
                 if coco is not None and coco.categories:
-                    meanings.append((path, labels_of(data.names, coco), True))
+                    meanings.append((path, labels_of(data.names, coco), 1))
             if not file and data.filled:
                 meanings.append((data.key, data.names, data.known))
+            if data.trained:  # several may be learnt one beside the other
+                meanings[1:] = [(*m[:2], False) for m in meanings[1:]]
     yield from check_order(list(dict.fromkeys(
         (place, tuple(names), certain) for place, names, certain in meanings)))
 
@@ -208,10 +214,8 @@ def _check_data(part: Part, data: Data, files: dict, model, head,
         return
     yield from check_names(data)
     coco = files.get(_file_of(data))
-    evaluated = any(_metric_file(m, c) or c.get('ann_file') is None
-                    and _metric_file(m, {'ann_file': '1'})
-                    for m, c in part.metrics_of(data))
-    if coco is not None:
+    evaluated = any(_scores_coco(m) for m, _ in part.metrics_of(data))
+    if coco is not None and (coco.annotations or evaluated):
         yield from check_known(data, coco, evaluated)
     if data.fault is not None:
         if data.kind == 'folders':

@@ -65,7 +65,7 @@ def check_maps(data: Data, readings: list[Reading], head) -> Iterator[Problem]:
         return
     seen = set().union(*values.values())
     hidden = {v for r in found for v in r.values.tolist()} & ignored
-    whole = len(found) == len(data.records)
+    whole = len(found) == len(data.dataset)
     if len(seen) <= 1 and hidden and count > 1:
         words = f'{short(sorted(seen | hidden))} only, as they are loaded, ' \
                 f'of which {first_few(sorted(hidden))} is ignored'
@@ -102,7 +102,7 @@ def check_targets(data: Data, count: int | None) -> Iterator[Problem]:
             data.ann_file or data.key, f'the labels {first_few(high)} are out '
             f'of range: the model has {count} classes, counted from 0')
     names = data.names
-    if data.trained and names and not high:
+    if data.trained and names and not high and data.whole:
         seen = set(map(int, labels))
         empty = [n for i, n in enumerate(names) if i not in seen]
         if empty:

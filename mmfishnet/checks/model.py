@@ -17,7 +17,7 @@ from .problem import Problem, error, note, warning
 # Parts whose num_classes is not that of the data: proposals know one class,
 # backbones have a head for pretraining that is not used, HTC's semantic branch
 # and the heads of captions and queries count their own.
-OTHER = ('rpn_head', 'backbone', 'semantic_head', 'teacher', 'reid',
+OTHER = ('rpn_head', 'backbone', 'semantic_head', 'teacher', 'teacher_model', 'reid',
          'language_model', 'text_encoder', 'data_preprocessor', 'tracker')
 TEXT = ('language_model', 'text_encoder', 'tokenizer')
 
@@ -109,8 +109,10 @@ def check_heads(model: nn.Module, data: Data,
             if not isinstance(given, int) or given == value or getattr(
                     head, 'class_agnostic', False):
                 continue
-            certain = is_known(type(head)) and (
-                given < value if data.trained else evaluated)
+            # Those of maps and pictures are compared with the labels.
+            certain = is_known(type(head)) and key.partition('.')[0] not in (
+                'decode_head', 'auxiliary_head', 'head') and (
+                    given < value if data.trained else evaluated)
             yield (error if certain else warning)(
                 f'model.{key}.{name}', f'it is {given}, and {data.key} has '
                 f'{value} {"of these classes" if panoptic else "classes"} '

@@ -263,8 +263,9 @@ WARNINGS = {
                                   'ids 4', '90'),
     'class without objects': (each('category_id', lambda v: min(v, 2)),
                               "'star'"),
-    'most are filtered': (lambda c: c.train['annotations'].__delitem__(
-        slice(1, None)), '1 of 4 pictures', 'filter_empty_gt=False'),
+    'most are filtered': (
+        lambda c: c.train['annotations'].__delitem__(slice(1, None)),
+        '1 of 4 pictures', 'filter_empty_gt=False'),
     'subset evaluated as a whole': (data('val', indices=2), '2 of the 4 images', 'missed'),
 }
 

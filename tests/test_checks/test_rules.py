@@ -1,6 +1,5 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 """Schedules, models, folders, maps, pictures and evaluators; and the hook."""
-import copy
 from pathlib import Path
 
 import cv2
@@ -19,7 +18,7 @@ from mmfishnet.checks.built import Data
 from mmfishnet.checks.model import build_shapes, check_channels, check_heads
 from mmfishnet.checks.schedule import check_schedule
 
-from .conftest import NAMES, expect
+from .conftest import expect
 
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS, LENGTH = 12, 10
@@ -342,7 +341,7 @@ def test_maps_of_some_classes(maps):
     expect(check_config(cfg), 'error', ['lab/val/1.png', 'not there'])
 
 
-# Pictures as they are loaded ---------------------------------------------------
+# Pictures as they are loaded -------------------------------------------------
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (48, 64, 3))
 FILES = {
@@ -373,7 +372,7 @@ def test_tiff(coco, name):
         assert {p.level for p in found} == {'note'}
 
 
-# The hook ----------------------------------------------------------------------
+# The hook --------------------------------------------------------------------
 
 @MODELS.register_module(force=True)
 class Nothing(BaseModel):
@@ -499,6 +498,3 @@ def test_amp_without_gpu(coco, monkeypatch):
     with pytest.raises(CheckError, match='AmpOptimWrapper.*GPU'), \
             checked(runner, ('train', 'val')):
         runner.train()
-
-
-assert copy and NAMES

@@ -15,17 +15,79 @@ import numpy as np
 
 from ..words import first_few, short
 from .coco_file import SLACK, CocoFile, key
-from .problem import Problem, error, warning
+from .problem import Problem, error
 
 ID_RULE = 'ids should be whole numbers, each given once'
 FORMAT = ("COCO's format is an object with the lists 'images', 'annotations' "
           "and 'categories'")
+LEVELS = dict(E='error', W='warning')
 
 
-def _as(test: Callable, name: str) -> Callable:
-    """Rows whose value, if there is one, is so."""
-    return lambda coco: np.array(
-        [name in a and test(a[name]) for a in coco.annotations], bool)
+class Rule(NamedTuple):
+    """A mistake of records.
+
+    Attributes:
+        of (str): 'images', 'annotations' or 'categories'.
+        levels (str): What it is where the file is read (by a data set),
+            trained on, evaluated with and, of these alone, where it is
+            panoptic: E an error, W a warning, - nothing.
+        key (str): Of a record, for the first example.
+        find (Callable): Which records, as a mask.
+        words (str): ``{first}``, ``{size}`` of its image, ``{listed}`` ids of
+            categories and ``{hint}`` are filled in.
+    """
+
+    of: str
+    levels: str
+    key: str
+    find: Callable[[CocoFile], np.ndarray]
+    words: str
+
+
+def _mask(values) -> np.ndarray:
+    return np.array(list(values), bool)
+
+
+def _are(of: str, name: str, test: Callable) -> Callable:
+    """Records whose value (None where it is missing) is so."""
+    return lambda coco: _mask(test(r.get(name)) for r in getattr(coco, of))
+
+
+def _given(name: str, test: Callable) -> Callable:
+    """Annotations that have a value which is so."""
+    return lambda coco: _mask(
+        name in a and test(a[name]) for a in coco.annotations)
+
+
+def _doubled(of: str, name: str, same: bool = False) -> Callable:
+    """Records that share a value; ``same``: and nothing tells them apart."""
+    def find(coco):
+        records = getattr(coco, of)
+        values = Counter(key(r.get(name)) for r in records)
+        alike = Counter(short(r, 10**6) for r in records
+                        if values[key(r.get(name))] > 1)
+        return _mask(
+            values[key(r.get(name))] > 1 and key(r.get(name)) is not None and
+            (alike[short(r, 10**6)] == values[key(r.get(name))]) is same
+            for r in records)
+
+    return find
+
+
+def _id_rules(of: str, levels: str) -> list[Rule]:
+    return [
+        Rule(of, levels, 'id', _are(of, 'id', lambda v: type(v) not in (
+            int, float, str)),
+            f'have no id, or one that is no number, as {{first}}; {ID_RULE}'),
+        Rule(of, 'WWWW', 'id', _are(of, 'id', lambda v: type(v) in (
+            float, str)),
+            f'have ids that are strings or floats, as {{first}}; {ID_RULE}: '
+            'other tools refuse them, and they match no id that is written '
+            'otherwise'),
+        Rule(of, levels, 'id', _doubled(of, 'id'),
+             f'have an id that is given more than once, as {{first}}; '
+             f'{ID_RULE}'),
+    ]
 
 
 def _corners(coco: CocoFile) -> str:
@@ -40,91 +102,101 @@ def _corners(coco: CocoFile) -> str:
     return ''
 
 
-def _unknown_category(coco: CocoFile) -> np.ndarray:
-    return np.array([bool(coco.categories) and
-                     key(v) not in coco.categories_by_id
-                     for v in coco.column('category_id')], bool)
-
-
-class Rule(NamedTuple):
-    """A mistake of annotations.
-
-    Attributes:
-        levels (str): What it is where the file is read (by a data set),
-            trained on, evaluated with and, of these alone, where it is
-            panoptic: E an error, W a warning, - nothing.
-        key (str): Of the annotation, for the first example.
-        find (Callable): Which annotations.
-        words (str): ``{these}``, ``{first}``, ``{size}`` and ``{hint}`` are
-            filled in.
-    """
-
-    levels: str
-    key: str
-    find: Callable[[CocoFile], np.ndarray]
-    words: str
-
-
+IMAGES, CATEGORIES, ANNOTATIONS = 'images', 'categories', 'annotations'
 RULES = [
-    Rule('EEEE', 'bbox', lambda c: ~c.finite & ~np.array(
-        [bool(v) for v in c.column('ignore')], bool),
-         '{these} have a bbox that is not four finite numbers; the first is '
-         '{first}. It should be [x, y, width, height]'),
-    Rule('-WEW', 'bbox', lambda c: c.negative,
-         '{these} have a negative width or height; the first is {first}. They '
-         'are left out in training and never matched in evaluation; a bbox is '
+    *_id_rules(IMAGES, 'EEEE'),
+    Rule(IMAGES, 'WWWW', 'id', _doubled(IMAGES, 'id', same=True),
+         'are listed more than once, as {first}'),
+    Rule(IMAGES, 'EE-E', 'file_name', _are(
+        IMAGES, 'file_name', lambda v: not isinstance(v, str) or not v),
+        'have no file_name; the first says {first}. It should be the path '
+        "below the data set's data_prefix.img"),
+    Rule(IMAGES, 'WWWW', 'file_name', _doubled(IMAGES, 'file_name'),
+         'have a file that others have too, as {first}'),
+    *(Rule(IMAGES, level, side, lambda c, i=i, bad=bad: bad(c.size[:, i]),
+           f'have no proper {side}; the first says {side}={{first}}. It should'
+           ' be a whole number above 0')
+      for i, side in enumerate(('width', 'height')) for level, bad in (
+          ('EEEE', lambda v: ~np.isfinite(v)),
+          ('WWWW', lambda v: np.isfinite(v) & ((v <= 0) | (v % 1 != 0))))),
+    *_id_rules(CATEGORIES, 'EEEE'),
+    Rule(CATEGORIES, 'EEEE', 'id', _doubled(CATEGORIES, 'id', same=True),
+         'are listed more than once, as {first}'),
+    Rule(CATEGORIES, 'EEEE', 'name', _are(
+        CATEGORIES, 'name', lambda v: not isinstance(v, str) or not v.strip()),
+        'have no name'),
+    Rule(CATEGORIES, 'EEEE', 'name', _doubled(CATEGORIES, 'name'),
+         'have a name that is given more than once, as {first}: each gets a '
+         'label of its own, and the later ones have no class. Join them under '
+         'one id'),
+    *_id_rules(ANNOTATIONS, 'E---'),
+    Rule(ANNOTATIONS, 'E---', 'id', _doubled(ANNOTATIONS, 'id', same=True),
+         'have an id that is given more than once, as {first}'),
+    Rule(ANNOTATIONS, 'EEEE', 'bbox', lambda c: ~c.finite & ~_mask(
+        c.column('ignore')),
+        'have a bbox that is not four finite numbers; the first is {first}. '
+        'It should be [x, y, width, height]'),
+    Rule(ANNOTATIONS, '-WEW', 'bbox', lambda c: c.negative,
+         'have a negative width or height; the first is {first}. They are '
+         'left out in training and never matched in evaluation; a bbox is '
          '[x, y, width, height]'),
-    Rule('-W-W', 'bbox', lambda c: c.tiny & (not c.fractions),
-         '{these} have a bbox narrower or lower than a pixel; the first is '
-         '{first}. They are left out in training'),
-    Rule('-EE-', 'bbox', lambda c: c.tiny & c.fractions,
-         '{these} have a bbox narrower or lower than a pixel; the first is '
-         '{first}. All boxes look like fractions of the image; they should be '
-         'in pixels'),
-    Rule('-WE-', 'bbox', lambda c: c.outside,
-         '{these} have a bbox outside of the image; the first is {first} in '
-         'an image of {size}. They are left out in training and never matched '
-         'in evaluation{hint}'),
-    Rule('-WW-', 'bbox', lambda c: c.partly,
-         '{these} have a bbox that passes the border of the image by more '
-         f'than {SLACK:g} pixel; the first is {{first}} in an image of '
-         '{size}{hint}'),
-    Rule('EEEE', 'area', lambda c: c.lacks('area'),
-         "{these} have no area, which MMDetection's data sets and COCO's "
-         'evaluation read. Set it to the pixels of the mask or, without '
-         'masks, of the box'),
-    Rule('EEEE', 'area', _as(lambda v: type(v) not in (int, float), 'area'),
-         '{these} have an area that is no number; the first is {first}'),
-    Rule('-WWW', 'area', _as(lambda v: type(v) in (int, float)
-                             and not 0 < v < math.inf, 'area'),
-         '{these} have an area that is not above 0; the first is {first}. '
+    Rule(ANNOTATIONS, '-W-W', 'bbox', lambda c: c.tiny & (not c.fractions),
+         'have a bbox narrower or lower than a pixel; the first is {first}. '
          'They are left out in training'),
-    Rule('--E-', 'iscrowd', lambda c: c.lacks('iscrowd'),
-         "{these} have no iscrowd, which COCO's evaluation reads. Set it to "
-         '0, and to 1 for a mask that covers a crowd of objects'),
-    Rule('-EE-', 'iscrowd', _as(lambda v: type(v) not in (int, float, bool),
-                                'iscrowd'),
-         '{these} have an iscrowd other than 0 and 1; the first is {first}. '
-         'Whatever is not 0 is taken for a crowd, which is neither learnt nor '
-         'looked for'),
-    Rule('-WW-', 'iscrowd', _as(lambda v: type(v) in (int, float)
-                                and v not in (0, 1), 'iscrowd'),
-         '{these} have an iscrowd other than 0 and 1; the first is {first}'),
-    Rule('-WWW', 'image_id', lambda c: c.image < 0,
-         '{these} are of images that the file does not list; the first has '
-         'image_id {first}: they are left out'),
-    Rule('-WWE', 'category_id', _unknown_category,
-         '{these} have a category_id that the file does not list; the first '
-         'is {first}, and it lists {categories}: they are left out, and their '
-         'objects are background'),
-    Rule('--WW', 'id', _as(lambda v: type(v) in (int, float) and v == 0,
-                           'id'),
-         "{these} have id 0, which stands for no segment, and in COCO's "
-         'evaluation for unmatched: the object counts as missed even where it '
-         'is found, which lowers AP (perfect boxes reach less than 1). Count '
-         'ids from 1'),
+    Rule(ANNOTATIONS, '-EE-', 'bbox', lambda c: c.tiny & c.fractions,
+         'have a bbox narrower or lower than a pixel; the first is {first}. '
+         'All boxes look like fractions of the image; they should be in '
+         'pixels'),
+    Rule(ANNOTATIONS, '-WE-', 'bbox', lambda c: c.outside,
+         'have a bbox outside of the image; the first is {first} in an image '
+         'of {size}. They are left out in training and never matched in '
+         'evaluation{hint}'),
+    Rule(ANNOTATIONS, '-WW-', 'bbox', lambda c: c.partly,
+         'have a bbox that passes the border of the image by more than '
+         f'{SLACK:g} pixel; the first is {{first}} in an image of '
+         '{size}{hint}'),
+    Rule(ANNOTATIONS, 'EEEE', 'area', _are(
+        ANNOTATIONS, 'area', lambda v: v is None),
+        "have no area, which MMDetection's data sets and COCO's evaluation "
+        'read. Set it to the pixels of the mask or, without masks, of the '
+        'box'),
+    Rule(ANNOTATIONS, 'EEEE', 'area', _given(
+        'area', lambda v: v is not None and type(v) not in (int, float)),
+        'have an area that is no number; the first is {first}'),
+    Rule(ANNOTATIONS, '-WWW', 'area', _given(
+        'area', lambda v: type(v) in (int, float) and not 0 < v < math.inf),
+        'have an area that is not above 0; the first is {first}. They are '
+        'left out in training'),
+    Rule(ANNOTATIONS, '--E-', 'iscrowd', lambda c: _mask(
+        'iscrowd' not in a for a in c.annotations),
+        "have no iscrowd, which COCO's evaluation reads. Set it to 0, and to "
+        '1 for a mask that covers a crowd of objects'),
+    Rule(ANNOTATIONS, '-EE-', 'iscrowd', _given(
+        'iscrowd', lambda v: type(v) not in (int, float, bool)),
+        'have an iscrowd other than 0 and 1; the first is {first}. Whatever '
+        'is not 0 is taken for a crowd, which is neither learnt nor looked '
+        'for'),
+    Rule(ANNOTATIONS, '-WW-', 'iscrowd', _given(
+        'iscrowd', lambda v: type(v) in (int, float) and v not in (0, 1)),
+        'have an iscrowd other than 0 and 1; the first is {first}'),
+    Rule(ANNOTATIONS, '-WW-', 'iscrowd', lambda c: np.full(
+        len(c.annotations), all(v == 1 for v in c.column('iscrowd'))),
+        'have iscrowd=1: there is nothing to learn and nothing to find'),
+    Rule(ANNOTATIONS, '-WWW', 'image_id', lambda c: c.image < 0,
+         'are of images that the file does not list; the first has image_id '
+         '{first}: they are left out'),
+    Rule(ANNOTATIONS, '-WWE', 'category_id', lambda c: _mask(
+        c.categories and key(v) not in c.categories_by_id
+        for v in c.column('category_id')),
+        'have a category_id that the file does not list; the first is '
+        '{first}, and it lists {listed}: they are left out, and their objects '
+        'are background'),
+    Rule(ANNOTATIONS, '--WW', 'id', _given(
+        'id', lambda v: type(v) in (int, float) and v == 0),
+        "have id 0, which stands for no segment, and in COCO's evaluation for "
+        'unmatched: the object counts as missed even where it is found, which '
+        'lowers AP (perfect boxes reach less than 1). Count ids from 1'),
 ]
-LEVELS = dict(E='error', W='warning')
 
 
 def check_annotations(coco: CocoFile,
@@ -135,32 +207,25 @@ def check_annotations(coco: CocoFile,
         coco (CocoFile): Its content.
         uses (Collection[str]): Of 'read' (by a data set), 'train' and 'eval'.
     """
+    yield from _check_structure(coco, uses)
     columns = [3] if coco.panoptic else [
         i for i, use in enumerate(('read', 'train', 'eval')) if use in uses
     ]
-    yield from _check_structure(coco, uses)
-    yield from _check_images(coco)
-    yield from _check_categories(coco)
-    if 'read' in uses and not coco.panoptic:
-        yield from _check_ids(coco.path, 'annotation', coco.column('id'))
-    if not coco.annotations:
-        return
     for rule in RULES:
-        level = min((rule.levels[i] for i in columns),
-                    key='EW-'.index, default='-')
-        rows = rule.find(coco) if level != '-' else np.zeros(0, bool)
-        if rows.any():
-            first = np.flatnonzero(rows)[0]
-            size = coco.limits[first]
-            yield Problem(LEVELS[level], coco.path, rule.words.format(
-                these=coco.count(rows), first=coco.example(rule.key, rows),
+        records = getattr(coco, rule.of)
+        level = min((rule.levels[i] for i in columns), key='EW-'.index)
+        rows = rule.find(coco) if level != '-' and records else np.zeros(0)
+        if not rows.any():
+            continue
+        found = np.flatnonzero(rows)
+        size = coco.limits[found[0]] if rule.of == ANNOTATIONS else (0, 0)
+        yield Problem(
+            LEVELS[level], coco.path, f'{coco.count(rows, rule.of)} ' +
+            rule.words.format(
+                first=short(records[found[0]].get(rule.key)),
                 size=f'{size[0]:g}x{size[1]:g} pixels (width x height)',
-                hint=_corners(coco), categories=first_few(
-                    sorted(map(short, coco.categories_by_id)))))
-    crowd = coco.column('iscrowd')
-    if all(v in (1, True) for v in crowd):
-        yield warning(coco.path, 'all annotations have iscrowd=1: there is '
-                      'nothing to learn and nothing to find')
+                hint=_corners(coco) if '{hint}' in rule.words else '',
+                listed=first_few(sorted(map(short, coco.categories_by_id)))))
 
 
 def _check_structure(coco: CocoFile, uses) -> Iterator[Problem]:
@@ -168,10 +233,10 @@ def _check_structure(coco: CocoFile, uses) -> Iterator[Problem]:
         yield error(coco.path,
                     f'the file holds {short(coco.content)}; {FORMAT}')
         return
-    for name in ('images', 'annotations', 'categories'):
+    for name in (IMAGES, ANNOTATIONS, CATEGORIES):
         # pycocotools does without annotations, as of COCO's test sets, where
         # nothing is to be learnt or compared.
-        if name == 'annotations' and name not in coco.content and not (
+        if name == ANNOTATIONS and name not in coco.content and not (
                 coco.panoptic or 'eval' in uses):
             continue
         value = coco.content.get(name)
@@ -187,90 +252,6 @@ def _check_structure(coco: CocoFile, uses) -> Iterator[Problem]:
                 coco.path, f'{len(wrong)} of {len(value)} items of {name!r} '
                 f'(positions {first_few(wrong)}) are no records; the first is '
                 f'{short(value[wrong[0]])}')
-        if not value and name != 'annotations' and (
-                coco.annotations or name == 'images'):
+        if not value and name != ANNOTATIONS and (
+                coco.annotations or name == IMAGES):
             yield error(coco.path, f'{name!r} is empty')
-
-
-def _check_ids(place: str, name: str, ids: list,
-               same: Callable = lambda key: False) -> Iterator[Problem]:
-    """Ids of one kind of record; ``same`` tells harmless doubles."""
-    kinds = set(map(type, ids))
-    if not kinds <= {int, float, str}:
-        rows = [i for i, v in enumerate(ids)
-                if type(v) not in (int, float, str)]
-        yield error(
-            place, f'{len(rows)} of {len(ids)} {name} ids are missing or no '
-            f'numbers (positions {first_few(rows)}; the first is '
-            f'{short(ids[rows[0]])}); {ID_RULE}')
-    for kind, word in ((str, 'strings'), (float, 'floats')):
-        if kind in kinds:
-            found = [v for v in ids if type(v) is kind]
-            yield warning(
-                place, f'{len(found)} of {len(ids)} {name} ids are {word} '
-                f'({first_few(found)}); {ID_RULE}: other tools refuse them, '
-                'and they match no id that is written otherwise')
-    good = [v for v in ids if type(v) in (int, float, str)]
-    if len(set(good)) < len(good):
-        doubled = [v for v, times in Counter(good).items() if times > 1]
-        harmless = all(map(same, doubled))
-        yield (warning if harmless else error)(
-            place, f'{len(doubled)} {name} ids are given more than once '
-            f'({first_few(doubled)}); {ID_RULE}')
-
-
-def _check_images(coco: CocoFile) -> Iterator[Problem]:
-    def same(key):
-        records = [r for r in coco.images if r.get('id') == key]
-        return all(record == records[0] for record in records)
-
-    def these(rows):
-        ids = [coco.images[i].get('id') for i in rows]
-        return (f'{len(ids)} of {len(coco.images)} images '
-                f'(ids {first_few(ids)})')
-
-    yield from _check_ids(coco.path, 'image', [r.get('id') for r in coco.images
-                                               ], same)
-    files = [image.get('file_name') for image in coco.images]
-    wrong = [i for i, v in enumerate(files) if not isinstance(v, str) or not v]
-    if wrong:
-        yield error(
-            coco.path, f'{these(wrong)} have no file_name; the first says '
-            f'{short(files[wrong[0]])}. It should be the path below the '
-            "data set's data_prefix.img")
-    for problem, rows in (
-        (error, ~np.isfinite(coco.size).all(1)),
-        (warning, np.isfinite(coco.size).all(1) &
-         ((coco.size <= 0) | (coco.size % 1 != 0)).any(1))):
-        if rows.any():
-            rows = np.flatnonzero(rows)
-            first = coco.images[rows[0]]
-            yield problem(
-                coco.path, f'{these(rows)} have no proper width and height; '
-                f'the first says width={short(first.get("width"))}, '
-                f'height={short(first.get("height"))}. They should be whole '
-                'numbers above 0')
-    files = [name for name in files if isinstance(name, str)]
-    if len(set(files)) < len(files):
-        doubled = [v for v, times in Counter(files).items() if times > 1]
-        yield warning(
-            coco.path, f'{len(doubled)} image files are listed more than once '
-            f'({first_few(doubled)})')
-
-
-def _check_categories(coco: CocoFile) -> Iterator[Problem]:
-    yield from _check_ids(coco.path, 'category',
-                          [c.get('id') for c in coco.categories])
-    wrong = [
-        c.get('id') for c in coco.categories
-        if not isinstance(c.get('name'), str) or not c['name'].strip()
-    ]
-    if wrong:
-        yield error(coco.path, f'{len(wrong)} categories (ids '
-                    f'{first_few(wrong)}) have no name')
-    doubled = [v for v, times in Counter(coco.names).items() if times > 1]
-    if doubled:
-        yield error(
-            coco.path, f'{len(doubled)} category names are given more than '
-            f'once ({first_few(doubled)}): each gets a label of its own, and '
-            'the later ones have no class. Join them under one id')

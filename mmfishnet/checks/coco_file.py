@@ -82,10 +82,6 @@ class CocoFile:
         """A value of each annotation; None where it is missing."""
         return [a.get(name) for a in self.annotations]
 
-    def lacks(self, name: str) -> np.ndarray:
-        """Which annotations have no such key."""
-        return np.array([name not in a for a in self.annotations], bool)
-
     @cached_property
     def names(self) -> list[str]:
         """Names of the categories in the order of the file."""
@@ -152,12 +148,11 @@ class CocoFile:
             return (self._sound & ~self.outside & ~ignored & known
                     & (area > 0))
 
-    def count(self, rows) -> str:
-        """Say how many annotations, and which."""
-        rows = _rows(rows)
-        ids = [self.annotations[i].get('id') for i in rows]
-        return f'{len(ids)} of {len(self.annotations)} annotations ' \
-               f'(ids {first_few(ids)})'
+    def count(self, rows, of: str = 'annotations') -> str:
+        """Say how many records, and which."""
+        records = getattr(self, of)
+        ids = [records[i].get('id') for i in _rows(rows)]
+        return f'{len(ids)} of {len(records)} {of} (ids {first_few(ids)})'
 
     def example(self, name: str, rows) -> str:
         """The value of the first of these annotations."""

@@ -17,8 +17,11 @@ from .problem import Problem, error, note, warning
 # Parts whose num_classes is not that of the data: proposals know one class,
 # backbones have a head for pretraining that is not used, HTC's semantic branch
 # and the heads of captions and queries count their own.
-OTHER = ('rpn_head', 'backbone', 'semantic_head', 'teacher', 'teacher_model', 'reid',
-         'language_model', 'text_encoder', 'data_preprocessor', 'tracker')
+OTHER = ('rpn_head', 'backbone', 'semantic_head', 'teacher', 'reid',
+         'teacher_model', 'language_model', 'text_encoder',
+         'data_preprocessor', 'tracker')
+# Of torch, where channels do not fit.
+WORDS = ('channel', 'shapes cannot', 'reduction dim')
 TEXT = ('language_model', 'text_encoder', 'tokenizer')
 
 
@@ -178,7 +181,7 @@ def _give(key: str, reader: nn.Module, giver: nn.Module, outputs) -> tuple:
     except AssertionError as fault:
         raised = fault
     except Exception as fault:
-        if 'channels' not in str(fault) and 'shapes' not in str(fault):
+        if not any(word in str(fault) for word in WORDS):
             return None, None  # operators that need memory, other arguments
         raised = fault
     found = [outputs] if isinstance(outputs, torch.Tensor) else outputs

@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 from PIL import Image
 
 from mmfishnet.checks import CheckError, CheckHook, check_config, checked
-from mmfishnet.checks.built import Data
+from mmfishnet.checks.built import build_parts
 from mmfishnet.checks.model import build_shapes, check_channels, check_heads
 from mmfishnet.checks.schedule import check_schedule
 
@@ -115,17 +115,18 @@ def test_schedules_in_turn_and_by_iterations():
 # Heads and channels ----------------------------------------------------------
 
 RESNET = dict(type='mmdet.ResNet', depth=18)
+RETINA = dict(type='mmdet.RetinaNet', backbone=RESNET, bbox_head=dict(
+    type='RetinaHead', num_classes=3, in_channels=8, feat_channels=8))
 FPN = dict(type='mmdet.FPN', out_channels=8, num_outs=4)
 WIDE = dict(FPN, in_channels=[256, 512, 1024, 2048])
 SEG = dict(type='mmseg.EncoderDecoder', backbone=RESNET)
 FCN = dict(type='mmseg.FCNHead', channels=8, num_convs=1, num_classes=3)
 CLS = dict(type='mmpretrain.ImageClassifier', backbone=RESNET)
 CHANNELS = {
-    'fpn': (dict(type='mmdet.RetinaNet', backbone=RESNET, neck=WIDE),
+    'fpn': (dict(RETINA, neck=WIDE),
             'model.neck.in_channels', '[64, 128, 256, 512]'),
     'fewer outputs': (
-        dict(type='mmdet.RetinaNet',
-             backbone=dict(RESNET, out_indices=(1, 2, 3)),
+        dict(RETINA, backbone=dict(RESNET, out_indices=(1, 2, 3)),
              neck=dict(FPN, in_channels=[64, 128, 256, 512])),
         '[128, 256, 512]', 'out_indices'),
     'score': (dict(CLS, backbone=dict(
@@ -141,7 +142,7 @@ CHANNELS = {
                   'model.auxiliary_head.0.in_channels', '256'),
     'right': (dict(SEG, decode_head=dict(FCN, in_channels=512)), ),
     'coarsest first': (dict(
-        type='mmdet.RetinaNet', backbone=dict(RESNET, out_indices=(1, 2, 3)),
+        RETINA, backbone=dict(RESNET, out_indices=(1, 2, 3)),
         neck=dict(type='mmdet.YOLOV3Neck', num_scales=3,
                   in_channels=[512, 256, 128], out_channels=[8, 8, 8])), ),
 }
@@ -176,9 +177,7 @@ def test_heads(coco):
 
 
 def data_of(coco, part):
-    from mmdet.registry import DATASETS
-    return Data(part, f'{part}_dataloader.dataset', DATASETS.build(
-        coco.cfg[f'{part}_dataloader']['dataset']))
+    return build_parts(coco.cfg, (part, ), 'mmdet')[0].data[0]
 
 
 # Classification and segmentation ---------------------------------------------

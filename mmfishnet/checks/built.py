@@ -1,9 +1,8 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 """What a runner has built: its data sets, their transforms, its metrics.
 
-A check asks these objects. Where a data set cannot be built, it is built once
-more without being filled (``lazy_init``), so that it can say where it would
-have looked.
+A check asks these objects. A data set that cannot be built is built once more
+without being filled (``lazy_init``), so that it says where it would look.
 """
 from __future__ import annotations
 
@@ -34,6 +33,7 @@ READERS = {
     ('XMLDataset', 'XMLDataset'): 'xml',
 }
 LISTED = 200_000  # records of a data set that are looked at
+KEPT = ('img_path', 'seg_map_path', 'width', 'height', 'gt_label')
 
 
 def is_known(cls: type) -> bool:
@@ -43,7 +43,7 @@ def is_known(cls: type) -> bool:
 
 def owner(cls: type, name: str) -> type:
     """The class that a method of ``cls`` is defined in."""
-    return next(base for base in cls.__mro__ if name in vars(base))
+    return next((b for b in cls.__mro__ if name in vars(b)), cls)
 
 
 @dataclass(eq=False)
@@ -56,7 +56,7 @@ class Data:
         dataset (BaseDataset, optional): It; None if it cannot be built.
         mixed (list): Transforms of wrappers.
         fault (Exception, optional): What it raised when it was filled.
-        fault_of (str): Class and key for messages about the fault.
+        name (str): Its class.
     """
 
     part: str
@@ -68,56 +68,32 @@ class Data:
 
     def __post_init__(self) -> None:
         self.name = self.name or type(self.dataset).__name__
+        # Whether its labels mean what its classes say.
+        self.known = isinstance(self.dataset, BaseDataset) and is_known(
+            owner(type(self.dataset), 'load_data_list'))
+        self.trained = self.part == 'train'
+        self.meta = getattr(self.dataset, 'metainfo', None) or {}
+        self.ann_file = os.fspath(
+            getattr(self.dataset, 'ann_file', None) or '')
 
     @cached_property
     def kind(self) -> str | None:
         """'coco', 'panoptic', 'folders', 'xml', or None for others."""
-        cls = type(self.dataset)
-        if not isinstance(self.dataset, BaseDataset):
-            return None
-        makers = [owner(cls, n) for n in ('load_data_list', 'parse_data_info')]
+        makers = [owner(type(self.dataset), name)
+                  for name in ('load_data_list', 'parse_data_info')]
         if not all(map(is_known, makers)):
             return None
         return READERS.get(tuple(maker.__name__ for maker in makers))
 
     @property
-    def known(self) -> bool:
-        """Whether its labels mean what its classes say."""
-        return isinstance(self.dataset, BaseDataset) and is_known(
-            owner(type(self.dataset), 'load_data_list'))
-
-    @property
-    def whole(self) -> bool:
-        """Whether ``records`` are all that it has."""
-        return len(self.records) == len(self.dataset)
-
-    @property
-    def trained(self) -> bool:
-        return self.part == 'train'
-
-    @property
-    def filled(self) -> bool:
-        return self.dataset is not None and self.fault is None
-
-    @property
-    def classes(self):
-        """Names of its classes, or None."""
-        meta = getattr(self.dataset, 'metainfo', None) or {}
-        return meta.get('classes')
-
-    @property
     def names(self) -> list[str] | None:
         """Names of its classes if they are a list of names, else None."""
-        names = self.classes
+        # Some data sets name them when they are filled.
+        names = (getattr(self.dataset, 'metainfo', None) or {}).get('classes')
         if not isinstance(names, (list, tuple)) or not all(
                 isinstance(name, str) for name in names):
             return None
         return list(names)
-
-    @property
-    def ann_file(self) -> str:
-        path = getattr(self.dataset, 'ann_file', None)
-        return os.fspath(path) if path else ''
 
     @cached_property
     def transforms(self) -> list:
@@ -125,14 +101,20 @@ class Data:
         pipeline = getattr(self.dataset, 'pipeline', None)
         return [*getattr(pipeline, 'transforms', ()), *self.mixed]
 
-    @property
+    @cached_property
     def loaders(self) -> list:
         """The transforms that read files; none if one is not known."""
         found = [t for t in self.transforms
                  if type(t).__name__.startswith('Load')]
-        if not all(is_known(owner(type(t), 'transform')) for t in found):
-            return []
-        return found
+        return found if all(is_known(owner(type(t), 'transform'))
+                            for t in found) else []
+
+    @property
+    def altered(self) -> bool:
+        """Whether a transform that is not known may put right what is wrong.
+        """
+        return not all(is_known(owner(type(t), 'transform'))
+                       for t in self.transforms)
 
     def has(self, name: str) -> bool:
         """Whether a loading transform is switched so (``with_mask``)."""
@@ -141,15 +123,19 @@ class Data:
     @cached_property
     def records(self) -> list[dict]:
         """What the data set lists, evenly spread if it is very much."""
-        if not self.filled or not isinstance(self.dataset, BaseDataset):
+        if self.fault or not isinstance(self.dataset, BaseDataset):
             return []
-        keys = ('img_path', 'seg_map_path', 'width', 'height', 'gt_label')
         total, found = len(self.dataset), []
         for i in range(0, total, max(1, -(-total // LISTED))):
             info = self.dataset.get_data_info(i)
-            found.append({'index': i, **{k: info.get(k) for k in keys}}
-                         if isinstance(info, dict) else {'index': i})
+            info = info if isinstance(info, dict) else {}
+            found.append(dict({k: info.get(k) for k in KEPT}, index=i))
         return found
+
+    @property
+    def whole(self) -> bool:
+        """Whether ``records`` are all that it has."""
+        return len(self.records) == len(self.dataset)
 
 
 @dataclass(eq=False)
@@ -161,7 +147,8 @@ class Part:
         data (list[Data]): Its data sets.
         loader (DataLoader, optional): None if it could not be built.
         metrics (list[tuple]): Each metric with its config, if it has one.
-        separate (bool): Whether each data set has a metric of its own.
+        prefixes (Sequence[str], optional): Of the data sets, where each has a
+            metric of its own.
         faults (list[tuple]): Key, class and what it raised.
     """
 
@@ -173,12 +160,22 @@ class Part:
     faults: list[tuple] = field(default_factory=list)
 
     def metrics_of(self, data: Data) -> list[tuple]:
-        """The metrics that alone judge a data set."""
+        """The metrics that judge this data set and no other."""
         if self.prefixes is None:
             return self.metrics if len(self.data) == 1 else []
         if len(self.data) != len(self.metrics):
             return []
         return [self.metrics[self.data.index(data)]]
+
+    def add_metrics(self, evaluator, cfg) -> None:
+        """Take up an evaluator that was built of a config."""
+        metrics = getattr(evaluator, 'metrics', None) or []
+        if isinstance(cfg, dict) and 'metrics' in cfg:
+            cfg = cfg['metrics']
+        cfgs = list(cfg) if isinstance(cfg, (list, tuple)) else [cfg]
+        self.metrics = [(metric, c if isinstance(c, dict) else {}) for
+                        metric, c in zip(metrics, cfgs + [{}] * len(metrics))]
+        self.prefixes = getattr(evaluator, 'dataset_prefixes', None)
 
 
 def unwrap(dataset, part: str, key: str, mixed=()) -> Iterator[Data]:
@@ -201,28 +198,14 @@ def parts_of_runner(runner, names: Sequence[str]) -> list[Part]:
     parts = []
     for name in names:
         loop = getattr(runner, f'{name}_loop')
-        if loop is None:
-            continue
         part = Part(name, loader=getattr(loop, 'dataloader', None))
-        dataset = getattr(part.loader, 'dataset', None)
-        if dataset is not None:
-            part.data = list(unwrap(dataset, name, f'{name}_dataloader.dataset'
-                                    ))
-        _add_metrics(part, getattr(loop, 'evaluator', None),
-                     runner.cfg.get(f'{name}_evaluator'))
-        parts.append(part)
+        if hasattr(part.loader, 'dataset'):
+            part.data = list(unwrap(part.loader.dataset, name,
+                                    f'{name}_dataloader.dataset'))
+        part.add_metrics(getattr(loop, 'evaluator', None),
+                         runner.cfg.get(f'{name}_evaluator'))
+        parts += [part] if loop is not None else []
     return parts
-
-
-def _add_metrics(part: Part, evaluator, cfg) -> None:
-    metrics = getattr(evaluator, 'metrics', None) or []
-    if isinstance(cfg, dict) and 'metrics' in cfg:
-        cfg = cfg['metrics']
-    cfgs = list(cfg) if isinstance(cfg, (list, tuple)) else [cfg]
-    cfgs += [None] * len(metrics)
-    part.metrics = [(metric, c if isinstance(c, dict) else {})
-                    for metric, c in zip(metrics, cfgs)]
-    part.prefixes = getattr(evaluator, 'dataset_prefixes', None)
 
 
 def build_parts(cfg: dict, names: Sequence[str],
@@ -238,27 +221,22 @@ def build_parts(cfg: dict, names: Sequence[str],
         list[Part]: What could not be built has its fault beside it.
     """
     parts = []
-    for name in names:
-        loader = cfg.get(f'{name}_dataloader')
-        if loader is None:
-            continue
-        part = Part(name)
-        with DATASETS.switch_scope_and_registry(scope), redirect_stdout(
-                StringIO()):  # pycocotools speaks of indices
-            if isinstance(loader, dict):
-                _build_data(part, loader)
-            else:
-                part.loader = loader
-                part.data = list(unwrap(loader.dataset, name,
-                                        f'{name}_dataloader.dataset'))
+    with DATASETS.switch_scope_and_registry(scope), redirect_stdout(
+            StringIO()):  # pycocotools speaks of indices
+        for name in names:
+            if cfg.get(f'{name}_dataloader') is None:
+                continue
+            parts.append(Part(name))
+            _build_data(parts[-1], cfg[f'{name}_dataloader'])
             if name != 'train':
-                _build_metrics(part, cfg.get(f'{name}_evaluator'))
-        parts.append(part)
+                _build_metrics(parts[-1], cfg.get(f'{name}_evaluator'))
     return parts
 
 
-def _build_data(part: Part, cfg: dict) -> None:
+def _build_data(part: Part, cfg) -> None:
     key = f'{part.name}_dataloader'
+    if not isinstance(cfg, dict):
+        cfg = dict(dataset=cfg.dataset)
     dataset = cfg.get('dataset')
     try:
         if isinstance(dataset, dict):
@@ -278,14 +256,13 @@ def _build_data(part: Part, cfg: dict) -> None:
 
 
 def _build_metrics(part: Part, cfg) -> None:
-    if not cfg:
-        return
     try:
+        evaluator = cfg
         if isinstance(cfg, dict) and 'metrics' in cfg:
             evaluator = EVALUATOR.build({'type': 'Evaluator', **cfg})
-        else:
-            evaluator = cfg if isinstance(cfg, Evaluator) else Evaluator(cfg)
-        _add_metrics(part, evaluator, cfg)
+        elif cfg and not isinstance(cfg, Evaluator):
+            evaluator = Evaluator(cfg)
+        part.add_metrics(evaluator, cfg)
     except Exception as fault:
         part.faults.append((f'{part.name}_evaluator', type_name(cfg), fault))
 
@@ -293,9 +270,8 @@ def _build_metrics(part: Part, cfg) -> None:
 def _leaves(cfg, key: str) -> Iterator[tuple[str, dict]]:
     if not isinstance(cfg, dict):
         return
-    inner = cfg.get('datasets')
-    if isinstance(inner, (list, tuple)):
-        for i, item in enumerate(inner):
+    if isinstance(cfg.get('datasets'), (list, tuple)):
+        for i, item in enumerate(cfg['datasets']):
             yield from _leaves(item, f'{key}.datasets.{i}')
     elif isinstance(cfg.get('dataset'), dict):
         yield from _leaves(cfg['dataset'], f'{key}.dataset')
@@ -305,19 +281,18 @@ def _leaves(cfg, key: str) -> Iterator[tuple[str, dict]]:
 
 def _build_lazily(part: str, key: str, cfg: dict) -> Data:
     """Build a data set without filling it, then fill it."""
-    name = type_name(cfg)
+    data = None
     for more in ({}, {'pipeline': []}):
         try:
-            dataset = DATASETS.build({**cfg, 'lazy_init': True, **more})
-            break
+            data = data or Data(part, key, DATASETS.build(
+                {**cfg, 'lazy_init': True, **more}))
         except Exception as fault:
             raised = fault
-    else:
-        return Data(part, key, None, fault=raised, name=name)
-    data = Data(part, key, dataset)
-    dataset.serialize_data = False  # which nothing at all cannot be
+    if data is None:
+        return Data(part, key, None, fault=raised, name=type_name(cfg))
+    data.dataset.serialize_data = False  # which nothing at all cannot be
     try:
-        dataset.full_init()
+        data.dataset.full_init()
     except Exception as fault:
         data.fault = fault
     return data
@@ -335,9 +310,8 @@ def is_local(path, backend_args=None) -> bool:
 def missing_paths(data: Data) -> list[str]:
     """Files and folders that a data set names and that are not there."""
     backend = getattr(data.dataset, 'backend_args', None)
-    prefixes = getattr(data.dataset, 'data_prefix', None) or {}
-    paths = [data.ann_file]
-    if isinstance(prefixes, dict):
-        paths += prefixes.values()
+    prefixes = getattr(data.dataset, 'data_prefix', None)
+    paths = [data.ann_file] + (
+        list(prefixes.values()) if isinstance(prefixes, dict) else [])
     return [path for path in paths if isinstance(path, str) and path
             and is_local(path, backend) and not osp.exists(path)]

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ..words import counted, first_few
+from ..words import first_few
 from .built import Data, is_local
 from .problem import Problem, error, note, warning
 
@@ -24,6 +24,8 @@ READ, SECONDS, AT_ONCE = 1000, 10, 64
 THREADS = 8  # disks of a network answer late, but many at a time
 SUFFIXES = ('.tif', '.tiff', '.png')  # formats that hold more than 8 bits
 ENDS = {b'\xff\xd8': b'\xff\xd9', b'\x89P': b'IEND'}  # JPEG and PNG
+EARLY = 'end too early (a copy that was cut off?)'
+DAMAGED = 'are no pictures, or damaged'
 
 
 @dataclass
@@ -36,7 +38,7 @@ class Reading:
         fault (str, optional): Why it could not be read.
         size, map_size (tuple, optional): Height and width, and further axes.
         values (np.ndarray, optional): Those of the map.
-        odd (str, optional): What a file holds that is not read.
+        odd (tuple, optional): What a file holds that is not read.
     """
 
     record: dict
@@ -55,26 +57,22 @@ def read_files(data: Data) -> tuple[list[Reading], list[Problem]]:
     they are empty; of ``READ``, evenly spread, or as many as ``SECONDS``
     suffice for, the loading transforms are run.
     """
-    records = [r for r in data.records if isinstance(r.get('img_path'), str)]
-    backend = getattr(data.loaders[0], 'backend_args', None) \
-        if data.loaders else None
+    records = [r for r in data.records if isinstance(r['img_path'], str)]
     if not records:
         return [], []
     if not data.loaders:
         return [], [note(data.key, 'its pictures were not looked at: they are '
                          'loaded by a transform that is not known here')]
-    if not is_local(records[0]['img_path'], backend):
+    if not is_local(records[0]['img_path'], getattr(
+            data.loaders[0], 'backend_args', None)):
         return [], [note(data.key, 'its pictures were not looked at: they '
                          'come through a storage backend')]
-    problems = list(_look_for(data, records, 'img_path', 'image files'))
-    if any(hasattr(t, 'with_seg') and t.with_seg for t in data.loaders):
-        problems += _look_for(data, records, 'seg_map_path', 'label maps')
-    lost = set()
-    for problem in problems:
-        lost |= problem.lost
-    problems = [p.problem for p in problems]
-    there = [r for r in records if r['img_path'] not in lost
-             and r.get('seg_map_path') not in lost]
+    found = list(_look_for(data, records, 'img_path', 'image files'))
+    if data.has('with_seg'):
+        found += _look_for(data, records, 'seg_map_path', 'label maps')
+    lost = set().union(*(paths for _, paths in found))
+    there = [r for r in records
+             if not lost & {r['img_path'], r['seg_map_path']}]
     # Evenly spread, and so are any first few of them.
     chosen = [there[i] for i in sorted(
         range(0, len(there), max(1, -(-len(there) // READ))),
@@ -88,36 +86,28 @@ def read_files(data: Data) -> tuple[list[Reading], list[Problem]]:
             if perf_counter() - start > SECONDS:
                 break
     few = ', evenly spread' if len(readings) < len(there) else ''
-    problems.append(note(
-        data.key, f'{counted(len(records), "image file")} looked for, and '
+    return readings, [problem for problem, _ in found] + [note(
+        data.key, f'{len(records)} image files were looked for, and '
         f'{len(readings)}{few}, read by '
-        f'{", ".join(type(t).__name__ for t in data.loaders)}'))
-    return readings, problems
-
-
-@dataclass
-class _Lost:
-    problem: Problem
-    lost: set
+        f'{", ".join(type(t).__name__ for t in data.loaders)}')]
 
 
 def _look_for(data: Data, records: list, key: str,
-              what: str) -> Iterator[_Lost]:
-    paths = [r[key] for r in records if isinstance(r.get(key), str)]
-    listings = {}
+              what: str) -> Iterator[tuple[Problem, set]]:
+    """What is not there or empty, with the paths."""
+    paths = [r[key] for r in records if isinstance(r[key], str)]
+    listings, place = {}, data.ann_file or data.key
     for folder in {osp.dirname(path) for path in paths}:
         try:
-            with os.scandir(folder or '.') as entries:
-                listings[folder] = {entry.name for entry in entries}
+            listings[folder] = set(os.listdir(folder or '.'))
         except (OSError, ValueError):  # a null character
             listings[folder] = None
     for folder in sorted(f for f, names in listings.items() if names is None):
         gone = {path for path in paths if osp.dirname(path) == folder}
-        yield _Lost(error(
-            data.key, f'the folder {folder!r} of {counted(len(gone), "file")} '
-            f'of its {what} is not there (looked for {osp.abspath(folder)}). '
-            'Set data_root or data_prefix of the data set, or --data-root'),
-            gone)
+        yield error(
+            data.key, f'the folder {folder!r} of {len(gone)} of its {what} is '
+            f'not there (looked for {osp.abspath(folder)}). Set data_root or '
+            'data_prefix of the data set, or --data-root'), gone
     listed = [p for p in paths if listings[osp.dirname(p)] is not None]
     gone = [p for p in listed
             if osp.basename(p) not in listings[osp.dirname(p)]]
@@ -129,23 +119,21 @@ def _look_for(data: Data, records: list, key: str,
         hint = f' (did you mean {others[0]!r}?)' if others else ''
         if '\\' in name:
             hint = ' (a file_name is written with / between folders)'
-        yield _Lost(error(
-            data.ann_file or data.key, f'{len(gone)} of {len(paths)} {what} '
-            f'are not there: {first_few(gone)}{hint}'), set(gone))
+        yield error(place, f'{len(gone)} of {len(paths)} {what} are not '
+                    f'there: {first_few(gone)}{hint}'), set(gone)
+    there = sorted(set(listed) - set(gone))
     with ThreadPoolExecutor(THREADS) as pool:
-        there = sorted(set(listed) - set(gone))
         lengths = pool.map(_length, there, chunksize=1000)
         empty = [p for p, length in zip(there, lengths) if length == 0]
     if empty:
-        yield _Lost(error(
-            data.ann_file or data.key, f'{len(empty)} of {len(paths)} {what} '
-            f'are empty (0 bytes): {first_few(empty)}'), set(empty))
+        yield error(place, f'{len(empty)} of {len(paths)} {what} are empty '
+                    f'(0 bytes): {first_few(empty)}'), set(empty)
 
 
 def _length(path: str) -> int | None:
     try:
-        return os.stat(path).st_size
-    except (OSError, ValueError):
+        return osp.getsize(path)
+    except (OSError, ValueError):  # a link to nothing
         return None
 
 
@@ -155,16 +143,16 @@ def _read(data: Data, record: dict) -> Reading:
     results = data.dataset.get_data_info(record['index'])
     for transform in data.loaders:
         try:
-            results = transform(results)
+            given, results = results, transform(results)
         except Exception as fault:
-            if 'img' in results:
-                if not isinstance(record.get('seg_map_path'), str):
+            if 'img' in given:
+                if not isinstance(record['seg_map_path'], str):
                     return reading  # of the annotations, or an own format
                 reading.path = record['seg_map_path']
             reading.fault = _reason(reading.path, fault)
             return reading
         if results is None:
-            reading.fault = 'are no pictures, or damaged'
+            reading.fault = DAMAGED
             return reading
     picture, labels = results.get('img'), results.get('gt_seg_map')
     if isinstance(picture, np.ndarray):
@@ -184,45 +172,37 @@ def _reason(path: str, fault: Exception) -> str:
         with Image.open(path) as image:
             image.load()
     except Exception as why:
-        return 'end too early (a copy that was cut off?)' if 'trunc' in str(
-            why).lower() else 'are no pictures, or damaged'
+        return EARLY if 'trunc' in str(why).lower() else DAMAGED
     return f'cannot be read ({type(fault).__name__}: {fault})'
 
 
 def _odd(path: str, picture: np.ndarray) -> tuple | None:
     """What a file holds and its loading transform leaves out."""
     with open(path, 'rb') as file:
-        start = file.read(2)
+        end = ENDS.get(file.read(2))
         file.seek(max(0, os.fstat(file.fileno()).st_size - 64))
-        end = ENDS.get(start)
-        if end and end not in file.read() and 'early' in _reason(
-                path, ValueError()):
-            return warning, 'end too early (a copy that was cut off?), and ' \
-                'are read as far as they go'
+        if end and end not in file.read() and _reason(
+                path, ValueError()) == EARLY:
+            return warning, f'{EARLY}, and are read as far as they go'
     if not path.lower().endswith(SUFFIXES):
         return None
     raw = cv2.imread(path, cv2.IMREAD_UNCHANGED)
     if raw is not None and picture.dtype == np.uint8 != raw.dtype:
+        bits = int(raw.max()).bit_length() if raw.dtype == np.uint16 else 16
         if raw.dtype.kind == 'f':
             return error, (
-                f'hold {raw.dtype} values, as from {raw.min():g} to '
-                f'{raw.max():g}, and are read as 8 bits, which makes nonsense '
-                'of them. Save them as 8 or 16 bits, or load them with '
-                "LoadImageFromFile(color_type='unchanged', "
+                f'hold {raw.dtype} values and are read as 8 bits, which makes '
+                'nonsense of them. Save them as 8 or 16 bits, or load them '
+                "with LoadImageFromFile(color_type='unchanged', "
                 "imdecode_backend='tifffile')")
-        bits = int(raw.max()).bit_length()
-        if raw.dtype == np.uint16 and bits <= 12:
+        if bits <= 12:
             return warning, (
                 f'hold 16 bits of which {bits} are used, and are read as 8 '
-                f'bits: their brightest value becomes {picture.max()} of 255. '
-                'Stretch them, or load them with LoadImageFromFile('
-                "color_type='unchanged')")
-    if path.lower().endswith('.png'):
-        return None
-    pages = cv2.imcount(path)
+                'bits: they become nearly black. Stretch them, or load them '
+                "with LoadImageFromFile(color_type='unchanged')")
+    pages = 1 if path.lower().endswith('.png') else cv2.imcount(path)
     if pages > 1 and picture.ndim == 3 and picture.shape[2] <= 4:
-        return warning, (f'have further pages, as {pages} in the first of '
-                         'these: only the first page is read')
+        return warning, f'have {pages} pages, and further pages are not read'
     return None
 
 
@@ -236,38 +216,31 @@ def check_files(data: Data, readings: list[Reading],
         said (bool): Whether its annotations have errors already, which may be
             why some could not be read.
     """
-    place = data.ann_file or data.key
     groups = defaultdict(list)
+    # Sizes in XML files are often wrong, and only compared with min_size.
+    problem = error if data.kind == 'coco' else warning
     for reading in readings:
+        wanted = reading.record['height'], reading.record['width']
         if reading.fault and not said:
             groups[error, reading.fault].append(reading.path)
         elif reading.odd:
             groups[reading.odd].append(reading.path)
+        if None not in wanted and reading.size and \
+                reading.size[:2] != wanted:
+            turned = reading.size[1::-1] == wanted
+            groups[problem, TURNED if turned else OTHER].append(
+                f'{reading.path} has {reading.size[1]}x{reading.size[0]} and '
+                f'should have {wanted[1]}x{wanted[0]}')
     for (problem, words), paths in groups.items():
-        yield problem(place, f'{len(paths)} of {len(readings)} image files '
-                      f'that were read {words}: {first_few(paths)}')
-    turned, other = [], []
-    for reading in readings:
-        wanted = (reading.record.get('height'), reading.record.get('width'))
-        if not reading.size or None in wanted or \
-                reading.size[:2] == wanted:
-            continue
-        words = f'{reading.path} has {reading.size[1]}x{reading.size[0]} ' \
-                f'and should have {wanted[1]}x{wanted[0]}'
-        (turned if reading.size[1::-1] == wanted else other).append(words)
-    # Sizes in XML files are often wrong, and only compared with min_size.
-    problem = error if data.kind == 'coco' else warning
-    if turned:
         yield problem(
-            place, f'{len(turned)} of {len(readings)} image files that were '
-            'read are photos that their EXIF data turn by 90 degrees, and '
-            'the annotations are for the picture as it is stored: '
-            f'{first_few(turned)} (width x height). Save the pictures upright '
-            '(`PIL.ImageOps.exif_transpose`) and annotate them so, or load '
-            "them with LoadImageFromFile(color_type='color_ignore_orientation"
-            "')")
-    if other:
-        yield problem(
-            place, f'{len(other)} of {len(readings)} image files that were '
-            'read have another size than the annotations say: '
-            f'{first_few(other)} (width x height)')
+            data.ann_file or data.key, f'{len(paths)} of {len(readings)} image'
+            f' files that were read {words}: {first_few(paths)}')
+
+
+TURNED = (
+    'are photos that their EXIF data turn by 90 degrees, and the annotations '
+    'are for the picture as it is stored. Save the pictures upright '
+    '(`PIL.ImageOps.exif_transpose`) and annotate them so, or load them with '
+    "LoadImageFromFile(color_type='color_ignore_orientation'); they are "
+    '(width x height)')
+OTHER = 'have another size than the annotations say (width x height)'

@@ -199,7 +199,7 @@ def _check_meanings(parts: Sequence[Part], files: dict) -> Iterator[Problem]:
                 coco = files.get(path) if file else None
                 if coco is not None and coco.categories:
                     meanings.append((path, labels_of(data.names, coco), 1))
-            if not file and data.filled:
+            if not file and not data.fault:
                 meanings.append((data.key, data.names, data.known))
             if data.trained:  # several may be learnt one beside the other
                 meanings[1:] = [(*m[:2], False) for m in meanings[1:]]
@@ -330,7 +330,7 @@ def _check_evaluator(part: Part, data: Data,
         if own is None or other is None:
             continue
         key, path = f'{part.name}_evaluator.ann_file', other.path
-        if data.filled and len(data.dataset) < len(own.row):
+        if not data.fault and len(data.dataset) < len(own.row):
             yield warning(
                 key, f'{data.key} has {len(data.dataset)} of the '
                 f'{len(own.row)} images of {own.path}, and {path} is evaluated'

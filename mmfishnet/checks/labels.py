@@ -20,12 +20,12 @@ SHOWN = 12
 
 def check_names(data: Data) -> Iterator[Problem]:
     """``metainfo.classes`` alone."""
-    key, meta = f'{data.key}.metainfo', getattr(data.dataset, 'metainfo', {})
+    key, meta = f'{data.key}.metainfo', data.meta
     for wrong in ('CLASSES', 'class_names', 'names'):
         if wrong in meta and data.known:
             yield warning(key, f"{wrong!r} has no effect; the key is "
                           "'classes'")
-    names = data.classes
+    names = meta.get('classes')
     coco = data.kind in ('coco', 'panoptic')
     if isinstance(names, str):
         yield (error if data.known else warning)(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..words import first_few, short
-from .built import Data, is_known, owner
+from .built import Data
 from .files import Reading
 from .problem import Problem, error, warning
 
@@ -24,9 +24,7 @@ def check_maps(data: Data, readings: list[Reading], head) -> Iterator[Problem]:
     if not found:
         return
     place = data.key
-    # Transforms of somebody's own may put right what is wrong here.
-    own = not all(is_known(owner(type(t), 'transform'))
-                  for t in data.transforms if hasattr(type(t), 'transform'))
+    own = data.altered
     resized = any('Resize' in type(t).__name__ for t in data.transforms)
     thick = [r for r in found if len(r.map_size) != 2]
     if thick:

@@ -53,7 +53,7 @@ SCHEDULES = {
                                     ['24 epochs', 'does not come']),
     'cosine': (dict(COSINE, convert_to_iter_based=True), None, []),
     'milestones beyond': (
-        dict(type='MultiStepLR', milestones=[8, 20]), 'warning', ['[20]']),
+        dict(type='MultiStepLR', milestones=[8, 20]), 'warning', ['20']),
     'milestones that are epochs': (
         dict(type='MultiStepLR', milestones=[4, 6], by_epoch=False, end=8),
         'warning', ['by_epoch=True', 'first of 12 epochs']),

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from mmengine.dataset import DefaultSampler
 from mmengine.hooks import CheckpointHook, Hook
+from mmengine.model import BaseModel
 from PIL import Image
 
 from ..words import first_few
-from .built import Part, is_known
+from .built import Part, is_known, owner
 from .problem import Problem, error, warning
 
 AP = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
@@ -92,17 +93,20 @@ def check_best(part: Part, hooks: Sequence[Hook]) -> Iterator[Problem]:
                 f'{first_few(names, 12)}')
 
 
-def check_batches(part: Part, preprocessor,
-                  paths: Sequence[str]) -> Iterator[Problem]:
+def check_batches(part: Part, model) -> Iterator[Problem]:
     """Make a batch of the validation as the run will make it.
 
     Args:
         part (Part): Validation or test.
-        preprocessor (nn.Module, optional): Of the model.
-        paths (Sequence[str]): Pictures by their number, where there is one
-            data set.
+        model (nn.Module, optional): Without wrappers.
     """
-    loader = part.loader
+    loader, preprocessor = part.loader, None
+    paths = [r['img_path'] for d in part.data for r in d.records if d.whole]
+    # Views of one picture, and steps of one's own, are batched otherwise.
+    if model is not None and owner(type(model), 'val_step') is BaseModel and \
+            not any(type(t).__name__ == 'TestTimeAug'
+                    for d in part.data for t in d.transforms):
+        preprocessor = model.data_preprocessor
     sampler = getattr(loader, 'sampler', None)
     if type(sampler) is not DefaultSampler or sampler.shuffle:
         return
@@ -127,7 +131,8 @@ def check_batches(part: Part, preprocessor,
         except Exception as fault:
             raised = fault
         sizes = _sizes(batch, paths)
-        certain = is_known(type(preprocessor)) and batch is mixed
+        certain = batch is mixed and (
+            preprocessor is None or is_known(type(preprocessor)))
         yield (error if certain else warning)(
             f'{part.name}_dataloader', f'the pictures {first_few(batch)} '
             f'cannot be put into one batch of {loader.batch_size}' +

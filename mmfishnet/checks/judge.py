@@ -21,8 +21,9 @@ from .model import TEXT, check_heads, class_count, class_head
 from .problem import Problem, error, note, warning
 
 COCO_METRICS = ('CocoMetric', 'CocoPanopticMetric')
-# Transforms of MMDetection that move boxes and leave masks where they were.
-MASKLESS = ('Mosaic', 'MixUp')
+# Transforms of MMDetection that move boxes, and leave masks where they were
+# or refuse them.
+MASKLESS = ('Mosaic', 'MixUp', 'RandomAffine', 'RandomCenterCropPad')
 
 
 def check_parts(parts: Sequence[Part], model: nn.Module | None,
@@ -53,10 +54,7 @@ def check_parts(parts: Sequence[Part], model: nn.Module | None,
         for data in part.data:
             yield from guarded(_check_evaluator, part, data, files)
         if part.name != 'train' and part.loader is not None:
-            paths = [r.get('img_path') for d in part.data for r in d.records
-                     if d.whole]
-            yield from guarded(check_batches, part, getattr(
-                model, 'data_preprocessor', None), paths)
+            yield from guarded(check_batches, part, model)
 
 
 def guarded(check, *args) -> Iterator[Problem]:
@@ -231,13 +229,13 @@ def _check_data(part: Part, data: Data, files: dict, model, head,
     yield from check_targets(data, class_count(head))
     if model is not None:
         yield from check_heads(model, data, evaluated)
-    mixers = [type(t).__name__ for t in data.mixed
+    movers = [type(t).__name__ for t in data.transforms
               if type(t).__name__ in MASKLESS and is_known(type(t))]
-    if mixers and data.has('with_mask'):
+    if movers and data.has('with_mask'):
         yield error(
-            data.key, f'{" and ".join(mixers)} joins pictures and their boxes,'
-            ' and leaves masks as they were; with_mask=True cannot be used '
-            'with it. Use CachedMosaic and CachedMixUp, or do without')
+            data.key, f'{" and ".join(movers)} knows no masks, only boxes; '
+            'with_mask=True cannot be used with it. Use CachedMosaic and '
+            'CachedMixUp, or do without')
 
 
 def _check_left(data: Data, coco: CocoFile | None,
@@ -259,7 +257,7 @@ def _check_left(data: Data, coco: CocoFile | None,
             v, (int, float, str)) else False
             for v in coco.column('category_id')]
         if not (coco.kept & chosen).any() and not coco.panoptic:
-            yield error(
+            yield warning(
                 data.key, f'{where} has no annotation to learn from: of '
                 f'{len(coco.annotations)}, {sum(chosen)} are of the classes '
                 f'{short(data.names)}, and none of these has a box of a pixel '
@@ -278,8 +276,7 @@ def _check_left(data: Data, coco: CocoFile | None,
                 f', which holds no *{suffix}' if suffix else '') +
             f', classes are {short(data.names)}, filter_cfg={filters}. '
             'Correct the classes or the file, or lower min_size')
-    elif total and left < total and getattr(
-            data.dataset, '_indices', None) is None:
+    elif total and left < total and filters and not data.dataset.test_mode:
         yield (warning if left < 0.9 * total else note)(
             data.key, f'{words} are used: the others have no object of the '
             f'classes, or are too small (filter_cfg={filters}). To keep those '

@@ -129,7 +129,7 @@ ERRORS = {
     'nested': (text('train', '[' * 100000), 'train.json'),
     'image twice': (image(id=1), 'images (ids 1, 1)', 'more than once'),
     'image without id': (lambda c: c.train['images'][1].pop('id'),
-                         'images (ids None)', 'no id'),
+                         'ids None', 'no id'),
     'annotation twice': (ann(id=1), 'annotations (ids 1, 1)', 'more than once'),
     'annotation without id': (lambda c: c.train['annotations'][3].pop('id'),
                               'annotations (ids None)', 'no id'),

@@ -448,8 +448,9 @@ def test_other_processes(coco, monkeypatch):
     def receive(found):
         expect_nothing, = found
         assert expect_nothing is None
-        found[0] = check_config(dict(train_dataloader=dict(dataset=dict(
-            type='CocoDataset', ann_file='none'))), ('train', ))
+        found[0] = check_config(dict(
+            default_scope='mmdet', train_dataloader=dict(dataset=dict(
+                type='CocoDataset', ann_file='none'))), ('train', ))
 
     monkeypatch.setattr(f'{module}.broadcast_object_list', receive)
     with pytest.raises(SystemExit) as ended:

@@ -84,12 +84,14 @@ def check_stock(path, folders: dict) -> tuple[str, list]:
         return f'no stand-in for {folders[text][0]}', []
     with stand_in_data.chdir(folders[text]):
         problems = check_config(cfg)
-    own = [p for p in problems
-           if 'cannot be built' in p.text and p.level == 'error']
-    if own:
-        return f'upstream: {own[0].text.rpartition("(")[2][:60]}', []
-    faults = [p for p in problems if 'did not come to its end' in p.text]
-    return 'checked', [p for p in problems if p.level == 'error'] + faults
+    theirs = [p for p in problems
+              if 'cannot be built' in p.text and p.level == 'error']
+    state = 'checked'
+    if theirs:  # such as a metric whose package is missing
+        state += f', but for {theirs[0].text.rpartition("(")[2][:40]!r}'
+    return state, [
+        p for p in problems if p not in theirs and p.level == 'error'
+        or 'did not come to its end' in p.text]
 
 
 def main():

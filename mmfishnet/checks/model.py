@@ -21,7 +21,8 @@ OTHER = ('rpn_head', 'backbone', 'semantic_head', 'teacher', 'reid',
          'teacher_model', 'language_model', 'text_encoder',
          'data_preprocessor', 'tracker')
 # Of torch, where channels do not fit.
-WORDS = ('channel', 'shapes cannot', 'reduction dim')
+WORDS = ('channel', 'shapes cannot', 'reduction dim', 'must match',
+         'running_mean')
 TEXT = ('language_model', 'text_encoder', 'tokenizer')
 
 
@@ -191,10 +192,12 @@ def _give(key: str, reader: nn.Module, giver: nn.Module, outputs) -> tuple:
     channels = [o.shape[1] for o in found]
     first = reader[0] if isinstance(reader, nn.Sequential) else reader
     given = getattr(first, 'in_channels', None)
+    several = isinstance(given, (list, tuple))
     if isinstance(raised, AssertionError) and (
-            not isinstance(given, (list, tuple))
-            or len(given) == len(channels)):
+            not several or len(given) == len(channels)):
         return None, None
+    if (sorted(given) == sorted(channels) if several else given in channels):
+        return None, None  # something else does not fit
     return error(
         f'model.{key}.in_channels', f'it is {given}, and '
         f'{type(giver).__name__} gives {channels}. Set it to these, or '

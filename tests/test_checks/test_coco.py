@@ -229,7 +229,6 @@ WARNINGS = {
     'unknown category': (ann(category_id=99), 'ids 4', '99', "'1', '2', '3'"),
     'category as string': (ann(category_id='1'), 'ids 4', "'1'"),
     'height 0': (image(height=0), 'ids 2', 'height=0', 'above 0'),
-    'width as float': (image(width=64.0), 'width=64.0', 'whole numbers'),
     'negative width': (ann(bbox=[30, 5, -10, 9]), 'ids 4', 'negative', '-10'),
     'two corners': (each('bbox', lambda b: [b[0], b[1], b[0] + b[2] + 20,
                                             b[1] + b[3] + 26]),

@@ -142,8 +142,9 @@ def _read(data: Data, record: dict) -> Reading:
     reading = Reading(record, record['img_path'])
     results = data.dataset.get_data_info(record['index'])
     for transform in data.loaders:
+        given = results
         try:
-            given, results = results, transform(results)
+            results = transform(given)
         except Exception as fault:
             if 'img' in given:
                 if not isinstance(record['seg_map_path'], str):

@@ -223,6 +223,10 @@ ERRORS = {
     'no batch': (lambda c: c.cfg['train_dataloader'].update(
         batch_size=5, drop_last=True), '4 images', 'no step'),
     'negative in val': (ann('val', bbox=[30, 5, -10, 9]), 'ids 4', 'negative', '-10'),
+    'cut': (file(cut), '2.jpg', 'end too early'),
+    'cut png': (both(image(file_name='2.png'), file(lambda p: (
+        Image.open(p).save(p.with_suffix('.png')), cut(
+            p.with_suffix('.png'))))), '2.png'),
 }
 
 WARNINGS = {
@@ -242,10 +246,6 @@ WARNINGS = {
                         'ids 4', 'outside', '64x48'),
     'polygon elsewhere': (ann(segmentation=[[1, 30, 9, 30, 9, 40]]), 'ids 4',
                           'do not touch'),
-    'cut': (file(cut), '2.jpg', 'end too early'),
-    'cut png': (both(image(file_name='2.png'), file(lambda p: (
-        Image.open(p).save(p.with_suffix('.png')), cut(
-            p.with_suffix('.png'))))), '2.png'),
     'palette': (meta(palette=[(1, 2, 3)]), '1 colours for 3'),
     'string ids': (image_ids(str), 'images', "as '1'"),
     'float ids': (image_ids(float), 'strings or floats, as 1.0'),

@@ -130,7 +130,8 @@ ERRORS = {
     'image twice': (image(id=1), 'images (ids 1, 1)', 'more than once'),
     'image without id': (lambda c: c.train['images'][1].pop('id'),
                          'ids None', 'no id'),
-    'annotation twice': (ann(id=1), 'annotations (ids 1, 1)', 'more than once'),
+    'annotation twice': (ann(id=1), 'annotations (ids 1, 1)',
+                         'more than once'),
     'annotation without id': (lambda c: c.train['annotations'][3].pop('id'),
                               'annotations (ids None)', 'no id'),
     'id of a list': (ann(id=[4]), 'no id', '[4]'),
@@ -219,10 +220,12 @@ ERRORS = {
         ann_file='gone.json'), 'gone.json', 'not there'),
     'too small': (data(filter_cfg=dict(min_size=49)), 'nothing is left',
                   "'min_size': 49", '4 pictures'),
-    'no objects': (put('train', 'annotations', []), 'nothing is left', 'train.json'),
+    'no objects': (put('train', 'annotations', []), 'nothing is left',
+                   'train.json'),
     'no batch': (lambda c: c.cfg['train_dataloader'].update(
         batch_size=5, drop_last=True), '4 images', 'no step'),
-    'negative in val': (ann('val', bbox=[30, 5, -10, 9]), 'ids 4', 'negative', '-10'),
+    'negative in val': (ann('val', bbox=[30, 5, -10, 9]), 'ids 4',
+                        'negative', '-10'),
     'cut': (file(cut), '2.jpg', 'end too early'),
     'cut png': (both(image(file_name='2.png'), file(lambda p: (
         Image.open(p).save(p.with_suffix('.png')), cut(
@@ -265,7 +268,8 @@ WARNINGS = {
     'most are filtered': (
         lambda c: c.train['annotations'].__delitem__(slice(1, None)),
         '1 of 4 pictures', 'filter_empty_gt=False'),
-    'subset evaluated as a whole': (data('val', indices=2), '2 of the 4 images', 'missed'),
+    'subset evaluated as a whole': (data('val', indices=2),
+                                    '2 of the 4 images', 'missed'),
 }
 
 

@@ -94,8 +94,10 @@ def check_faults(part: Part, problems: Sequence[Problem],
                                     for d in part.data):
             continue
         if isinstance(path, str) and path not in said:
-            yield error(key, f'{path!r} of {name} cannot be read: '
-                        f'{fault.strerror} (looked for {osp.abspath(path)})')
+            what = 'is not there' if isinstance(
+                fault, FileNotFoundError) else f'cannot be read: {fault}'
+            yield error(key, f'{path!r} of {name} {what} (looked for '
+                        f'{osp.abspath(path)})')
         elif path is None and not said:
             yield from _name_fault(key, name, fault, unknown)
 

@@ -185,7 +185,7 @@ ERRORS = {
                    "did you mean '2.JPG'"),
     'backslash': (image(file_name='a\\2.jpg'), 'written with /'),
     'empty image': (file(lambda p: p.write_bytes(b'')), '2.jpg', '0 bytes'),
-    'text': (file(lambda p: p.write_text('no image')), '2.jpg', 'no images'),
+    'text': (file(lambda p: p.write_text('no image')), '2.jpg', 'no pictures'),
     'a folder': (file(lambda p: (os.remove(p), p.mkdir())), 'folders'),
     'turned': (file(turn), '2.jpg', 'EXIF', '48x64', '64x48'),
     'resized': (file(lambda p: Image.open(p).resize((32, 24)).save(p)),

@@ -27,6 +27,7 @@ from mmfishnet.checks import check_config
 # One of each layout and each kind of model, for the suite.
 TELLING = (
     'mmdet/faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
+    'mmdet/guided_anchoring/ga-rpn_r50_fpn_1x_coco.py',
     'mmdet/yolox/yolox_s_8xb8-300e_coco.py',
     'mmdet/yolo/yolov3_d53_8xb8-320-273e_coco.py',
     'mmdet/rtmdet/rtmdet-ins_s_8xb32-300e_coco.py',

@@ -80,6 +80,8 @@ def find_heads(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         if not parts or not parts[-1].endswith('head') or set(
                 parts[:-1]) & set(OTHER):
             continue
+        if 'RPN' in type(module).__name__:  # also where it is all there is
+            continue
         if parts[-1] in OTHER and not hasattr(module, 'num_stuff_classes'):
             continue
         yield name, module

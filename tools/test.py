@@ -9,6 +9,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 
 import mmfishnet  # noqa: F401 (registers FishNet)
 from mmfishnet.checkpoints import CheckpointError, use_safe_loading
+from mmfishnet.checks import CheckError, checked
 from mmfishnet.engine.arguments import add_common_arguments, load_config
 from mmfishnet.engine.build import build_runner
 from mmfishnet.engine.errors import one_speaks, short_errors
@@ -87,14 +88,15 @@ def main():
     use_safe_loading()
     with short_errors():
         cfg, notes = prepare(args)
-    runner = build_runner(cfg, notes, check=args.check, whole=True)
+    runner = build_runner(cfg, notes, whole=True)
     if args.out and args.out_item == 'pred':
         # MMDetection's own compresses the masks.
         name = ('mmdet.DumpDetResults'
                 if scope_of(cfg) == 'mmdet' else 'DumpResults')
         runner.test_evaluator.metrics.append(
             METRICS.build(dict(type=name, out_file_path=args.out)))
-    with short_errors(OSError, CheckpointError), explain_lost_peers():
+    with short_errors(OSError, CheckpointError, CheckError), \
+            explain_lost_peers(), checked(runner, ('test', ), args.check):
         metrics = runner.test()
     if args.out and args.out_item == 'metrics' and is_main_process():
         mmengine.dump(metrics, args.out)

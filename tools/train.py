@@ -11,6 +11,7 @@ from mmfishnet.checkpoints import (
     require_pretrained,
     use_safe_loading,
 )
+from mmfishnet.checks import CheckError, checked
 from mmfishnet.engine.arguments import add_common_arguments, load_config
 from mmfishnet.engine.build import build_runner
 from mmfishnet.engine.errors import one_speaks, short_errors
@@ -121,8 +122,10 @@ def main():
     use_safe_loading()
     with short_errors():
         cfg, notes, checkpoint = prepare(args)
-    runner = build_runner(cfg, notes, checkpoint, args.check)
-    with short_errors(OSError, CheckpointError), explain_lost_peers():
+    runner = build_runner(cfg, notes, checkpoint)
+    with short_errors(OSError, CheckpointError, CheckError), \
+            explain_lost_peers(), \
+            checked(runner, ('train', 'val'), args.check):
         runner.train()
     del runner
     leave_job()

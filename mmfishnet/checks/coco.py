@@ -1,412 +1,257 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
-"""Annotation files in COCO's format.
+"""Rules for annotation files in COCO's format.
 
-What is an error and what a warning follows from what MMDetection's
-``CocoDataset`` and ``CocoMetric`` and pycocotools do with it. Columns are
-NumPy arrays, so that COCO's 860,000 annotations take seconds.
+What is an error follows from what MMDetection's ``CocoDataset`` and
+``CocoMetric`` and pycocotools do with it.
 """
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
-from itertools import chain
+from collections.abc import Callable, Collection, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
-from .problem import Problem, error, short, some, warning
+from ..words import first_few, short
+from .coco_file import SLACK, CocoFile, key
+from .problem import Problem, error
 
-SLACK = 1.0  # pixels by which a box or polygon may pass the border
 ID_RULE = 'ids should be whole numbers, each given once'
+FORMAT = ("COCO's format is an object with the lists 'images', 'annotations' "
+          "and 'categories'")
+LEVELS = dict(E='error', W='warning')
 
 
-class CocoFile:
-    """The content of an annotation file, whatever it is.
-
-    Args:
-        path (str): The file, for messages.
-        content: What its JSON holds.
-        panoptic (bool): Whether the annotations are segments of images, as in
-            COCO's panoptic files. Defaults to False.
+class Rule(NamedTuple):
+    """A mistake of records.
 
     Attributes:
-        images, annotations, categories (list[dict]): Their records; what is no
-            record is left out. The annotations of a panoptic file are its
-            segments, each with ``image_id``.
-        row (dict): Image id to position in ``images``.
-        image (np.ndarray): Position of each annotation's image, or -1.
-        size (np.ndarray): Width and height of the images, (images, 2); nan
-            where they are no numbers.
-        boxes (np.ndarray): (annotations, 4); nan where they are no numbers.
+        of (str): 'images', 'annotations' or 'categories'.
+        levels (str): What it is where the file is read (by a data set),
+            trained on, evaluated with and, of these alone, where it is
+            panoptic: E an error, W a warning, - nothing.
+        key (str): Of a record, for the first example.
+        find (Callable): Which records, as a mask.
+        words (str): ``{first}``, ``{size}`` of its image, ``{listed}`` ids of
+            categories and ``{hint}`` are filled in.
     """
 
-    def __init__(self, path: str, content, panoptic: bool = False) -> None:
-        self.path, self.content, self.panoptic = path, content, panoptic
-        self.images = self._records('images')
-        self.categories = self._records('categories')
-        self.annotations = self._records('annotations')
-        if panoptic:
-            self.annotations = [
-                dict(segment, image_id=annotation.get('image_id'))
-                for annotation in self.annotations
-                for segment in _list(annotation.get('segments_info'))
-                if isinstance(segment, dict)
-            ]
-        self.row = {
-            key: i
-            for i, image in enumerate(self.images)
-            if (key := _key(image.get('id'))) is not None
-        }
-        self.image = np.array([
-            self.row.get(_key(a.get('image_id')), -1) for a in self.annotations
-        ], int)
-        self.size = np.stack([
-            numbers([image.get(side) for image in self.images])
-            for side in ('width', 'height')
-        ], 1)
-        boxes = [a.get('bbox') for a in self.annotations]
-        whole = np.array([type(b) is list and len(b) == 4 for b in boxes],
-                         bool)
-        self.boxes = np.full((len(boxes), 4), np.nan)
-        self.boxes[whole] = numbers(
-            list(chain.from_iterable(
-                b for b, ok in zip(boxes, whole) if ok))).reshape(-1, 4)
-
-    def _records(self, name: str) -> list[dict]:
-        if not isinstance(self.content, dict):
-            return []
-        return [r for r in _list(self.content.get(name)) if type(r) is dict]
-
-    @property
-    def names(self) -> list[str]:
-        """Names of the categories in the order of the file."""
-        return [
-            c['name'] for c in self.categories
-            if isinstance(c.get('name'), str)
-        ]
-
-    def column(self, name: str) -> list:
-        """A value of each annotation; None where it is missing."""
-        return [a.get(name) for a in self.annotations]
-
-    def count(self, rows) -> str:
-        """Say how many annotations, and which."""
-        rows = np.flatnonzero(rows) if isinstance(
-            rows, np.ndarray) and rows.dtype == bool else rows
-        ids = [self.annotations[i].get('id') for i in rows]
-        return f'{len(ids)} of {len(self.annotations)} annotations ' \
-               f'(ids {some(ids)})'
-
-    def example(self, name: str, rows) -> str:
-        """The value of the first of these annotations."""
-        rows = np.flatnonzero(rows) if isinstance(
-            rows, np.ndarray) and rows.dtype == bool else rows
-        return short(self.annotations[rows[0]].get(name))
-
-    @property
-    def limits(self) -> np.ndarray:
-        """Width and height of each annotation's image, (annotations, 2)."""
-        limits = np.full((len(self.annotations), 2), np.nan)
-        known = self.image >= 0
-        limits[known] = self.size[self.image[known]]
-        return limits
+    of: str
+    levels: str
+    key: str
+    find: Callable[[CocoFile], np.ndarray]
+    words: str
 
 
-def numbers(values: list) -> np.ndarray:
-    """Make an array of what should be numbers.
+def _mask(values) -> np.ndarray:
+    return np.array(list(values), bool)
+
+
+def _are(of: str, name: str, test: Callable) -> Callable:
+    """Records whose value (None where it is missing) is so."""
+    return lambda coco: _mask(test(r.get(name)) for r in getattr(coco, of))
+
+
+def _given(name: str, test: Callable) -> Callable:
+    """Annotations that have a value which is so."""
+    return lambda coco: _mask(
+        name in a and test(a[name]) for a in coco.annotations)
+
+
+def _doubled(of: str, name: str, same: bool = False) -> Callable:
+    """Records that share a value; ``same``: and nothing tells them apart."""
+    def find(coco):
+        records = getattr(coco, of)
+        values = Counter(key(r.get(name)) for r in records)
+        alike = Counter(short(r, 10**6) for r in records
+                        if values[key(r.get(name))] > 1)
+        return _mask(
+            values[key(r.get(name))] > 1 and key(r.get(name)) is not None and
+            (alike[short(r, 10**6)] == values[key(r.get(name))]) is same
+            for r in records)
+
+    return find
+
+
+def _id_rules(of: str, levels: str) -> list[Rule]:
+    return [
+        Rule(of, levels, 'id', _are(of, 'id', lambda v: type(v) not in (
+            int, float, str)),
+            f'have no id, or one that is no number, as {{first}}; {ID_RULE}'),
+        Rule(of, 'WWWW', 'id', _are(of, 'id', lambda v: type(v) in (
+            float, str)),
+            f'have ids that are strings or floats, as {{first}}; {ID_RULE}: '
+            'other tools refuse them, and they match no id that is written '
+            'otherwise'),
+        Rule(of, levels, 'id', _doubled(of, 'id'),
+             f'have an id that is given more than once, as {{first}}; '
+             f'{ID_RULE}'),
+    ]
+
+
+def _corners(coco: CocoFile) -> str:
+    """A hint, if all boxes would fit as two corners."""
+    boxes, limits = coco.boxes, coco.limits
+    with np.errstate(invalid='ignore'):
+        fit = ((boxes[:, 2:] >= boxes[:, :2]).all(1)
+               & (boxes[:, 2:] <= limits + SLACK).all(1))
+    if (coco.partly | coco.outside).sum() > 1 and fit[coco.finite].all():
+        return '. All boxes would fit as two corners, [x1, y1, x2, y2]; ' \
+               "COCO's are [x, y, width, height]"
+    return ''
+
+
+IMAGES, CATEGORIES, ANNOTATIONS = 'images', 'categories', 'annotations'
+RULES = [
+    *_id_rules(IMAGES, 'EEEE'),
+    Rule(IMAGES, 'WWWW', 'id', _doubled(IMAGES, 'id', same=True),
+         'are listed more than once, as {first}'),
+    Rule(IMAGES, 'EE-E', 'file_name', _are(
+        IMAGES, 'file_name', lambda v: not isinstance(v, str) or not v),
+        'have no file_name; the first says {first}. It should be the path '
+        "below the data set's data_prefix.img"),
+    Rule(IMAGES, 'WWWW', 'file_name', _doubled(IMAGES, 'file_name'),
+         'have a file that others have too, as {first}'),
+    *(Rule(IMAGES, level, side, lambda c, i=i, bad=bad: bad(c.size[:, i]),
+           f'have no proper {side}; the first says {side}={{first}}. It should'
+           ' be a whole number above 0')
+      for i, side in enumerate(('width', 'height')) for level, bad in (
+          ('EEEE', lambda v: ~np.isfinite(v)),
+          ('WWWW', lambda v: np.isfinite(v) & ((v <= 0) | (v % 1 != 0))))),
+    *_id_rules(CATEGORIES, 'EEEE'),
+    Rule(CATEGORIES, 'EEEE', 'id', _doubled(CATEGORIES, 'id', same=True),
+         'are listed more than once, as {first}'),
+    Rule(CATEGORIES, 'EEEE', 'name', _are(
+        CATEGORIES, 'name', lambda v: not isinstance(v, str) or not v.strip()),
+        'have no name'),
+    Rule(CATEGORIES, 'EEEE', 'name', _doubled(CATEGORIES, 'name'),
+         'have a name that is given more than once, as {first}: each gets a '
+         'label of its own, and the later ones have no class. Join them under '
+         'one id'),
+    *_id_rules(ANNOTATIONS, 'E---'),
+    Rule(ANNOTATIONS, 'E---', 'id', _doubled(ANNOTATIONS, 'id', same=True),
+         'have an id that is given more than once, as {first}'),
+    Rule(ANNOTATIONS, 'EEEE', 'bbox', lambda c: ~c.finite & ~_mask(
+        c.column('ignore')),
+        'have a bbox that is not four finite numbers; the first is {first}. '
+        'It should be [x, y, width, height]'),
+    Rule(ANNOTATIONS, '-WEW', 'bbox', lambda c: c.negative,
+         'have a negative width or height; the first is {first}. They are '
+         'left out in training and never matched in evaluation; a bbox is '
+         '[x, y, width, height]'),
+    Rule(ANNOTATIONS, '-W-W', 'bbox', lambda c: c.tiny & (not c.fractions),
+         'have a bbox narrower or lower than a pixel; the first is {first}. '
+         'They are left out in training'),
+    Rule(ANNOTATIONS, '-EE-', 'bbox', lambda c: c.tiny & c.fractions,
+         'have a bbox narrower or lower than a pixel; the first is {first}. '
+         'All boxes look like fractions of the image; they should be in '
+         'pixels'),
+    Rule(ANNOTATIONS, '-WE-', 'bbox', lambda c: c.outside,
+         'have a bbox outside of the image; the first is {first} in an image '
+         'of {size}. They are left out in training and never matched in '
+         'evaluation{hint}'),
+    Rule(ANNOTATIONS, '-WW-', 'bbox', lambda c: c.partly,
+         'have a bbox that passes the border of the image by more than '
+         f'{SLACK:g} pixel; the first is {{first}} in an image of '
+         '{size}{hint}'),
+    Rule(ANNOTATIONS, 'EEEE', 'area', _are(
+        ANNOTATIONS, 'area', lambda v: v is None),
+        "have no area, which MMDetection's data sets and COCO's evaluation "
+        'read. Set it to the pixels of the mask or, without masks, of the '
+        'box'),
+    Rule(ANNOTATIONS, 'EEEE', 'area', _given(
+        'area', lambda v: v is not None and type(v) not in (int, float)),
+        'have an area that is no number; the first is {first}'),
+    Rule(ANNOTATIONS, '-WWW', 'area', _given(
+        'area', lambda v: type(v) in (int, float) and not 0 < v < math.inf),
+        'have an area that is not above 0; the first is {first}. They are '
+        'left out in training'),
+    Rule(ANNOTATIONS, '--E-', 'iscrowd', lambda c: _mask(
+        'iscrowd' not in a for a in c.annotations),
+        "have no iscrowd, which COCO's evaluation reads. Set it to 0, and to "
+        '1 for a mask that covers a crowd of objects'),
+    Rule(ANNOTATIONS, '-EE-', 'iscrowd', _given(
+        'iscrowd', lambda v: type(v) not in (int, float, bool)),
+        'have an iscrowd other than 0 and 1; the first is {first}. Whatever '
+        'is not 0 is taken for a crowd, which is neither learnt nor looked '
+        'for'),
+    Rule(ANNOTATIONS, '-WW-', 'iscrowd', _given(
+        'iscrowd', lambda v: type(v) in (int, float) and v not in (0, 1)),
+        'have an iscrowd other than 0 and 1; the first is {first}'),
+    Rule(ANNOTATIONS, '-WW-', 'iscrowd', lambda c: np.full(
+        len(c.annotations), all(v == 1 for v in c.column('iscrowd'))),
+        'have iscrowd=1: there is nothing to learn and nothing to find'),
+    Rule(ANNOTATIONS, '-WWW', 'image_id', lambda c: c.image < 0,
+         'are of images that the file does not list; the first has image_id '
+         '{first}: they are left out'),
+    Rule(ANNOTATIONS, '-WWE', 'category_id', lambda c: _mask(
+        c.categories and key(v) not in c.categories_by_id
+        for v in c.column('category_id')),
+        'have a category_id that the file does not list; the first is '
+        '{first}, and it lists {listed}: they are left out, and their objects '
+        'are background'),
+    Rule(ANNOTATIONS, '--WW', 'id', _given(
+        'id', lambda v: type(v) in (int, float) and v == 0),
+        "have id 0, which stands for no segment, and in COCO's evaluation for "
+        'unmatched: the object counts as missed even where it is found, which '
+        'lowers AP (perfect boxes reach less than 1). Count ids from 1'),
+]
+
+
+def check_annotations(coco: CocoFile,
+                      uses: Collection[str]) -> Iterator[Problem]:
+    """All rules about a file.
 
     Args:
-        values (list): Values from a JSON.
-
-    Returns:
-        np.ndarray: float64; nan where a value is no number.
+        coco (CocoFile): Its content.
+        uses (Collection[str]): Of 'read' (by a data set), 'train' and 'eval'.
     """
-    if set(map(type, values)) <= {int, float}:
-        try:
-            return np.array(values, dtype=np.float64)
-        except OverflowError:  # an integer beyond 1e308
-            pass
-    return np.array([_number(value) for value in values], dtype=np.float64)
+    yield from _check_structure(coco, uses)
+    columns = [3] if coco.panoptic else [
+        i for i, use in enumerate(('read', 'train', 'eval')) if use in uses
+    ]
+    for rule in RULES:
+        records = getattr(coco, rule.of)
+        level = min((rule.levels[i] for i in columns), key='EW-'.index)
+        rows = rule.find(coco) if level != '-' and records else np.zeros(0)
+        if not rows.any():
+            continue
+        found = np.flatnonzero(rows)
+        size = coco.limits[found[0]] if rule.of == ANNOTATIONS else (0, 0)
+        yield Problem(
+            LEVELS[level], coco.path, f'{coco.count(rows, rule.of)} ' +
+            rule.words.format(
+                first=short(records[found[0]].get(rule.key)),
+                size=f'{size[0]:g}x{size[1]:g} pixels (width x height)',
+                hint=_corners(coco) if '{hint}' in rule.words else '',
+                listed=first_few(sorted(map(short, coco.categories_by_id)))))
 
 
-def _number(value) -> float:
-    try:
-        return float(value) if type(value) in (int, float) else math.nan
-    except OverflowError:
-        return math.inf
-
-
-def _list(value) -> list:
-    return value if isinstance(value, list) else []
-
-
-def _key(value):
-    """A value for a dict: ids that are lists or objects are none."""
-    return value if isinstance(value, (int, float, str)) else None
-
-
-def check_structure(coco: CocoFile, evaluated: bool) -> Iterator[Problem]:
-    """The three lists of records."""
+def _check_structure(coco: CocoFile, uses) -> Iterator[Problem]:
     if not isinstance(coco.content, dict):
-        yield error(
-            coco.path, f"the file holds {short(coco.content)}; COCO's format "
-            "is an object with the lists 'images', 'annotations' and "
-            "'categories'")
+        yield error(coco.path,
+                    f'the file holds {short(coco.content)}; {FORMAT}')
         return
-    for name in ('images', 'annotations', 'categories'):
-        if name == 'annotations' and name not in coco.content \
-                and not evaluated:
-            continue  # such as COCO's test sets
+    for name in (IMAGES, ANNOTATIONS, CATEGORIES):
+        # pycocotools does without annotations, as of COCO's test sets, where
+        # nothing is to be learnt or compared.
+        if name == ANNOTATIONS and name not in coco.content and not (
+                coco.panoptic or 'eval' in uses):
+            continue
         value = coco.content.get(name)
         if not isinstance(value, list):
             yield error(
                 coco.path, f'{name!r} is {short(value)}; it should be a list '
                 'of records' if name in coco.content else
-                f"there is no {name!r}; COCO's format is an object with the "
-                "lists 'images', 'annotations' and 'categories'")
+                f'there is no {name!r}; {FORMAT}')
             continue
-        wrong = [i for i, record in enumerate(value)
-                 if not isinstance(record, dict)]
+        wrong = [i for i, r in enumerate(value) if not isinstance(r, dict)]
         if wrong:
             yield error(
                 coco.path, f'{len(wrong)} of {len(value)} items of {name!r} '
-                f'(positions {some(wrong)}) are no records; the first is '
+                f'(positions {first_few(wrong)}) are no records; the first is '
                 f'{short(value[wrong[0]])}')
-        if not value and name != 'annotations':
+        if not value and name != ANNOTATIONS and (
+                coco.annotations or name == IMAGES):
             yield error(coco.path, f'{name!r} is empty')
-
-
-def check_ids(place: str, name: str, ids: list) -> Iterator[Problem]:
-    """Ids of one kind of record.
-
-    Args:
-        place (str): The file.
-        name (str): 'image', 'annotation' or 'category'.
-        ids (list): Their ids; None where there is none.
-    """
-    kinds = set(map(type, ids))
-    if not kinds <= {int, float, str}:
-        rows = [i for i, v in enumerate(ids)
-                if type(v) not in (int, float, str)]
-        yield error(
-            place, f'{len(rows)} of {len(ids)} {name} ids are missing or no '
-            f'numbers (positions {some(rows)}; the first is '
-            f'{short(ids[rows[0]])}); {ID_RULE}')
-    for kind, word in ((str, 'strings'), (float, 'floats')):
-        if kind in kinds:
-            found = [v for v in ids if type(v) is kind]
-            yield warning(
-                place, f'{len(found)} of {len(ids)} {name} ids are {word} '
-                f'({some(found)}); {ID_RULE}: other tools refuse them, and '
-                f'they match no id that is written otherwise')
-    good = [v for v in ids if type(v) in (int, float, str)]
-    if len(set(good)) < len(good):
-        doubled = [v for v, times in Counter(good).items() if times > 1]
-        yield error(
-            place, f'{len(doubled)} {name} ids are given more than once '
-            f'({some(doubled)}); {ID_RULE}')
-
-
-def check_images(coco: CocoFile) -> Iterator[Problem]:
-    """Records of the images."""
-    yield from check_ids(coco.path, 'image',
-                         [image.get('id') for image in coco.images])
-
-    def count(rows):
-        ids = [coco.images[i].get('id') for i in rows]
-        return f'{len(ids)} of {len(coco.images)} images (ids {some(ids)})'
-
-    names = [image.get('file_name') for image in coco.images]
-    wrong = [i for i, v in enumerate(names) if not isinstance(v, str) or not v]
-    if wrong:
-        yield error(
-            coco.path, f'{count(wrong)} have no file_name; the first says '
-            f'{short(names[wrong[0]])}. It should be the path below the '
-            "data set's data_prefix.img")
-    wrong = [
-        i for i, image in enumerate(coco.images)
-        if not all(type(image.get(side)) is int and image[side] > 0
-                   for side in ('width', 'height'))
-    ]
-    if wrong:
-        first = coco.images[wrong[0]]
-        yield error(
-            coco.path, f'{count(wrong)} have no proper width and height; the '
-            f'first says width={short(first.get("width"))}, '
-            f'height={short(first.get("height"))}. They should be whole '
-            'numbers above 0')
-    names = [name for name in names if isinstance(name, str)]
-    if len(set(names)) < len(names):
-        doubled = [v for v, times in Counter(names).items() if times > 1]
-        yield warning(
-            coco.path, f'{len(doubled)} image files are listed under more '
-            f'than one id ({some(doubled)})')
-
-
-def check_categories(coco: CocoFile) -> Iterator[Problem]:
-    """Records of the categories."""
-    yield from check_ids(coco.path, 'category',
-                         [c.get('id') for c in coco.categories])
-    wrong = [
-        c.get('id') for c in coco.categories
-        if not isinstance(c.get('name'), str) or not c['name'].strip()
-    ]
-    if wrong:
-        yield error(coco.path, f'{len(wrong)} categories (ids {some(wrong)}) '
-                    'have no name')
-    doubled = [v for v, times in Counter(coco.names).items() if times > 1]
-    if doubled:
-        yield error(
-            coco.path, f'{len(doubled)} category names are given more than '
-            f'once ({some(doubled)}): each gets a label of its own, and the '
-            'later ones have no class. Join them under one id')
-
-
-def check_references(coco: CocoFile, evaluated: bool) -> Iterator[Problem]:
-    """Ids of the annotations, and those of images and categories in them."""
-    ids = coco.column('id')
-    if coco.panoptic:  # unique in an image
-        pairs = [(_key(i), short(v)) for i, v in
-                 zip(coco.column('image_id'), ids)]
-        doubled = [v for v, times in Counter(pairs).items() if times > 1]
-        if doubled:
-            yield error(
-                coco.path, f'{len(doubled)} segment ids are given more than '
-                'once in one image (image and segment: '
-                f'{some(doubled)})')
-    else:
-        yield from check_ids(coco.path, 'annotation', ids)
-    zeros = [i for i, v in enumerate(ids)
-             if type(v) in (int, float) and v == 0]
-    if zeros and (evaluated or coco.panoptic):
-        yield warning(
-            coco.path, f'{coco.count(zeros)} have id 0. ' + (
-                'It stands for no segment at all' if coco.panoptic else
-                "COCO's evaluation takes id 0 for unmatched: the object "
-                'counts as missed even where it is found, which lowers AP '
-                '(perfect boxes reach less than 1)') +
-            '. Count ids from 1')
-    lost = np.flatnonzero(coco.image < 0)
-    if len(lost):
-        found = dict.fromkeys(
-            short(coco.annotations[i].get('image_id')) for i in lost)
-        yield warning(
-            coco.path, f'{coco.count(lost)} are of images that the file does '
-            f'not list (image_id {", ".join(list(found)[:5])}): they are left '
-            'out')
-    known = {_key(c.get('id')) for c in coco.categories} - {None}
-    kinds = coco.column('category_id')
-    lost = [i for i, v in enumerate(kinds) if _key(v) not in known]
-    if lost and coco.categories:
-        found = dict.fromkeys(short(kinds[i]) for i in lost)
-        yield error(
-            coco.path, f'{coco.count(lost)} have a category_id that the file '
-            f'does not list ({", ".join(list(found)[:5])}; it lists '
-            f'{some(sorted(map(short, known)))}): they would be left out, '
-            'and their objects be background. Add the category or remove '
-            'the annotations')
-
-
-def check_boxes(coco: CocoFile) -> Iterator[Problem]:
-    """Boxes: numbers, sizes, and where they lie."""
-    boxes = coco.boxes
-    finite = np.isfinite(boxes).all(1)
-    if not finite.all():
-        yield error(
-            coco.path, f'{coco.count(~finite)} have a bbox that is not four '
-            f'finite numbers; the first is {coco.example("bbox", ~finite)}. '
-            'It should be [x, y, width, height]')
-    with np.errstate(invalid='ignore', over='ignore'):
-        left_top, size = boxes[:, :2], boxes[:, 2:]
-        right_bottom = left_top + size
-        limits = coco.limits
-        negative = finite & (size < 0).any(1)
-        tiny = finite & ~negative & (size < 1).any(1)
-        sound = finite & ~negative & ~tiny & (coco.image >= 0)
-        inside = np.minimum(right_bottom, limits) - np.maximum(left_top, 0)
-        outside = sound & (inside <= 0).any(1)
-        partly = sound & ~outside & ((left_top < -SLACK) | (
-            right_bottom > limits + SLACK)).any(1)
-        # Would all fit if the last two numbers were a corner?
-        corners = (finite & (coco.image >= 0)
-                   & (size >= left_top).all(1)
-                   & (size <= limits + SLACK).all(1))
-    if negative.any():
-        yield error(
-            coco.path, f'{coco.count(negative)} have a negative width or '
-            f'height; the first is {coco.example("bbox", negative)}. They are '
-            'left out in training and never matched in evaluation; a bbox is '
-            '[x, y, width, height]')
-    if tiny.any():
-        fractions = (finite.any() and tiny[finite].all()
-                     and (boxes[finite] <= 1).all())
-        yield (error if fractions else warning)(
-            coco.path, f'{coco.count(tiny)} have a bbox narrower or lower '
-            f'than a pixel; the first is {coco.example("bbox", tiny)}. They '
-            'are left out in training' +
-            ('. All boxes look like fractions of the image; they should be '
-             'in pixels' if fractions else ''))
-    hint = ''
-    suspect = partly | outside
-    if suspect.sum() > 1 and corners[finite].all():
-        hint = '. All boxes would fit as two corners, [x1, y1, x2, y2]; ' \
-               "COCO's are [x, y, width, height]"
-    if outside.any():
-        first = np.flatnonzero(outside)[0]
-        yield error(
-            coco.path, f'{coco.count(outside)} have a bbox outside of the '
-            f'image; the first is {coco.example("bbox", outside)} in an image '
-            f'of {_size(limits[first])}. They are left out in training and '
-            f'never matched in evaluation{hint}')
-    if partly.any():
-        first = np.flatnonzero(partly)[0]
-        yield (error if hint else warning)(
-            coco.path, f'{coco.count(partly)} have a bbox that passes the '
-            f'border of the image by more than {SLACK:g} pixel; the first is '
-            f'{coco.example("bbox", partly)} in an image of '
-            f'{_size(limits[first])}{hint}')
-
-
-def _size(size) -> str:
-    return f'{size[0]:g}x{size[1]:g} pixels (width x height)'
-
-
-def check_keys(coco: CocoFile, evaluated: bool) -> Iterator[Problem]:
-    """``area`` and ``iscrowd``."""
-    missing = [i for i, a in enumerate(coco.annotations) if 'area' not in a]
-    if missing:
-        yield error(
-            coco.path, f'{coco.count(missing)} have no area, which '
-            "MMDetection's data sets and COCO's evaluation read. Set it to "
-            'the pixels of the mask or, without masks, of the box')
-    area = numbers(coco.column('area'))
-    wrong = ~np.isfinite(area)
-    wrong[missing] = False
-    if wrong.any():
-        yield error(
-            coco.path, f'{coco.count(wrong)} have an area that is no finite '
-            f'number; the first is {coco.example("area", wrong)}')
-    if (area <= 0).any():
-        yield warning(
-            coco.path, f'{coco.count(area <= 0)} have an area of 0 or less; '
-            f'the first is {coco.example("area", area <= 0)}. They are left '
-            'out in training')
-
-    crowd = coco.column('iscrowd')
-    missing = [i for i, a in enumerate(coco.annotations) if 'iscrowd' not in a]
-    if missing and evaluated and not coco.panoptic:
-        yield error(
-            coco.path, f"{coco.count(missing)} have no iscrowd, which COCO's "
-            'evaluation reads. Set it to 0, and to 1 for a mask that covers '
-            'a crowd of objects')
-    values = numbers([int(v) if type(v) is bool else v for v in crowd])
-    wrong = ~np.isin(values, (0, 1))
-    wrong[missing] = False
-    if wrong.any():
-        yield error(
-            coco.path, f'{coco.count(wrong)} have an iscrowd other than 0 and '
-            f'1; the first is {coco.example("iscrowd", wrong)}')
-    if len(values) and (values == 1).all():
-        yield warning(
-            coco.path, 'all annotations have iscrowd=1: there is nothing to '
-            'learn and nothing to find')

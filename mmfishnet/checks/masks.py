@@ -7,7 +7,7 @@ from itertools import chain
 
 import numpy as np
 
-from .coco import SLACK, CocoFile, numbers
+from .coco_file import SLACK, CocoFile, numbers
 from .problem import Problem, error, note, warning
 
 # Compressed run lengths that are decoded; a million a minute is too slow.
@@ -16,15 +16,20 @@ FORMS = ('It should be a list of polygons, [[x1, y1, x2, y2, x3, y3, ...], '
          "...], or run lengths, {'size': [height, width], 'counts': ...}")
 
 
-def check_masks(coco: CocoFile, reader: str) -> Iterator[Problem]:
+def check_masks(coco: CocoFile, reader: str,
+                scored: bool) -> Iterator[Problem]:
     """The ``segmentation`` of each annotation.
 
     Args:
         coco (CocoFile): File whose masks are needed.
         reader (str): Who needs them, for messages.
+        scored (bool): Whether they are compared with predictions. What
+            training leaves out is a mistake there.
     """
     masks = coco.column('segmentation')
-    empty = [i for i, mask in enumerate(masks) if mask is None or mask == []]
+    used = np.ones(len(masks), bool) if scored else coco.kept
+    empty = [i for i, mask in enumerate(masks)
+             if used[i] and not mask and mask not in (0, '')]
     if empty:
         yield error(
             coco.path, f'{coco.count(empty)} have no segmentation, or an '
@@ -32,32 +37,41 @@ def check_masks(coco: CocoFile, reader: str) -> Iterator[Problem]:
             'annotations, or do without masks')
     wrong = [
         i for i, mask in enumerate(masks)
-        if mask is not None and not isinstance(mask, (list, dict))
+        if used[i] and mask is not None and not isinstance(mask, (list, dict))
     ]
     if wrong:
         yield error(
             coco.path, f'{coco.count(wrong)} have a segmentation of an '
             'unknown form; the first is '
             f'{coco.example("segmentation", wrong)}. {FORMS}')
-    yield from _check_polygons(coco, masks)
+    masks = [mask if used[i] else None for i, mask in enumerate(masks)]
+    yield from _check_polygons(coco, masks, scored)
     yield from _check_run_lengths(coco, masks)
 
 
-def _check_polygons(coco: CocoFile, masks: list) -> Iterator[Problem]:
-    polygons, owners, short, partly = [], [], [], []
+def _check_polygons(coco: CocoFile, masks: list,
+                    scored: bool) -> Iterator[Problem]:
+    polygons, owners, short, partly, flat = [], [], [], [], []
     for i, mask in enumerate(masks):
         if type(mask) is not list or not mask:
             continue
+        if any(type(p) is not list for p in mask):
+            flat.append(i)
+            continue
         good = [
-            p for p in mask
-            if type(p) is list and len(p) >= 6 and not len(p) % 2
+            p for p in mask if len(p) >= 6 and not len(p) % 2
         ]
         if len(good) < len(mask):
             (partly if good else short).append(i)
         polygons += good
         owners += [i] * len(good)
-    if short:
+    if flat:
         yield error(
+            coco.path, f'{coco.count(flat)} have numbers in the place of '
+            f'polygons; the first is {coco.example("segmentation", flat)}. '
+            f'{FORMS}')
+    if short:
+        yield (error if scored else warning)(
             coco.path, f'{coco.count(short)} have no polygon of at least 3 '
             'points, which is an even number of 6 coordinates or more; the '
             f'first is {coco.example("segmentation", short)}. Training leaves '
@@ -88,7 +102,7 @@ def _check_polygons(coco: CocoFile, masks: list) -> Iterator[Problem]:
         outside = ((low >= limits) | (high <= 0)).any(1)
         partly = ((low < -SLACK) | (high > limits + SLACK)).any(1) & ~outside
     for rows, words, problem in (
-        (outside, 'lies outside of', error),
+        (outside, 'lies outside of', error if scored else warning),
         (partly, f'passes the border by more than {SLACK:g} pixel of',
          warning)):
         rows &= ~broken
@@ -112,7 +126,7 @@ def _check_polygons(coco: CocoFile, masks: list) -> Iterator[Problem]:
         apart = (common < -SLACK).any(1)
     if apart.any():
         rows = owners[first][apart]
-        yield error(
+        yield warning(
             coco.path, f'{coco.count(rows)} have polygons that do not touch '
             f'their bbox; the first has bbox {coco.example("bbox", rows)} and '
             f'segmentation {coco.example("segmentation", rows)}. Both should '

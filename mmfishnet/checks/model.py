@@ -1,206 +1,207 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
-"""The model of a config against its data, and its neck against its backbone.
-"""
+"""A model against its data, and its parts against each other."""
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
-from mmengine.model import BaseModule
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import MODELS
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
-from .problem import Problem, error, note, short, warning
-from .sources import Source, find_class, setting, type_name
+from ..kinds import type_name
+from ..words import short
+from .built import Data, is_known
+from .problem import Problem, error, note, warning
 
 # Parts whose num_classes is not that of the data: proposals know one class,
 # backbones have a head for pretraining that is not used, HTC's semantic branch
 # and the heads of captions and queries count their own.
-OTHER = ('rpn_head', 'backbone', 'semantic_head', 'teacher_config',
-         'language_model', 'text_encoder', 'data_preprocessor', 'reid')
-# Models whose classes are words of a text, and others that the check of heads
-# would misread.
-TEXT_KEYS = ('language_model', 'text_encoder', 'tokenizer')
+OTHER = ('rpn_head', 'backbone', 'semantic_head', 'teacher', 'reid',
+         'teacher_model', 'language_model', 'text_encoder',
+         'data_preprocessor', 'tracker')
+# Of torch, where channels do not fit.
+WORDS = ('channel', 'shapes cannot', 'reduction dim', 'must match',
+         'running_mean')
+TEXT = ('language_model', 'text_encoder', 'tokenizer')
 
 
-def check_heads(model: dict, source: Source, names: Sequence[str] | None,
-                scope: str | None) -> Iterator[Problem]:
+class _Numbers(TorchFunctionMode):
+    """Numbers that constructors read are made, beside torch's meta device."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = dict(kwargs or {})
+        if func in (torch.linspace, torch.tensor):
+            kwargs.setdefault('device', 'cpu')
+        return func(*args, **kwargs)
+
+
+def build_shapes(cfg: dict, scope: str | None) -> nn.Module:
+    """Build a model without memory for its weights (on torch's meta device).
+
+    Args:
+        cfg (dict): ``model`` of a config.
+        scope (str, optional): Package whose registry is asked first.
+    """
+    with MODELS.switch_scope_and_registry(scope) as registry, \
+            torch.device('meta'), _Numbers():
+        return registry.build(cfg)
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """The model inside wrappers for processes, views and teachers."""
+    for name in ('module', 'detector', 'student', 'architecture'):
+        while isinstance(getattr(model, name, None), nn.Module):
+            model = getattr(model, name)
+    return model
+
+
+def class_head(model) -> nn.Module | None:
+    """The head of MMPretrain's and MMSegmentation's models."""
+    for name in ('decode_head', 'head'):
+        head = getattr(model, name, None)
+        if isinstance(head, nn.ModuleList) and len(head):
+            head = head[-1]
+        if isinstance(head, nn.Module):
+            return head
+    return None
+
+
+def class_count(head) -> int | None:
+    """Classes that a head tells apart, or None."""
+    count = getattr(head, 'num_classes', None)
+    return count if isinstance(count, int) and count > 0 else None
+
+
+def find_heads(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The heads of MMDetection's models that have to know the classes."""
+    for name, module in model.named_modules():
+        parts = [p for p in name.split('.') if not p.isdigit()]
+        if not parts or not parts[-1].endswith('head') or set(
+                parts[:-1]) & set(OTHER):
+            continue
+        if 'RPN' in type(module).__name__:  # also where it is all there is
+            continue
+        if parts[-1] in OTHER and not hasattr(module, 'num_stuff_classes'):
+            continue
+        yield name, module
+
+
+def check_heads(model: nn.Module, data: Data,
+                evaluated: bool) -> Iterator[Problem]:
     """``num_classes`` of the heads against the classes of a data set.
 
     Args:
-        model (dict): Config of the model.
-        source (Source): Data set.
-        names (Sequence[str], optional): Its classes, if they are known.
-        scope (str, optional): ``default_scope`` of the config.
+        model (nn.Module): Model, without wrappers.
+        data (Data): Data set.
+        evaluated (bool): Whether a label without class stops the evaluation.
     """
-    # Of data sets that are not known, such as videos, some name more classes
-    # than they use.
-    unknown = source.kind is None and not source.trained
-    if names is None or unknown or any(key in model for key in TEXT_KEYS):
-        yield note('model', f'num_classes was not compared with {source.key}')
+    names = data.names
+    if names is None or not data.known or any(
+            hasattr(model, name) for name in TEXT):
         return
-    things = source.metainfo.get(
-        'thing_classes',
-        getattr(source.cls, 'METAINFO', {}).get('thing_classes'))
-    panoptic = source.kind == 'panoptic' and things is not None
+    things = data.dataset.metainfo.get('thing_classes')
+    panoptic = data.kind == 'panoptic' and things is not None
     count = len(things) if panoptic else len(names)
-    stuff = len(names) - count
-    for key, head in find_heads(model, scope):
-        cls = find_class(MODELS, head.get('type'), scope)
+    for key, head in find_heads(model):
         wanted = dict(num_classes=count)
-        if 'num_things_classes' in head or 'num_stuff_classes' in head:
-            wanted = dict(num_things_classes=count, num_stuff_classes=stuff)
+        if hasattr(head, 'num_things_classes'):
+            wanted = dict(num_things_classes=count,
+                          num_stuff_classes=len(names) - count)
+        elif hasattr(head, 'num_stuff_classes'):
+            wanted = dict(num_stuff_classes=len(names) - count)
         for name, value in wanted.items():
-            given = setting(head, cls, name)
-            if not isinstance(given, int) or given == value or head.get(
-                    'class_agnostic'):
+            given = getattr(head, name, None)
+            if not isinstance(given, int) or given == value or getattr(
+                    head, 'class_agnostic', False):
                 continue
-            default = '' if name in head else ' (its default)'
-            yield error(
-                f'model.{key}.{name}', f'it is {given}{default}, and '
-                f'{source.key} has {value} '
-                f'{"classes" if not panoptic else "of these classes"} '
+            # Those of maps and pictures are compared with the labels.
+            certain = is_known(type(head)) and key.partition('.')[0] not in (
+                'decode_head', 'auxiliary_head', 'head') and (
+                    given < value if data.trained else evaluated)
+            yield (error if certain else warning)(
+                f'model.{key}.{name}', f'it is {given}, and {data.key} has '
+                f'{value} {"of these classes" if panoptic else "classes"} '
                 f'({short(names, 100)}). Set it to {value}, or correct '
                 'metainfo.classes')
 
 
-def find_heads(model, scope: str | None,
-               key: str = '') -> Iterator[tuple[str, dict]]:
-    """Find the heads of a model that have to know the classes.
-
-    Args:
-        model (dict): Config of a model.
-        scope (str, optional): ``default_scope`` of the config.
-        key (str): Where it stands. Defaults to ''.
-
-    Yields:
-        tuple[str, dict]: Key and config of each head.
-    """
-    if isinstance(model, (list, tuple)):
-        for i, item in enumerate(model):
-            yield from find_heads(item, scope, f'{key}.{i}')
-    elif isinstance(model, dict):
-        name = key.rpartition('.')[0] if key.split('.')[-1].isdigit() else key
-        name = name.split('.')[-1]
-        if 'type' in model and name.endswith('head'):
-            yield key, model
-        for name, value in model.items():
-            if name not in OTHER or name == 'semantic_head' and isinstance(
-                    value, dict) and 'num_things_classes' in value:
-                yield from find_heads(
-                    value, scope, f'{key}.{name}' if key else name)
-
-
-def check_channels(model: dict, scope: str | None) -> Iterator[Problem]:
+def check_channels(cfg: dict, model: nn.Module) -> Iterator[Problem]:
     """What follows the backbone against the channels that it gives.
 
     Args:
-        model (dict): Config of the model.
-        scope (str, optional): ``default_scope`` of the config.
+        cfg (dict): ``model`` of the config, for the size of the picture.
+        model (nn.Module): The same of :func:`build_shapes`.
     """
-    backbone = model.get('backbone')
-    if not isinstance(backbone, dict):
+    backbone, size = getattr(model, 'backbone', None), 224
+    settings = next((c for c in _backbones(cfg)), {})
+    size = settings.get('img_size', size)
+    size = size if isinstance(size, (list, tuple)) else (size, size)
+    if backbone is None or type_name(settings) != type(backbone).__name__:
         return
-    readers = list(_readers(model))
-    if not readers:
-        return
-    channels = backbone_channels(backbone, scope)
-    if channels is None:
-        yield note('model.backbone', f'the channels of {type_name(backbone)} '
-                   'are not known without running it, and were not compared '
-                   f'with model.{readers[0][0]}')
-        return
-    for key, given, index in readers:
-        several = isinstance(given, (list, tuple))
-        if isinstance(index, (list, tuple)):
-            wanted = [channels[i] for i in index
-                      if -len(channels) <= i < len(channels)]
-        elif index is None:
-            wanted = channels
-        else:
-            wanted = channels[index:index + 1 or None]
-        given_list = list(given) if several else [given]
-        # YOLO's neck reads from the coarsest output on.
-        if given_list not in (list(wanted), list(wanted)[::-1]):
-            shown = list(wanted) if several or len(wanted) != 1 else wanted[0]
-            # Some necks read the last ones only; FPN wants all.
-            last = several and given_list == list(wanted)[-len(given_list):]
-            yield (warning if last else error)(
-                f'model.{key}', f'it is {given}, and {type_name(backbone)} '
-                f'with out_indices={backbone.get("out_indices")} gives '
-                f'{channels}. Set it to {shown}, or change '
-                'model.backbone.out_indices')
+    backbone.eval()  # which returns nothing in MMDetection's ResNet
+    with torch.no_grad(), torch.device('meta'):
+        try:
+            outputs = backbone(torch.empty(
+                1, settings.get('in_channels', 3), *size))
+        except Exception:  # what it raises is its own affair
+            yield note('model.backbone', 'its channels are not known without '
+                       'running it, and were compared with nothing')
+            return
+        giver, neck = backbone, getattr(model, 'neck', None)
+        if isinstance(neck, nn.Module):
+            problem, outputs = _give('neck', neck, giver, outputs)
+            if problem or outputs is None:
+                yield from filter(None, [problem])
+                return
+            giver = neck
+        for name in ('decode_head', 'auxiliary_head', 'head', 'bbox_head',
+                     'rpn_head'):
+            head = getattr(model, name, None)
+            if isinstance(head, nn.ModuleList):
+                # Cascades read each other's results.
+                items = [(f'{name}.{i}', h) for i, h in enumerate(head)
+                         if name == 'auxiliary_head']
+            else:
+                items = [(name, head)] * isinstance(head, nn.Module)
+            for key, item in items:
+                problem, _ = _give(key, item, giver, outputs)
+                yield from filter(None, [problem])
 
 
-def _readers(model: dict) -> Iterator[tuple[str, object, object]]:
-    """Who reads the backbone: key, in_channels, and which outputs."""
-    neck = model.get('neck')
-    if isinstance(neck, (list, tuple)) and neck:
-        key, neck = 'neck.0', neck[0]
-    else:
-        key = 'neck'
-    if isinstance(neck, dict) and 'in_channels' in neck:
-        given = neck['in_channels']
-        # A neck with one input takes the last output.
-        yield (f'{key}.in_channels', given,
-               None if isinstance(given, (list, tuple)) else -1)
-    elif not isinstance(neck, dict) or 'Pooling' in type_name(neck):
-        head = model.get('head')
-        if isinstance(head, dict) and 'in_channels' in head:
-            yield 'head.in_channels', head['in_channels'], -1
-    if isinstance(neck, dict):
-        return
-    for name in ('decode_head', 'auxiliary_head'):
-        heads = model.get(name)
-        for i, head in enumerate(
-                heads if isinstance(heads, (list, tuple)) else [heads]):
-            if isinstance(head, dict) and 'in_channels' in head:
-                key = name if heads is head else f'{name}.{i}'
-                yield (f'{key}.in_channels', head['in_channels'],
-                       head.get('in_index', -1))
+def _backbones(cfg) -> Iterator[dict]:
+    while isinstance(cfg, dict):
+        if isinstance(cfg.get('backbone'), dict):
+            yield cfg['backbone']
+        cfg = next((cfg[k] for k in ('detector', 'module')
+                    if isinstance(cfg.get(k), dict)), None)
 
 
-def backbone_channels(backbone: dict,
-                      scope: str | None) -> list[int] | None:
-    """Channels of a backbone's outputs.
-
-    It is built without memory for its weights (on torch's meta device). One
-    that does not say ``out_channels`` runs there on one image.
-
-    Args:
-        backbone (dict): Its config.
-        scope (str, optional): ``default_scope`` of the config.
-
-    Returns:
-        list[int] | None: One number an output, or None if it cannot be told.
-    """
-    cfg = {k: v for k, v in backbone.items()
-           if k not in ('init_cfg', 'pretrained')}
-    # What a backbone of somebody else's raises here is its own affair: the
-    # run will say it, and not as a matter of channels.
+def _give(key: str, reader: nn.Module, giver: nn.Module, outputs) -> tuple:
+    """Run a part: what is wrong with its channels, and its outputs."""
     try:
-        with torch.device('meta'), torch.no_grad(), \
-                DefaultScope.overwrite_default_scope(scope):
-            module: BaseModule = MODELS.build(cfg)
-            channels = getattr(module, 'out_channels', None)
-            if isinstance(channels, Sequence):
-                return list(channels)
-            size = cfg.get('img_size', 224)
-            size = size if isinstance(size, Sequence) else (size, size)
-            module.eval()  # which returns nothing in MMDetection's ResNet
-            outputs = module(
-                torch.empty(1, cfg.get('in_channels', 3), *size))
-    except Exception:
-        return None
-    if isinstance(outputs, torch.Tensor):
-        outputs = [outputs]
-    if not all(isinstance(o, torch.Tensor) and o.dim() == 4 for o in outputs):
-        return None
-    return [o.shape[1] for o in outputs]
-
-
-def map_classes(model: dict) -> int | None:
-    """Classes of a model of MMSegmentation; None if it does not say."""
-    head = model.get('decode_head')
-    head = head[-1] if isinstance(head, (list, tuple)) and head else head
-    count = head.get('num_classes') if isinstance(head, dict) else None
-    return count if isinstance(count, int) else None
+        return None, reader.eval()(outputs)
+    except AssertionError as fault:
+        raised = fault
+    except Exception as fault:
+        if not any(word in str(fault) for word in WORDS):
+            return None, None  # operators that need memory, other arguments
+        raised = fault
+    found = [outputs] if isinstance(outputs, torch.Tensor) else outputs
+    if not isinstance(found, (list, tuple)) or not all(
+            isinstance(o, torch.Tensor) for o in found):
+        return None, None
+    channels = [o.shape[1] for o in found]
+    first = reader[0] if isinstance(reader, nn.Sequential) else reader
+    given = getattr(first, 'in_channels', None)
+    several = isinstance(given, (list, tuple))
+    if isinstance(raised, AssertionError) and (
+            not several or len(given) == len(channels)):
+        return None, None
+    if (sorted(given) == sorted(channels) if several else given in channels):
+        return None, None  # something else does not fit
+    return error(
+        f'model.{key}.in_channels', f'it is {given}, and '
+        f'{type(giver).__name__} gives {channels}. Set it to these, or '
+        'change model.backbone.out_indices '
+        f'({type(raised).__name__}: {short(str(raised), 200)})'), None

@@ -1,21 +1,22 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
-"""What a check found."""
+"""What a check found, and rules in tables."""
 from __future__ import annotations
 
-from collections.abc import Collection
-from difflib import get_close_matches
+from collections.abc import Iterable
 from typing import NamedTuple
 
-SHOWN = 5
+from ..words import counted
+
+LEVELS = ('error', 'warning', 'note')
 
 
 class Problem(NamedTuple):
     """A mistake in a config or its data.
 
     Attributes:
-        level (str): 'error' where a run would stop later or come to wrong
-            results, 'warning' where it may be meant so, 'note' for what was
-            looked at and what not.
+        level (str): 'error' where the run is certain to stop or to come to a
+            wrong number, 'warning' where it may be meant so, 'note' for what
+            was looked at and what not.
         place (str): File, or key of the config.
         text (str): What is wrong, what is allowed and what to do.
     """
@@ -43,37 +44,18 @@ def note(place: str, text: str) -> Problem:
     return Problem('note', place, text)
 
 
-def some(values: Collection) -> str:
-    """Name the first few of many.
-
-    Args:
-        values (Collection): What was found.
-
-    Returns:
-        str: For example "3, 7, 9, 12, 20 and 31 more".
-    """
-    values = list(values)
-    shown = ', '.join(short(value, 300) for value in values[:SHOWN])
-    more = len(values) - SHOWN
-    return f'{shown} and {more} more' if more > 0 else shown
+def arranged(problems: Iterable[Problem]) -> list[Problem]:
+    """Each once; errors first, then warnings, then notes."""
+    return sorted(dict.fromkeys(problems), key=lambda p: LEVELS.index(p.level))
 
 
-def short(value, length: int = 60) -> str:
-    """``repr`` of a value, cut where it is long."""
-    text = repr(value)
-    return text if len(text) <= length else text[:length - 4] + ' ...'
-
-
-def near(name: str, names: Collection[str]) -> str:
-    """The words "did you mean ...?" where a similar name is known.
-
-    Args:
-        name (str): What is not known.
-        names (Collection[str]): What is.
-
-    Returns:
-        str: With a space before it, or nothing.
-    """
-    folded = {str(n).strip().casefold(): n for n in names}
-    found = get_close_matches(str(name).strip().casefold(), folded, 1, 0.75)
-    return f' (did you mean {folded[found[0]]!r}?)' if found else ''
+def report(problems: Iterable[Problem]) -> str:
+    """Problems, one a line, under a line that counts them."""
+    problems = list(problems)
+    counts = [
+        counted(n, level) for level in LEVELS
+        if (n := sum(p.level == level for p in problems))
+    ]
+    title = 'the check of the config and its data found '
+    return '\n  '.join(
+        [title + (', '.join(counts) or 'nothing wrong'), *map(str, problems)])

@@ -1,265 +1,246 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 """Schedulers against the length of the training.
 
-A scheduler counts steps, which are epochs or, with by_epoch=False, iterations;
-those of the training are known where the data set is.
+A scheduler that was built counts steps, epochs or iterations, from ``begin``
+to ``end``, and has a span in which it does what it is for. Only one that stops
+the run is an error.
 """
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
-from .problem import Problem, error, warning
-from .sources import type_name
+import torch
+from mmengine.optim import OptimWrapper
+from mmengine.registry import LOOPS, PARAM_SCHEDULERS
+
+from ..kinds import is_a, type_name
+from ..words import counted
+from .built import is_known
+from .problem import Problem, error
 
 SUFFIXES = ('LR', 'Momentum', 'ParamScheduler')
-DECAYS = ('MultiStep', 'Step', 'CosineAnnealing', 'Poly', 'OneCycle',
-          'Exponential')
+# Attribute of a scheduler that says how many steps it is for.
+SPANS = dict(CosineAnnealing='T_max', OneCycle='total_steps',
+             Step='step_size')
+DECAYS = ('MultiStep', 'Step', 'CosineAnnealing', 'Poly', 'OneCycle')
+WARM_UPS = ('Linear', 'Constant')
 
 
-@dataclass
-class Length:
-    """How long a training is.
+class Length(NamedTuple):
+    """Epochs (None where iterations are counted), iterations, and those of an
+    epoch; None if unknown."""
+
+    epochs: int | None
+    iterations: int | None
+    epoch: int | None
+
+
+class Line(NamedTuple):
+    """A scheduler, reduced.
 
     Attributes:
-        epochs (int, optional): None where it counts iterations.
-        epoch (int, optional): Iterations in an epoch; None if unknown.
-        iterations (int, optional): All; None if unknown.
+        key (str): Where it stands in the config.
+        name (str): Its class.
+        kind (str): The class without 'LR', 'Momentum' and the like.
+        begin, end (int): First step and the one after the last.
+        span (int): Steps for which it has something to do.
+        by_epoch (bool): What a step is.
+        values (list): Milestones, or the factor that it starts with.
+        total (int, optional): Steps of the training.
+        goes_on (bool): Whether another begins where it ends.
     """
 
-    epochs: int | None = None
-    epoch: int | None = None
-    iterations: int | None = None
+    key: str
+    name: str
+    kind: str
+    begin: int
+    end: int
+    span: int
+    by_epoch: bool
+    values: list
+    total: int | None = None
+    goes_on: bool = False
 
-    @classmethod
-    def of(cls, train_cfg: dict, epoch: int | None) -> Length:
-        epochs = train_cfg.get('max_epochs')
-        iterations = train_cfg.get('max_iters')
-        if epochs is not None and epoch:
-            iterations = epochs * epoch
-        return cls(epochs, epoch, iterations)
+    @property
+    def last(self) -> int:
+        return min(self.end, self.total)
+
+    @property
+    def stop(self) -> int:
+        return self.begin + self.span if self.kind in SPANS else self.end
 
 
-def epoch_length(loader: dict, images: int, processes: int) -> int:
-    """Iterations in an epoch.
+def reduce(key: str, scheduler) -> Line:
+    """Reduce a scheduler of MMEngine."""
+    name = kind = type(scheduler).__name__
+    for suffix in SUFFIXES:
+        kind = kind.removesuffix(suffix)
+    kind = kind if is_known(type(scheduler)) else ''
+    begin, end = scheduler.begin, scheduler.end
+    values = list(getattr(scheduler, 'milestones', ()))
+    if kind in WARM_UPS:
+        values = [getattr(scheduler, 'start_factor',
+                          getattr(scheduler, 'factor', 1))]
+    return Line(key, name, kind, begin, end, getattr(
+        scheduler, SPANS.get(kind, ''), end - begin), scheduler.by_epoch,
+                sorted(values))
+
+
+def lines_of(schedulers, key: str = 'param_scheduler') -> Iterator[Line]:
+    """The schedulers of a runner: a list, or one for each optimizer."""
+    if isinstance(schedulers, dict):
+        for name, several in schedulers.items():
+            yield from lines_of(several, f'{key}.{name}')
+        return
+    for i, scheduler in enumerate(schedulers or ()):
+        if hasattr(scheduler, 'begin'):  # ReduceOnPlateau has none
+            yield reduce(f'{key}.{i}', scheduler)
+
+
+class Rule(NamedTuple):
+    """What is said of schedulers of some kinds; the first that holds."""
+
+    kinds: tuple
+    level: str
+    holds: Callable[[Line, Length], bool]
+    words: str
+
+
+RULES = [
+    Rule((), 'warning', lambda s, n: s.by_epoch and n.epochs is None,
+         'counts epochs (by_epoch=True, the default), and train_cfg counts '
+         'iterations (max_iters={iterations}): the learning rate would never '
+         'change. Set by_epoch=False and count iterations'),
+    Rule((), 'warning', lambda s, n: s.begin >= s.total,
+         'begins after {begin}, and {full}: it has no effect'),
+    Rule(WARM_UPS, 'warning', lambda s, n: s.values[0] < 1
+         and s.end - s.begin < 2,
+         'is a warm-up of one step, which has no second to end with: the '
+         'learning rate stays at {values[0]:g} of its value for the whole '
+         'run. Let it last 2 steps or more (end), add '
+         'convert_to_iter_based=True to count in iterations, or remove it'),
+    Rule(WARM_UPS, 'warning', lambda s, n: s.values[0] < 1
+         and s.end >= s.total,
+         'is a warm-up to {end}, and {full}: the full learning rate is not '
+         'reached before its end. Set end to less, or by_epoch=False if these '
+         'are iterations'),
+    Rule(DECAYS, 'warning', lambda s, n: not s.by_epoch and n.epochs
+         and n.epoch and s.last < n.epoch < s.total,
+         'ends after {last} (by_epoch=False), in the first of {epochs} epochs '
+         'of {epoch}. If these are epochs, set by_epoch=True'),
+    Rule(('OneCycle', ), 'error', lambda s, n: min(
+        s.end - 1, s.total) - s.begin > s.span,
+        'has total_steps for {span}, and {full}: it would stop with an error '
+        'after {stop}. Set total_steps to {rest}'),
+    Rule(('CosineAnnealing', ), 'warning', lambda s, n: s.last > s.stop,
+         'has a T_max of {span}, and runs to {last}: the learning rate rises '
+         'again after {stop}. Set T_max to {rest} or end to {stop}, or take '
+         'CosineRestartLR if it should rise'),
+    Rule(('MultiStep', ), 'warning', lambda s, n: any(
+        s.begin + m >= s.last for m in s.values),
+        'has the milestones {values}, runs to {last}, and {full}: not all are '
+        'reached'),
+    Rule(('Step', ), 'warning', lambda s, n: s.span >= s.last - s.begin,
+         'has a step_size of {span}, and {full}: the rate is never lowered'),
+    Rule(('CosineAnnealing', 'Poly', 'OneCycle'), 'warning', lambda s, n:
+         s.stop < s.total and s.end < s.total and not s.goes_on,
+         'ends after {stop}, and {full}: the rest is trained with its last '
+         'learning rate'),
+    # A warm-up before it is not counted by all.
+    Rule(('CosineAnnealing', 'Poly', 'OneCycle'), 'warning', lambda s, n:
+         s.stop > s.total + max(1, s.begin),
+         'ends after {stop}, and {full}: the learning rate does not come to '
+         'its end'),
+]
+
+
+def check_lines(lines: Iterator[Line], length: Length) -> Iterator[Problem]:
+    """Judge all schedulers of a training.
 
     Args:
-        loader (dict): Config of the training's dataloader.
-        images (int): Images of its data set.
-        processes (int): Processes that share them.
+        lines (Iterator[Line]): Schedulers.
+        length (Length): Of the training.
     """
-    batch = loader.get('batch_size', 1)
-    each = math.ceil(images / processes)
-    return each // batch if loader.get('drop_last') else math.ceil(
-        each / batch)
+    lines = list(lines)
+    begins = [(line.begin, line.by_epoch) for line in lines]
+    for line in lines:
+        total = length.epochs if line.by_epoch else length.iterations
+        line = line._replace(
+            total=total, goes_on=(line.end, line.by_epoch) in begins)
+        for rule in RULES:
+            if total is None and rule is not RULES[0]:
+                break
+            if (not rule.kinds or line.kind in rule.kinds) and rule.holds(
+                    line, length):
+                yield Problem(rule.level, line.key,
+                              f'{line.name} {_fill(rule.words, line, length)}')
+                break
 
 
-def find_schedulers(cfg) -> Iterator[tuple[str, dict]]:
-    """The schedulers of a config with their keys.
+def _fill(words: str, line: Line, length: Length) -> str:
+    def time(steps):
+        if line.by_epoch or steps is None:
+            return counted(steps or 0, 'epoch')
+        text = counted(steps, 'iteration')
+        if length.epochs and length.epoch and not steps % length.epoch:
+            text += f' ({counted(steps // length.epoch, "epoch")})'
+        return text
 
-    Args:
-        cfg: ``param_scheduler``: one, a list, or a dict of these for several
-            optimizers.
-    """
-    def walk(node, key):
-        if isinstance(node, (list, tuple)):
-            for i, item in enumerate(node):
-                yield from walk(item, f'{key}.{i}')
-        elif isinstance(node, dict):
-            if 'type' in node:
-                yield key, node
-            else:
-                for name, item in node.items():
-                    yield from walk(item, f'{key}.{name}')
-
-    return walk(cfg, 'param_scheduler')
+    times = {name: time(getattr(line, name))
+             for name in ('begin', 'end', 'span')}
+    if line.total is not None:
+        times.update(last=time(line.last), stop=time(line.stop),
+                     rest=line.total - line.begin,
+                     full=f'the training has {time(line.total)}')
+    return words.format(values=line.values, **length._asdict(), **times)
 
 
-def check_schedule(cfg: dict, epoch: int | None) -> Iterator[Problem]:
-    """Check each scheduler of a training.
+def check_schedule(cfg: dict, epoch: int | None) -> list[Problem]:
+    """Build the schedulers of a config, and check them.
 
     Args:
         cfg (dict): Config.
         epoch (int, optional): Iterations in an epoch; None if unknown.
+
+    Returns:
+        list[Problem]: What is wrong with each.
     """
-    train_cfg = cfg.get('train_cfg')
-    if not isinstance(train_cfg, dict) or train_cfg.get('type') not in (
-            None, 'EpochBasedTrainLoop', 'IterBasedTrainLoop'):
-        return
-    length = Length.of(train_cfg, epoch)
-    for value in (length.epochs, length.iterations):
-        if value is not None and (not isinstance(value, int) or value < 1):
-            yield error('train_cfg', f'{value!r} should be a whole number of '
-                        'epochs or iterations, above 0')
-            return
-    schedulers = list(find_schedulers(cfg.get('param_scheduler')))
-    begins = [s.get('begin', 0) for _, s in schedulers]
-    for key, scheduler in schedulers:
-        end = scheduler.get('end')
-        goes_on = end is not None and end in begins
-        yield from _check(key, scheduler, length, goes_on)
+    loop = cfg.get('train_cfg')
+    if not isinstance(loop, dict) or loop.get('type') and not any(
+            is_a(loop, f'{kind}BasedTrainLoop', LOOPS)
+            for kind in ('Epoch', 'Iter')):
+        return []
+    epochs, iterations = loop.get('max_epochs'), loop.get('max_iters')
+    if epochs is not None:
+        iterations = epochs * epoch if epoch else None
+    length, built, problems = Length(epochs, iterations, epoch), [], []
+    optimizer = OptimWrapper(torch.optim.SGD(
+        [torch.nn.Parameter(torch.zeros(1))], lr=1, momentum=0.9))
+    for key, item in _cfgs(cfg.get('param_scheduler'), 'param_scheduler'):
+        # As MMEngine's runner does, of one number.
+        end = (epochs or iterations) if item.get(
+            'by_epoch', True) else iterations
+        if item.get('convert_to_iter_based') and not epoch and item.get(
+                'by_epoch', True):
+            continue
+        try:
+            scheduler = PARAM_SCHEDULERS.build(
+                {**({'end': end} if end else {}), **item},
+                default_args=dict(optimizer=optimizer, epoch_length=epoch))
+            built += [reduce(key, scheduler)] * hasattr(scheduler, 'begin')
+        except Exception as fault:
+            problems.append(error(key, f'{type_name(item)} cannot be built '
+                                  f'({type(fault).__name__}: {fault})'))
+    return problems + list(check_lines(built, length))
 
 
-def _check(key: str, cfg: dict, length: Length,
-           goes_on: bool) -> Iterator[Problem]:
-    """One scheduler; ``goes_on`` if another begins where it ends."""
-    name = kind = type_name(cfg)
-    for suffix in SUFFIXES:
-        kind = kind.removesuffix(suffix)
-    by_epoch = cfg.get('by_epoch', True)
-    convert = cfg.get('convert_to_iter_based', False)
-    if convert and not by_epoch:
-        yield error(key, 'convert_to_iter_based=True turns epochs into '
-                    'iterations, and by_epoch=False says that these are '
-                    'iterations already; remove one of the two')
-        return
-    if by_epoch and length.epochs is None:
-        yield (error if not convert else warning)(
-            key, f'{name} counts epochs (by_epoch=True, the default), and '
-            f'train_cfg counts iterations (max_iters={length.iterations}): '
-            'the learning rate would never change. Set by_epoch=False and '
-            'count iterations')
-        return
-    total = length.epochs if by_epoch else length.iterations
-    if total is None:
-        return
-    unit = 'epochs' if by_epoch else 'iterations'
-    # Steps in one of these units, where the scheduler is converted.
-    scale = length.epoch if convert else 1
-    begin, end = cfg.get('begin', 0), cfg.get('end', total)
-    if not all(isinstance(v, (int, float)) for v in (begin, end)):
-        yield error(key, f'begin={begin!r} and end={end!r} should be numbers')
-        return
-    if end <= begin:
-        yield error(key, f'end={end} should be above begin={begin}')
-        return
-    if begin >= total:
-        yield warning(key, f'{name} begins at {begin}, and the training has '
-                      f'{total} {unit}: it has no effect')
-        return
-    last = min(end, total)
-    if kind in ('Linear', 'Constant'):
-        yield from _check_warm_up(key, name, cfg, end, last - begin, total,
-                                  unit, scale)
-    elif (not by_epoch and kind in DECAYS and length.epoch
-          and length.epochs and last < length.epoch < length.iterations):
-        yield warning(
-            key, f'{name} ends after {last} iterations (by_epoch=False), in '
-            f'the first of {length.epochs} epochs of {length.epoch}. If these '
-            'are epochs, set by_epoch=True')
-    elif kind == 'CosineAnnealing':
-        yield from _check_cosine(key, name, cfg, begin, end, last, total,
-                                 unit, goes_on)
-    elif kind == 'OneCycle':
-        yield from _check_one_cycle(key, cfg, begin, end, total, unit, scale)
-    elif kind == 'MultiStep':
-        yield from _check_milestones(key, name, cfg, begin, last, total, unit)
-    elif kind == 'Step':
-        size = cfg.get('step_size')
-        if isinstance(size, int) and size >= last - begin:
-            yield warning(key, f'step_size={size}, and the training has '
-                          f'{total} {unit}: the rate is never lowered')
-    elif kind == 'Poly' and end != total and not goes_on:
-        if end < total:
-            yield warning(
-                key, f'{name} ends at {end} of {total} {unit}: from there on '
-                'the rate stays at eta_min='
-                f'{cfg.get("eta_min", 0)}. Set end={total}')
-        else:
-            yield warning(key, f'{name} ends at {end}, and the training has '
-                          f'{total} {unit}: the rate does not come to eta_min')
-
-
-def _check_warm_up(key, name, cfg, end, steps, total, unit,
-                   scale) -> Iterator[Problem]:
-    default = 1 / 3
-    factor = cfg.get('start_factor', cfg.get('factor', default))
-    if not isinstance(factor, (int, float)) or factor >= 1:
-        return
-    full = end - cfg.get('begin', 0)
-    if scale is not None and full * scale < 2:
-        yield error(
-            key, f'{name} is a warm-up of one step, which has no second to '
-            f'end with: the learning rate stays at {factor:g} of its value '
-            'for the whole run. ' +
-            (f'An epoch is {scale} iteration. ' if scale * full == 1 and
-             cfg.get('convert_to_iter_based') else '') +
-            'Let it last 2 steps or more (end), add '
-            'convert_to_iter_based=True to count in iterations, or remove it')
-    elif end > total:
-        yield warning(
-            key, f'{name} is a warm-up of {full} {unit}, and the training has '
-            f'{total}: the full learning rate is not reached. Set end to less'
-            + (', or by_epoch=False if these are iterations'
-               if unit == 'epochs' else ''))
-    elif end == total:
-        yield warning(
-            key, f'{name} is a warm-up of {full} {unit}, which is the whole '
-            'training: the full learning rate is reached at its end')
-
-
-def _check_cosine(key, name, cfg, begin, end, last, total, unit,
-                  goes_on) -> Iterator[Problem]:
-    period = cfg.get('T_max') or end - begin
-    if not isinstance(period, (int, float)):
-        return
-    if last - begin > period:
-        yield error(
-            key, f'{name} has T_max={period}, and runs from {begin} to {last} '
-            f'of {total} {unit}: the learning rate rises again after '
-            f'{begin + period}. Set {key}.T_max={last - begin} or end='
-            f'{begin + period}, or take CosineRestartLR if it should rise')
-    elif begin + period < total and end < total and not goes_on:
-        yield warning(
-            key, f'{name} ends at {end} of {total} {unit}: the rest is '
-            'trained with its lowest learning rate')
-    elif begin + period > total + 1:
-        yield warning(
-            key, f'{name} has T_max={period}, and the training ends at '
-            f'{total} {unit}: the learning rate does not come to its end')
-
-
-def _check_one_cycle(key, cfg, begin, end, total, unit,
-                     scale) -> Iterator[Problem]:
-    steps = cfg.get('total_steps')
-    start = cfg.get('pct_start', 0.3)
-    if not isinstance(start, float) or not 0 <= start <= 1:
-        yield error(key, f'pct_start={start!r} should be a float from 0 to 1')
-    if steps is None:
-        steps = end - begin
-    elif not isinstance(steps, int) or steps <= 0:
-        yield error(key, f'total_steps={steps!r} should be a whole number '
-                    'above 0')
-        return
-    # After the last step the scheduler has moved on by one more.
-    spare = 1 / scale if scale else 0
-    if min(end - spare, total) - begin > steps:
-        yield error(
-            key, f'OneCycleLR has total_steps={steps}, and the training has '
-            f'{total - begin} {unit} from begin={begin}: it would stop with '
-            f'an error at {begin + steps}. Set {key}.total_steps='
-            f'{total - begin}')
-    elif begin + min(steps, end - begin) < total:
-        yield warning(
-            key, f'OneCycleLR ends at {begin + min(steps, end - begin)} of '
-            f'{total} {unit}: the rest is trained with its last learning rate')
-    elif begin + steps > total:
-        yield warning(
-            key, f'OneCycleLR has total_steps={steps}, and the training ends '
-            f'at {total} {unit}: the learning rate does not come to its end')
-
-
-def _check_milestones(key, name, cfg, begin, last, total,
-                      unit) -> Iterator[Problem]:
-    milestones = cfg.get('milestones')
-    if not isinstance(milestones, (list, tuple)) or not all(
-            isinstance(m, (int, float)) for m in milestones):
-        yield error(key, f'milestones={milestones!r} should be a list of '
-                    'numbers')
-        return
-    late = [m for m in milestones if begin + m >= last]
-    if late:
-        yield warning(
-            key, f'the milestones {late} are not reached: {name} runs from '
-            f'{begin} to {last}, and the training has {total} {unit}')
+def _cfgs(cfg, key: str) -> Iterator[tuple[str, dict]]:
+    if isinstance(cfg, dict) and 'type' in cfg:
+        cfg = [cfg] if not key[-1].isdigit() else cfg
+    if isinstance(cfg, dict) and 'type' in cfg:
+        yield key, cfg
+    elif isinstance(cfg, (dict, list, tuple)):
+        items = cfg.items() if isinstance(cfg, dict) else enumerate(cfg)
+        for name, item in items:
+            yield from _cfgs(item, f'{key}.{name}')

@@ -20,7 +20,6 @@ from .runner import ToolRunner
 def build_runner(cfg: Config,
                  notes: Sequence[str] = (),
                  checkpoint: str | None = None,
-                 check: bool = True,
                  whole: bool = False) -> Runner:
     """Build the runner of a config, in one process or one of several.
 
@@ -29,8 +28,6 @@ def build_runner(cfg: Config,
         notes (Sequence[str]): Lines for the log.
         checkpoint (str, optional): What this process goes on from; all have
             to agree. Defaults to None.
-        check (bool): Whether data and config are checked against each other
-            before the first step. Defaults to True.
         whole (bool): Whether the weights that are loaded have to fit all of
             the model, heads too. Defaults to False: that is so where a run
             goes on from a checkpoint.

@@ -8,13 +8,27 @@ import pytest
 from mmdet.utils import register_all_modules
 from PIL import Image
 
+from mmfishnet.checks import report
+
 NAMES = ('ring', 'square', 'star')
 SIZE = 64, 48
 
 
+def expect(found, level, words):
+    """One line of that level has all of the words."""
+    found = list(found)
+    lines = [str(p) for p in found if p.level == level]
+    assert any(all(w in line for w in words) for line in lines), report(found)
+    assert 'did not come to its end' not in report(found)
+
+
 @pytest.fixture(scope='session', autouse=True)
 def modules():
-    register_all_modules(init_default_scope=False)
+    from mmpretrain.utils import register_all_modules as pretrain
+    from mmseg.utils import register_all_modules as seg
+
+    for register in (register_all_modules, pretrain, seg):
+        register(init_default_scope=False)
 
 
 def annotations(first):
@@ -55,6 +69,8 @@ def coco(tmp_path):
     def loader(part):
         return dict(
             batch_size=2,
+            num_workers=0,
+            sampler=dict(type='DefaultSampler', shuffle=part == 'train'),
             dataset=dict(
                 type='CocoDataset',
                 data_root=str(tmp_path),
@@ -65,7 +81,9 @@ def coco(tmp_path):
                 filter_cfg=dict(filter_empty_gt=True, min_size=32),
                 pipeline=[
                     dict(type='LoadImageFromFile'),
-                    dict(type='LoadAnnotations', with_mask=True)
+                    dict(type='LoadAnnotations', with_bbox=True,
+                         with_mask=True),
+                    dict(type='PackDetInputs')
                 ]))
 
     cfg = dict(
@@ -76,7 +94,7 @@ def coco(tmp_path):
             type='CocoMetric',
             ann_file=str(tmp_path / 'val.json'),
             metric=['bbox', 'segm']),
-        train_cfg=dict(max_epochs=12))
+        train_cfg=dict(by_epoch=True, max_epochs=12))
 
     def write():
         for part, x in content.items():

@@ -9,17 +9,14 @@ import os
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from mmdet.datasets import CocoDataset
 from mmdet.evaluation import CocoMetric
 from PIL import Image
 from pycocotools import mask as mask_utils
 
 from mmfishnet.checks import check_config, report
-from mmfishnet.checks.coco import CocoFile
-from mmfishnet.checks.data import check_file, check_left, count_images
-from mmfishnet.checks.sources import Source, find_sources
+
+from .conftest import expect
 
 INF, NAN = float('inf'), float('nan')
 
@@ -115,7 +112,6 @@ def half(c):
 
 
 ERRORS = {
-    # the file
     'no file': (data(ann_file='none.json'), 'none.json', 'not there'),
     'no ann_file': (data(ann_file=''), 'train_dataloader', 'not set'),
     'empty file': (text('train', ''), 'train.json', 'empty'),
@@ -131,72 +127,50 @@ ERRORS = {
     'record of a number': (lambda c: c.train['annotations'].append(7),
                            'positions 8', 'is 7'),
     'nested': (text('train', '[' * 100000), 'train.json'),
-    # ids
-    'image twice': (image(id=1), 'image ids', 'more than once (1)'),
+    'image twice': (image(id=1), 'images (ids 1, 1)', 'more than once'),
     'image without id': (lambda c: c.train['images'][1].pop('id'),
-                         'image ids are missing'),
-    'annotation twice': (ann(id=1), 'annotation ids', 'more than once (1)'),
+                         'ids None', 'no id'),
+    'annotation twice': (ann(id=1), 'annotations (ids 1, 1)',
+                         'more than once'),
     'annotation without id': (lambda c: c.train['annotations'][3].pop('id'),
-                              'annotation ids are missing', 'positions 3'),
-    'id of a list': (ann(id=[4]), 'positions 3', '[4]'),
+                              'annotations (ids None)', 'no id'),
+    'id of a list': (ann(id=[4]), 'no id', '[4]'),
     'category twice': (lambda c: c.train['categories'][1].update(id=1),
-                       'category ids', 'more than once (1)'),
+                       'categories (ids 1, 1)', 'more than once'),
     'name twice': (lambda c: c.train['categories'][1].update(name='ring'),
-                   'category names', "'ring'"),
+                   'more than once', "'ring'"),
     'category without name': (
         lambda c: c.train['categories'][1].pop('name'), '(ids 2)', 'no name'),
-    'unknown category': (ann(category_id=99), 'ids 4', '99', 'lists 1'.replace(
-        'lists 1', "'1', '2', '3'")),
-    'category as string': (ann(category_id='1'), 'ids 4', "'1'"),
-    # images
     'no file_name': (lambda c: c.train['images'][1].pop('file_name'),
                      'ids 2', 'file_name'),
     'no width': (lambda c: c.train['images'][1].pop('width'), 'ids 2',
                  'width=None'),
-    'height 0': (image(height=0), 'ids 2', 'height=0', 'above 0'),
     'width as string': (image(width='64'), "width='64'"),
-    'width as float': (image(width=64.0), 'width=64.0', 'whole numbers'),
-    # boxes
     'no bbox': (drop('bbox'), '8 of 8', 'bbox', '[x, y, width, height]'),
     'bbox of 3': (ann(bbox=[1, 2, 3]), 'ids 4', '[1, 2, 3]'),
     'bbox of strings': (ann(bbox=['1', '2', '3', '4']), 'ids 4', 'finite'),
     'bbox nan': (ann(bbox=[NAN, 5, 9, 9]), 'ids 4', 'nan'),
     'bbox inf': (ann(bbox=[4, 5, INF, 9]), 'ids 4', 'inf'),
     'bbox 1e400': (ann(bbox=[4, 5, 10**400, 9]), 'ids 4', 'finite'),
-    'negative width': (ann(bbox=[30, 5, -10, 9]), 'ids 4', 'negative', '-10'),
     'outside': (ann('val', bbox=[500, 5, 9, 9]), 'val.json', 'ids 4',
                 'outside', '64x48'),
-    'two corners': (each('bbox', lambda b: [b[0], b[1], b[0] + b[2] + 20,
-                                            b[1] + b[3] + 26]),
-                    '[x1, y1, x2, y2]'),
     'fractions': (each('bbox', lambda b: [v / 64 for v in b]),
                   'fractions of the image'),
-    # keys
     'no area': (drop('area'), '8 of 8', 'area'),
     'area as string': (ann(area='9'), 'ids 4', "'9'"),
-    'area nan': (ann(area=NAN), 'ids 4', 'nan'),
     'no iscrowd in val': (drop('iscrowd', 'val'), 'val.json', 'iscrowd',
-                          'to 0'),
+                          'Set it to 0'),
     'iscrowd as string': (ann(iscrowd='0'), 'ids 4', "'0'"),
-    # masks
     'no segmentation': (drop('segmentation'), '8 of 8', 'with_mask'),
     'empty segmentation': (ann(segmentation=[]), 'ids 4', 'empty'),
     'empty in val': (ann('val', segmentation=[]), 'val.json', 'segm'),
     'segmentation as string': (ann(segmentation='x'), 'ids 4', "'x'"),
-    'polygon of 2 points': (ann(segmentation=[[1, 1, 9, 9]]), 'ids 4',
-                            '3 points'),
-    'polygon of 7 numbers': (ann(segmentation=[[1, 1, 9, 9, 9, 1, 3]]),
-                             'ids 4', 'even'),
     'flat polygon': (ann(segmentation=[24, 7, 40, 7, 40, 19]), 'ids 4',
                      '[[x1, y1'),
     'polygon nan': (ann(segmentation=[[24, 7, NAN, 7, 40, 19]]), 'ids 4',
                     'finite'),
     'polygon of strings': (ann(segmentation=[['24', 7, 9, 7, 40, 19]]),
                            'ids 4', 'finite'),
-    'polygon outside': (ann(segmentation=[[240, 70, 400, 70, 400, 190]]),
-                        'ids 4', 'outside', '64x48'),
-    'polygon elsewhere': (ann(segmentation=[[1, 30, 9, 30, 9, 40]]), 'ids 4',
-                          'do not touch'),
     'rle of another size': (rle(size=[64, 48]), 'ids 4', '[64, 48]',
                             '[48, 64]'),
     'rle too short': (rle(counts=[500, 300]), 'ids 4', 'run lengths'),
@@ -205,18 +179,13 @@ ERRORS = {
     'packed rle of another size': (packed(96, 128), '[96, 128]'),
     'packed rle that lies': (packed(96, 128, size=[48, 64]), 'ids 4',
                              'run lengths'),
-    # image files
     'missing': (file(os.remove), "train/2.jpg'", '1 of 4', 'not there'),
     'missing in val': (file(os.remove, 'val/12.jpg'), 'val.json', '12.jpg'),
     'other case': (file(lambda p: p.rename(p.with_name('2.JPG'))),
                    "did you mean '2.JPG'"),
     'backslash': (image(file_name='a\\2.jpg'), 'written with /'),
     'empty image': (file(lambda p: p.write_bytes(b'')), '2.jpg', '0 bytes'),
-    'text': (file(lambda p: p.write_text('no image')), '2.jpg', 'no images'),
-    'cut': (file(cut), '2.jpg', 'end too early'),
-    'cut png': (both(image(file_name='2.png'), file(lambda p: (
-        Image.open(p).save(p.with_suffix('.png')), cut(
-            p.with_suffix('.png'))))), '2.png'),
+    'text': (file(lambda p: p.write_text('no image')), '2.jpg', 'no pictures'),
     'a folder': (file(lambda p: (os.remove(p), p.mkdir())), 'folders'),
     'turned': (file(turn), '2.jpg', 'EXIF', '48x64', '64x48'),
     'resized': (file(lambda p: Image.open(p).resize((32, 24)).save(p)),
@@ -224,7 +193,6 @@ ERRORS = {
     'no folder': (data(data_prefix=dict(img='nowhere')), 'nowhere',
                   'not there'),
     'no prefix': (data(data_prefix=dict(img_path='train')), "key 'img'"),
-    # classes
     'no comma': (meta(classes=('ring')), "('ring',)", 'comma'),
     'misspelt': (meta(classes=('ring', 'sqare', 'star')), "'sqare'",
                  "did you mean 'square'", "('ring', 'square', 'star')"),
@@ -234,12 +202,9 @@ ERRORS = {
     'numbers': (meta(classes=(1, 2)), '(1, 2)', 'tuple of names'),
     'class twice': (meta(classes=('ring', 'ring', 'star')), "'ring'",
                     'more than once'),
-    'old key': (lambda c: data(metainfo=dict(CLASSES=('ring', )))(c),
-                "'CLASSES' has no effect"),
     'wrong argument': (data(classes=('ring', )), 'metainfo=dict'),
     'default classes': (lambda c: c.cfg['train_dataloader']['dataset'].pop(
         'metainfo'), 'by default those of CocoDataset', '80 of 80'),
-    'palette': (meta(palette=[(1, 2, 3)]), '1 colours for 3'),
     'order of classes': (meta(classes=('star', 'square', 'ring')), 'label 0',
                          "'ring'", "called 'star'"),
     'order in val': (lambda c: c.val['categories'].reverse(), 'val.json',
@@ -247,25 +212,46 @@ ERRORS = {
     'fewer in val': (meta('val', classes=('square', 'star')), 'label 0'),
     'spelling in val': (lambda c: c.val['categories'][1].update(name='sq'),
                         'val_dataloader', "'square'", 'val.json'),
-    # evaluators
     'half': (half, 'half.json', 'val.json', '2 images'),
     'training set': (data('val', ann_file='train.json',
                           data_prefix=dict(img='train')), 'val_evaluator',
                      'val.json', 'train.json'),
     'no evaluator file': (lambda c: c.cfg['val_evaluator'].update(
         ann_file='gone.json'), 'gone.json', 'not there'),
-    # filters
-    'too small': (data(filter_cfg=dict(min_size=49)), 'min_size=49',
-                  'of 4 images', '0 are left'),
-    'no objects': (put('train', 'annotations', []), 'no annotation to learn',
+    'too small': (data(filter_cfg=dict(min_size=49)), 'nothing is left',
+                  "'min_size': 49", '4 pictures'),
+    'no objects': (put('train', 'annotations', []), 'nothing is left',
                    'train.json'),
     'no batch': (lambda c: c.cfg['train_dataloader'].update(
-        batch_size=5, drop_last=True), 'batch of 5', '4 images'),
+        batch_size=5, drop_last=True), '4 images', 'no step'),
+    'negative in val': (ann('val', bbox=[30, 5, -10, 9]), 'ids 4',
+                        'negative', '-10'),
+    'cut': (file(cut), '2.jpg', 'end too early'),
+    'cut png': (both(image(file_name='2.png'), file(lambda p: (
+        Image.open(p).save(p.with_suffix('.png')), cut(
+            p.with_suffix('.png'))))), '2.png'),
 }
 
 WARNINGS = {
-    'string ids': (image_ids(str), "strings ('1'", 'image'),
-    'float ids': (image_ids(float), 'floats (1.0'),
+    'unknown category': (ann(category_id=99), 'ids 4', '99', "'1', '2', '3'"),
+    'category as string': (ann(category_id='1'), 'ids 4', "'1'"),
+    'height 0': (image(height=0), 'ids 2', 'height=0', 'above 0'),
+    'negative width': (ann(bbox=[30, 5, -10, 9]), 'ids 4', 'negative', '-10'),
+    'two corners': (each('bbox', lambda b: [b[0], b[1], b[0] + b[2] + 20,
+                                            b[1] + b[3] + 26]),
+                    '[x1, y1, x2, y2]'),
+    'area nan': (ann(area=NAN), 'ids 4', 'nan'),
+    'polygon of 2 points': (ann(segmentation=[[1, 1, 9, 9]]), 'ids 4',
+                            '3 points'),
+    'polygon of 7 numbers': (ann(segmentation=[[1, 1, 9, 9, 9, 1, 3]]),
+                             'ids 4', 'even'),
+    'polygon outside': (ann(segmentation=[[240, 70, 400, 70, 400, 190]]),
+                        'ids 4', 'outside', '64x48'),
+    'polygon elsewhere': (ann(segmentation=[[1, 30, 9, 30, 9, 40]]), 'ids 4',
+                          'do not touch'),
+    'palette': (meta(palette=[(1, 2, 3)]), '1 colours for 3'),
+    'string ids': (image_ids(str), 'images', "as '1'"),
+    'float ids': (image_ids(float), 'strings or floats, as 1.0'),
     'id 0 in val': (ann('val', id=0), 'val.json', 'id 0', 'AP'),
     'unknown image': (ann(image_id=99), 'ids 4', '99'),
     'file listed twice': (image(file_name='1.jpg'), "'1.jpg'"),
@@ -279,10 +265,11 @@ WARNINGS = {
                                   'ids 4', '90'),
     'class without objects': (each('category_id', lambda v: min(v, 2)),
                               "'star'"),
-    'most are filtered': (lambda c: c.train['annotations'].__delitem__(
-        slice(1, None)), '1 are left'),
-    'subset evaluated as a whole': (data('val', indices=2), 'indices=2',
-                                    'missed'),
+    'most are filtered': (
+        lambda c: c.train['annotations'].__delitem__(slice(1, None)),
+        '1 of 4 pictures', 'filter_empty_gt=False'),
+    'subset evaluated as a whole': (data('val', indices=2),
+                                    '2 of the 4 images', 'missed'),
 }
 
 
@@ -301,21 +288,15 @@ def test_nothing_wrong(coco):
 @pytest.mark.parametrize('name', ERRORS)
 def test_error(coco, name):
     change, *words = ERRORS[name]
-    _expect(problems(coco, change), 'error', words)
+    expect(problems(coco, change), 'error', words)
 
 
 @pytest.mark.parametrize('name', WARNINGS)
 def test_warning(coco, name):
     change, *words = WARNINGS[name]
     found = problems(coco, change)
-    _expect(found, 'warning', words)
+    expect(found, 'warning', words)
     assert not [p for p in found if p.level == 'error']
-
-
-def _expect(found, level, words):
-    lines = [str(p) for p in found if p.level == level]
-    assert any(all(w in line for w in words) for line in lines), report(found)
-    assert 'did not come to its end' not in report(found)
 
 
 def test_all_at_once(coco):
@@ -323,7 +304,7 @@ def test_all_at_once(coco):
     changes = ['annotation twice', 'no iscrowd in val', 'missing', 'palette']
     found = problems(coco, both(*(ERRORS[name][0] for name in changes)))
     for name in changes:
-        _expect(found, 'error', ERRORS[name][1:])
+        expect(found, 'error', ERRORS[name][1:])
 
 
 @pytest.mark.parametrize(
@@ -361,7 +342,7 @@ def test_what_is_allowed(coco, change):
 def test_wrappers(coco, wrap):
     loader = coco.cfg['train_dataloader']
     loader['dataset'] = wrap(loader['dataset'])
-    _expect(problems(coco, ann(bbox=[30, 5, -10, 9])), 'error', ['negative'])
+    expect(problems(coco, ann(bbox=[30, 5, -10, 9])), 'error', ['negative'])
 
 
 def test_subclass(coco):
@@ -378,53 +359,20 @@ def test_subclass(coco):
     dataset = coco.cfg['train_dataloader']['dataset']
     dataset.pop('metainfo')
     dataset['type'] = Mine
-    _expect(problems(coco, lambda c: None), 'error', ["'square'", 'Mine'])
+    expect(problems(coco, lambda c: None), 'error', ["'square'", 'Mine'])
     dataset['type'] = Other
-    _expect(problems(coco, lambda c: None), 'note', ['Other', 'not looked'])
+    expect(problems(coco, lambda c: None), 'note', ['Other', 'not looked'])
     dataset['type'] = 'Unheard'
-    _expect(problems(coco, lambda c: None), 'note', ['Unheard', 'not looked'])
+    expect(problems(coco, lambda c: None), 'note', ['Unheard', 'not looked'])
 
 
 def test_sampling_is_said(coco, monkeypatch):
     monkeypatch.setattr('mmfishnet.checks.images.OPENED', 2)
     found = problems(coco, lambda c: None)
-    _expect(found, 'note', ['4 image files', 'of 2, evenly spread'])
+    expect(found, 'note', ['4 image files', 'of 2, evenly spread'])
 
 
 # Against those who read the files ------------------------------------------
-
-
-@pytest.mark.parametrize('filters', [
-    None,
-    dict(filter_empty_gt=True, min_size=40),
-    dict(filter_empty_gt=False, min_size=41),
-    dict(filter_empty_gt=True),
-])
-@pytest.mark.parametrize('names', [('ring', ), ('ring', 'star')])
-def test_images_left(coco, filters, names):
-    """As many as CocoDataset has."""
-    coco.train['images'][0]['height'] = 40
-    del coco.train['annotations'][2:4]
-    dataset = coco.cfg['train_dataloader']['dataset']
-    dataset.update(filter_cfg=filters, metainfo=dict(classes=names))
-    dataset['pipeline'] = []
-    coco.write()
-    source = next(find_sources(coco.cfg, ('train', )))
-    file = CocoFile(source.ann_file, coco.train)
-    built = CocoDataset(**{k: v for k, v in dataset.items() if k != 'type'})
-    assert count_images(source, {source.ann_file: file}) == len(built)
-
-
-def test_labels_are_those_of_the_data_set(coco):
-    """The order that the message names is the one that CocoDataset takes."""
-    coco.train['categories'].reverse()
-    found = problems(coco, lambda c: None)
-    dataset = dict(coco.cfg['train_dataloader']['dataset'], pipeline=[])
-    dataset.pop('type')
-    built = CocoDataset(**dataset)
-    names = {c['id']: c['name'] for c in coco.train['categories']}
-    first = names[next(k for k, v in built.cat2label.items() if v == 0)]
-    _expect(found, 'error', [f"label 0 would mean '{first}'"])
 
 
 def test_id_0_costs_ap(coco):
@@ -451,57 +399,3 @@ def test_id_0_costs_ap(coco):
     assert ap() < 1
 
 
-# It never fails itself -------------------------------------------------------
-
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(
-        max_size=5) | st.sampled_from([0, 1, 1e400, 10**400, [], {}]),
-    lambda inner: st.lists(inner, max_size=6) | st.dictionaries(
-        st.sampled_from(['id', 'size', 'counts', 'a']), inner, max_size=3),
-    max_leaves=12)
-SIDES = st.integers(-1, 70) | VALUES
-
-
-def records(**columns):
-    return st.lists(
-        st.fixed_dictionaries({}, optional=columns) | VALUES, max_size=4)
-
-
-FILES = VALUES | st.fixed_dictionaries({}, optional=dict(
-    images=VALUES | records(
-        id=st.integers(0, 3) | VALUES, file_name=VALUES | st.just('a.jpg'),
-        width=SIDES, height=SIDES),
-    annotations=VALUES | records(
-        id=st.integers(0, 3) | VALUES,
-        image_id=st.integers(0, 3) | VALUES,
-        category_id=st.integers(0, 3) | VALUES,
-        bbox=st.lists(SIDES, min_size=4, max_size=4) | VALUES,
-        area=SIDES,
-        iscrowd=VALUES,
-        segments_info=VALUES | records(id=VALUES, category_id=VALUES),
-        segmentation=VALUES | st.lists(
-            st.lists(SIDES, min_size=6, max_size=8), max_size=2)
-        | st.fixed_dictionaries(dict(
-            size=st.lists(SIDES, min_size=2, max_size=2) | VALUES,
-            counts=st.text(max_size=8) | st.lists(SIDES) | VALUES))),
-    categories=VALUES | records(
-        id=st.integers(0, 3) | VALUES, name=st.just('ring') | VALUES)))
-
-
-@settings(max_examples=400, deadline=None)
-@given(FILES, st.booleans())
-def test_any_json(content, panoptic):
-    """The check says what it finds, whatever the file holds."""
-    source = Source(
-        'train', 'train_dataloader.dataset',
-        dict(
-            metainfo=dict(classes=('ring', 'star')),
-            filter_cfg=dict(filter_empty_gt=True, min_size=32),
-            pipeline=[dict(type='LoadAnnotations', with_mask=True)]),
-        CocoDataset, [dict(type='CocoMetric', metric='segm')])
-    file = CocoFile('a.json', content, panoptic)
-    found = list(check_file(file, [(source, False), (source, True)]))
-    found += check_left(source, file)
-    assert all('a.json' in str(p) for p in found)
-    sound = isinstance(content, dict) and content.get('images')
-    assert sound or any(p.level == 'error' for p in found)

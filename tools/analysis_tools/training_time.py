@@ -18,6 +18,7 @@ from mmengine.dist import is_main_process
 
 import mmfishnet  # noqa: F401 (registers FishNet)
 from mmfishnet.checkpoints import drop_pretrained
+from mmfishnet.checks import checked
 from mmfishnet.engine.arguments import add_common_arguments, load_config
 from mmfishnet.engine.bare import bare_model
 from mmfishnet.engine.build import build_runner
@@ -153,9 +154,9 @@ def main():
     with short_errors():
         cfg, notes = load_config(args)
     drop_pretrained(cfg.model, only_missing=True)
-    runner = build_runner(cfg, notes, check=args.check)
+    runner = build_runner(cfg, notes)
     clock = Clock()
-    with short_errors():
+    with short_errors(), checked(runner, ('train', 'val'), args.check):
         watch(runner, clock)
         runner.train()
     if is_main_process():

@@ -1,0 +1,247 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+"""Picture files and label maps, as the data set's own transforms read them."""
+from __future__ import annotations
+
+import os
+import os.path as osp
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from time import perf_counter
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from ..words import first_few
+from .built import Data, is_local
+from .problem import Problem, error, note, warning
+
+# Files that are read, as many as these seconds are enough for.
+READ, SECONDS, AT_ONCE = 1000, 10, 64
+THREADS = 8  # disks of a network answer late, but many at a time
+SUFFIXES = ('.tif', '.tiff', '.png')  # formats that hold more than 8 bits
+ENDS = {b'\xff\xd8': b'\xff\xd9', b'\x89P': b'IEND'}  # JPEG and PNG
+EARLY = 'end too early (a copy that was cut off?)'
+DAMAGED = 'are no pictures, or damaged'
+
+
+@dataclass
+class Reading:
+    """What the loading transforms made of one record; None if unknown.
+
+    Attributes:
+        record (dict): What the data set lists.
+        path (str): Picture, or map if that is what could not be read.
+        fault (str, optional): Why it could not be read.
+        size, map_size (tuple, optional): Height and width, and further axes.
+        values (np.ndarray, optional): Those of the map.
+        odd (tuple, optional): What a file holds that is not read.
+    """
+
+    record: dict
+    path: str
+    fault: str | None = None
+    size: tuple | None = None
+    map_size: tuple | None = None
+    values: np.ndarray | None = None
+    odd: tuple | None = None
+
+
+def read_files(data: Data) -> tuple[list[Reading], list[Problem]]:
+    """Look for the files of a data set, and read some of them.
+
+    All are looked for, in listings of their folders, and it is asked whether
+    they are empty; of ``READ``, evenly spread, or as many as ``SECONDS``
+    suffice for, the loading transforms are run.
+    """
+    records = [r for r in data.records if isinstance(r['img_path'], str)]
+    if not records:
+        return [], []
+    if not data.loaders:
+        return [], [note(data.key, 'its pictures were not looked at: they are '
+                         'loaded by a transform that is not known here')]
+    if not is_local(records[0]['img_path'], getattr(
+            data.loaders[0], 'backend_args', None)):
+        return [], [note(data.key, 'its pictures were not looked at: they '
+                         'come through a storage backend')]
+    found = list(_look_for(data, records, 'img_path', 'image files'))
+    if data.has('with_seg'):
+        found += _look_for(data, records, 'seg_map_path', 'label maps')
+    lost = set().union(*(paths for _, paths in found))
+    there = [r for r in records
+             if not lost & {r['img_path'], r['seg_map_path']}]
+    # Evenly spread, and so are any first few of them.
+    chosen = [there[i] for i in sorted(
+        range(0, len(there), max(1, -(-len(there) // READ))),
+        key=lambda i: f'{i:024b}'[::-1])]
+    readings, start = [], perf_counter()
+    with ThreadPoolExecutor(THREADS) as pool, warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        for i in range(0, len(chosen), AT_ONCE):
+            readings += pool.map(lambda r: _read(data, r),
+                                 chosen[i:i + AT_ONCE])
+            if perf_counter() - start > SECONDS:
+                break
+    few = ', evenly spread' if len(readings) < len(there) else ''
+    return readings, [problem for problem, _ in found] + [note(
+        data.key, f'{len(records)} image files were looked for, and '
+        f'{len(readings)}{few}, read by '
+        f'{", ".join(type(t).__name__ for t in data.loaders)}')]
+
+
+def _look_for(data: Data, records: list, key: str,
+              what: str) -> Iterator[tuple[Problem, set]]:
+    """What is not there or empty, with the paths."""
+    paths = [r[key] for r in records if isinstance(r[key], str)]
+    listings, place = {}, data.ann_file or data.key
+    for folder in {osp.dirname(path) for path in paths}:
+        try:
+            listings[folder] = set(os.listdir(folder or '.'))
+        except (OSError, ValueError):  # a null character
+            listings[folder] = None
+    for folder in sorted(f for f, names in listings.items() if names is None):
+        gone = {path for path in paths if osp.dirname(path) == folder}
+        yield error(
+            data.key, f'the folder {folder!r} of {len(gone)} of its {what} is '
+            f'not there (looked for {osp.abspath(folder)}). Set data_root or '
+            'data_prefix of the data set, or --data-root'), gone
+    listed = [p for p in paths if listings[osp.dirname(p)] is not None]
+    gone = [p for p in listed
+            if osp.basename(p) not in listings[osp.dirname(p)]]
+    if gone:
+        folder, name = osp.split(gone[0])
+        stem = osp.splitext(name)[0].casefold()
+        others = sorted(n for n in listings[folder]
+                        if osp.splitext(n)[0].casefold() == stem)
+        hint = f' (did you mean {others[0]!r}?)' if others else ''
+        if '\\' in name:
+            hint = ' (a file_name is written with / between folders)'
+        yield error(place, f'{len(gone)} of {len(paths)} {what} are not '
+                    f'there: {first_few(gone)}{hint}'), set(gone)
+    there = sorted(set(listed) - set(gone))
+    with ThreadPoolExecutor(THREADS) as pool:
+        lengths = pool.map(_length, there, chunksize=1000)
+        empty = [p for p, length in zip(there, lengths) if length == 0]
+    if empty:
+        yield error(place, f'{len(empty)} of {len(paths)} {what} are empty '
+                    f'(0 bytes): {first_few(empty)}'), set(empty)
+
+
+def _length(path: str) -> int | None:
+    try:
+        return osp.getsize(path)
+    except (OSError, ValueError):  # a link to nothing
+        return None
+
+
+def _read(data: Data, record: dict) -> Reading:
+    """Run the loading transforms on a record."""
+    reading = Reading(record, record['img_path'])
+    results = data.dataset.get_data_info(record['index'])
+    for transform in data.loaders:
+        given = results
+        try:
+            results = transform(given)
+        except Exception as fault:
+            if 'img' in given:
+                if not isinstance(record['seg_map_path'], str):
+                    return reading  # of the annotations, or an own format
+                reading.path = record['seg_map_path']
+            reading.fault = _reason(reading.path, fault)
+            return reading
+        if results is None:
+            reading.fault = DAMAGED
+            return reading
+    picture, labels = results.get('img'), results.get('gt_seg_map')
+    if isinstance(picture, np.ndarray):
+        reading.size = picture.shape
+        reading.odd = _odd(reading.path, picture)
+    if isinstance(labels, np.ndarray):
+        reading.map_size, reading.values = labels.shape, np.unique(labels)
+    return reading
+
+
+def _reason(path: str, fault: Exception) -> str:
+    if osp.isdir(path):
+        return 'are folders'
+    if isinstance(fault, PermissionError):
+        return 'may not be read by this user'
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except Exception as why:
+        return EARLY if 'trunc' in str(why).lower() else DAMAGED
+    return f'cannot be read ({type(fault).__name__}: {fault})'
+
+
+def _odd(path: str, picture: np.ndarray) -> tuple | None:
+    """What a file holds and its loading transform leaves out."""
+    with open(path, 'rb') as file:
+        end = ENDS.get(file.read(2))
+        file.seek(max(0, os.fstat(file.fileno()).st_size - 64))
+        if end and end not in file.read() and _reason(
+                path, ValueError()) == EARLY:
+            return warning, f'{EARLY}, and are read as far as they go'
+    if not path.lower().endswith(SUFFIXES):
+        return None
+    raw = cv2.imread(path, cv2.IMREAD_UNCHANGED)
+    if raw is not None and picture.dtype == np.uint8 != raw.dtype:
+        bits = int(raw.max()).bit_length() if raw.dtype == np.uint16 else 16
+        if raw.dtype.kind == 'f':
+            return error, (
+                f'hold {raw.dtype} values and are read as 8 bits, which makes '
+                'nonsense of them. Save them as 8 or 16 bits, or load them '
+                "with LoadImageFromFile(color_type='unchanged', "
+                "imdecode_backend='tifffile')")
+        if bits <= 12:
+            return warning, (
+                f'hold 16 bits of which {bits} are used, and are read as 8 '
+                'bits: they become nearly black. Stretch them, or load them '
+                "with LoadImageFromFile(color_type='unchanged')")
+    pages = 1 if path.lower().endswith('.png') else cv2.imcount(path)
+    if pages > 1 and picture.ndim == 3 and picture.shape[2] <= 4:
+        return warning, f'have {pages} pages, and further pages are not read'
+    return None
+
+
+def check_files(data: Data, readings: list[Reading],
+                said: bool) -> Iterator[Problem]:
+    """What was read, against what the annotations say.
+
+    Args:
+        data (Data): Data set.
+        readings (list[Reading]): Of :func:`read_files`.
+        said (bool): Whether its annotations have errors already, which may be
+            why some could not be read.
+    """
+    groups = defaultdict(list)
+    # Sizes in XML files are often wrong, and only compared with min_size.
+    problem = error if data.kind == 'coco' else warning
+    for reading in readings:
+        wanted = reading.record['height'], reading.record['width']
+        if reading.fault and not said:
+            groups[error, reading.fault].append(reading.path)
+        elif reading.odd:
+            groups[reading.odd].append(reading.path)
+        if None not in wanted and reading.size and \
+                reading.size[:2] != wanted:
+            turned = reading.size[1::-1] == wanted
+            groups[problem, TURNED if turned else OTHER].append(
+                f'{reading.path} has {reading.size[1]}x{reading.size[0]} and '
+                f'should have {wanted[1]}x{wanted[0]}')
+    for (problem, words), paths in groups.items():
+        yield problem(
+            data.ann_file or data.key, f'{len(paths)} of {len(readings)} image'
+            f' files that were read {words}: {first_few(paths)}')
+
+
+TURNED = (
+    'are photos that their EXIF data turn by 90 degrees, and the annotations '
+    'are for the picture as it is stored. Save the pictures upright '
+    '(`PIL.ImageOps.exif_transpose`) and annotate them so, or load them with '
+    "LoadImageFromFile(color_type='color_ignore_orientation'); they are "
+    '(width x height)')
+OTHER = 'have another size than the annotations say (width x height)'

@@ -1,0 +1,183 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+"""The doors: for runs, and for a config alone."""
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from mmengine.device import get_device
+from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.hooks import Hook
+from mmengine.registry import MODELS, OPTIM_WRAPPERS
+from mmengine.runner import EpochBasedTrainLoop
+
+from ..kinds import find_class, is_a, scope_of
+from .built import build_parts, parts_of_runner
+from .evaluation import same_numbers
+from .judge import check_faults, check_parts, guarded
+from .model import bare, build_shapes, check_channels
+from .problem import Problem, arranged, error, report, warning
+from .schedule import Length, check_lines, check_schedule, lines_of
+
+PARTS = ('train', 'val', 'test')
+
+
+class CheckError(ValueError):
+    """A run that is certain to stop, or to come to a wrong number."""
+
+
+class CheckHook(Hook):
+    """Refuse a run that is certain to stop or to come to a wrong number.
+
+    It looks once, in the first process, when everything is built and nothing
+    is loaded yet, and changes nothing.
+
+    Args:
+        parts (Sequence[str]): What is about to run, ``('train', 'val')`` or
+            ``('test', )``.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, parts: Sequence[str]) -> None:
+        self.parts, self.done = tuple(parts), False
+
+    def before_run(self, runner) -> None:
+        """Check, and say what was found.
+
+        Raises:
+            CheckError: In the first process, if there are errors; it says all.
+            SystemExit: In the others then, without a word.
+        """
+        self.done = True
+        found = [list(guarded(check_runner, runner, self.parts))
+                 if is_main_process() else None]
+        broadcast_object_list(found)
+        errors = [p for p in found[0] if p.level == 'error']
+        if errors and not is_main_process():
+            raise SystemExit(1)
+        if errors:
+            raise CheckError(refusal(found[0]))
+        for problem in found[0]:
+            runner.logger.log(
+                logging.WARNING if problem.level == 'warning' else
+                logging.INFO, str(problem))
+
+
+@contextmanager
+def checked(runner, parts: Sequence[str], check: bool = True) -> Iterator:
+    """Let a runner train or test what was checked.
+
+    Args:
+        runner (Runner): Gets a :class:`CheckHook`.
+        parts (Sequence[str]): As of the hook.
+        check (bool): False to leave it out. Defaults to True.
+
+    Raises:
+        CheckError: Of the hook; or, where the runner cannot even build its
+            data sets and evaluators, with the cause in words, if it is found.
+    """
+    hook = CheckHook(parts)
+    if check:
+        runner.register_hook(hook)
+    try:
+        yield
+    except Exception as fault:
+        if check and not hook.done:
+            errors = [p for p in [
+                *_check_amp(runner.cfg, parts),
+                *check_config(runner.cfg, parts, model=False, unknown=False)
+            ] if p.level == 'error']
+            if errors:
+                raise CheckError(refusal(errors)) from fault
+        raise
+
+
+def _check_amp(cfg: dict, parts: Sequence[str]) -> Iterator[Problem]:
+    wrapper = cfg.get('optim_wrapper')
+    if 'train' in parts and wrapper and is_a(
+            wrapper, 'AmpOptimWrapper', OPTIM_WRAPPERS) and (
+                get_device() == 'cpu'):
+        yield error('optim_wrapper.type', 'AmpOptimWrapper trains on a GPU, '
+                    'and there is none. Set it to OptimWrapper, which trains '
+                    'in float32')
+
+
+def refusal(problems: Sequence[Problem]) -> str:
+    """What a user reads of a run that was not started."""
+    return (report(problems) + '\nNothing was started; --no-check leaves this '
+            'check out.')
+
+
+def check_runner(runner, names: Sequence[str]) -> list[Problem]:
+    """Check what a runner has built.
+
+    Args:
+        runner (Runner): Runner of MMEngine.
+        names (Sequence[str]): Of 'train', 'val' and 'test'.
+
+    Returns:
+        list[Problem]: Errors first, then warnings, then notes.
+    """
+    parts = parts_of_runner(runner, names)
+    with same_numbers():
+        problems = list(check_parts(parts, bare(runner.model), runner.hooks))
+        if isinstance(runner.cfg.get('model'), dict):
+            problems += _shapes(runner.cfg)[1]
+    loop = runner.train_loop if 'train' in names else None
+    if hasattr(getattr(loop, 'dataloader', None), '__len__'):
+        epochs = loop.max_epochs if isinstance(
+            loop, EpochBasedTrainLoop) else None
+        problems += check_lines(
+            lines_of(runner.param_schedulers),
+            Length(epochs, getattr(loop, 'max_iters', None),
+                   len(loop.dataloader)))
+    return arranged(problems)
+
+
+def check_config(cfg: dict, parts: Sequence[str] = PARTS, model: bool = True,
+                 unknown: bool = True) -> list[Problem]:
+    """Build what a runner would build of a config, and check it.
+
+    Args:
+        cfg (dict): Config of MMDetection, MMPretrain or MMSegmentation.
+        parts (Sequence[str]): Whose data and evaluators are looked at.
+            Defaults to ('train', 'val', 'test').
+        model (bool): Whether the model is looked at. Defaults to True.
+        unknown (bool): Whether to name what cannot be built for reasons that
+            no rule knows. Defaults to True.
+
+    Returns:
+        list[Problem]: Errors first, then warnings, then notes.
+    """
+    built = build_parts(cfg, parts, scope_of(cfg))
+    shapes, problems = None, []
+    if model and isinstance(cfg.get('model'), dict):
+        shapes, problems = _shapes(cfg)
+    problems += check_parts(built, shapes and bare(shapes), ())
+    for part in built:
+        problems += check_faults(part, problems, unknown)
+    if 'train' in parts:
+        loader = next((p.loader for p in built if p.name == 'train'), None)
+        problems += check_schedule(
+            cfg, len(loader) if hasattr(loader, '__len__') else None)
+    return arranged(problems)
+
+
+def _shapes(cfg: dict) -> tuple:
+    """The model without memory for its weights, and its channels' problems."""
+    scope, preprocessor = scope_of(cfg), cfg.get('data_preprocessor')
+    model_cfg = dict(cfg['model'])
+    if preprocessor is not None:  # as the runner does
+        model_cfg.setdefault('data_preprocessor', preprocessor)
+    try:
+        if find_class(MODELS, model_cfg, scope) is None:
+            raise LookupError('no such class is known here')
+        model = build_shapes(model_cfg, scope)
+    # Whatever a constructor raises, the runner will say, or has passed by.
+    except Exception as fault:
+        return None, [warning('model', 'it was not looked at: it cannot be '
+                              'built without memory for its weights '
+                              f'({type(fault).__name__}: {fault})')]
+    return model, list(check_channels(model_cfg, bare(model)))

@@ -1,0 +1,344 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+"""All rules about the data and evaluators of a training or a test."""
+from __future__ import annotations
+
+import os.path as osp
+from collections.abc import Iterator, Sequence
+
+from mmengine.fileio import list_from_file
+from torch import nn
+
+from ..words import counted, first_few, short
+from .built import Data, Part, is_known, is_local, missing_paths
+from .coco import check_annotations
+from .coco_file import CocoFile, read_coco
+from .evaluation import check_batches, check_best, check_topk
+from .files import check_files, read_files
+from .labels import check_known, check_names, check_order, labels_of
+from .maps import check_maps, check_targets
+from .masks import check_masks
+from .model import TEXT, check_heads, class_count, class_head
+from .problem import Problem, error, note, warning
+
+COCO_METRICS = ('CocoMetric', 'CocoPanopticMetric')
+# Transforms of MMDetection that move boxes, and leave masks where they were
+# or refuse them.
+MASKLESS = ('Mosaic', 'MixUp', 'RandomAffine', 'RandomCenterCropPad')
+
+
+def check_parts(parts: Sequence[Part], model: nn.Module | None,
+                hooks: Sequence) -> Iterator[Problem]:
+    """Judge what was built.
+
+    Args:
+        parts (Sequence[Part]): Training, validation, test.
+        model (nn.Module, optional): Without wrappers; on torch's meta device
+            is enough.
+        hooks (Sequence[Hook]): Of the runner, if there is one.
+    """
+    files, bad = {}, set()
+    for problem in guarded(_check_coco_files, parts, files):
+        bad.add(problem.place if problem.level == 'error' else None)
+        yield problem
+    if not any(hasattr(model, name) for name in TEXT):
+        yield from guarded(_check_meanings, parts, files)
+    head = class_head(model)
+    for part in parts:
+        for data in part.data:
+            yield from guarded(_check_data, part, data, files, model, head,
+                               data.ann_file in bad)
+        yield from guarded(_check_length, part)
+        yield from guarded(check_topk, part, class_count(head) or _classes(
+            part), head)
+        yield from guarded(check_best, part, hooks)
+        for data in part.data:
+            yield from guarded(_check_evaluator, part, data, files)
+        if part.name != 'train' and part.loader is not None:
+            yield from guarded(check_batches, part, model)
+
+
+def guarded(check, *args) -> Iterator[Problem]:
+    """A mistake in a check must not stop a training that would run."""
+    try:
+        yield from check(*args) or ()
+    except Exception as fault:
+        yield note(check.__name__, 'this check did not come to its end '
+                   f'({type(fault).__name__}: {fault})')
+
+
+def check_faults(part: Part, problems: Sequence[Problem],
+                 unknown: bool) -> Iterator[Problem]:
+    """What could not be built, where no rule has said why."""
+    said = {p.place for p in problems if p.level == 'error'}
+    for data in part.data:
+        if data.fault is None:
+            continue
+        missing = [p for p in missing_paths(data) if p not in said]
+        for path in missing:
+            yield error(data.key, f'{path!r} of {data.name} is not there '
+                        f'(looked for {osp.abspath(path)}). Set data_root, '
+                        'ann_file or data_prefix, or --data-root')
+        if data.kind in ('coco', 'panoptic') and not data.ann_file:
+            yield error(f'{data.key}.ann_file', 'it is not set; it should be '
+                        "an annotation file in COCO's format")
+        elif data.kind in ('coco', 'panoptic') and \
+                'img' not in data.dataset.data_prefix:
+            yield error(f'{data.key}.data_prefix', f"{data.name} needs the key"
+                        " 'img', the folder of the images; it has "
+                        f'{data.dataset.data_prefix}')
+        elif not missing and not {data.key, data.ann_file} & said:
+            yield from _name_fault(data.key, data.name, data.fault, unknown)
+    for key, name, fault in part.faults:
+        path = getattr(fault, 'filename', None)
+        if 'dataset' in key and any(d.fault or d.key in said
+                                    for d in part.data):
+            continue
+        if isinstance(path, str) and path not in said:
+            what = 'is not there' if isinstance(
+                fault, FileNotFoundError) else f'cannot be read: {fault}'
+            yield error(key, f'{path!r} of {name} {what} (looked for '
+                        f'{osp.abspath(path)})')
+        elif path is None and not said:
+            yield from _name_fault(key, name, fault, unknown)
+
+
+def _name_fault(key: str, name: str, fault: Exception,
+                unknown: bool) -> Iterator[Problem]:
+    words = f'{type(fault).__name__}: {short(str(fault), 300)}'
+    if isinstance(fault, KeyError) and 'registry' in str(fault):
+        yield warning(key, f'{name} was not looked at: a class that it needs '
+                      f'is not known here ({words})')
+    elif isinstance(fault, TypeError) and 'unexpected keyword' in str(fault):
+        yield error(key, f'{name} takes no such argument: '
+                    f'{str(fault).rpartition("argument ")[2]}. '
+                    'Names of classes are given as metainfo=dict(classes=...)')
+    elif unknown:
+        # A loader's settings are the run's own affair.
+        yield (error if '.' in key or 'evaluator' in key else warning)(
+            key, f'{name} cannot be built ({words})')
+
+
+def _classes(part: Part) -> int | None:
+    names = part.data[0].names if part.data else None
+    return len(names) if names else None
+
+
+def _file_of(data: Data) -> str:
+    return data.ann_file if data.kind in ('coco', 'panoptic') else ''
+
+
+def _scores_coco(metric) -> bool:
+    """Whether predictions are compared as COCO does."""
+    return any(b.__name__ in COCO_METRICS and is_known(b)
+               for b in type(metric).__mro__) and not metric.format_only
+
+
+def _metric_file(metric, cfg: dict) -> str | None:
+    """The file that a metric of COCO's kind reads, if it reads one."""
+    return cfg.get('ann_file') if _scores_coco(metric) else None
+
+
+def _check_coco_files(parts: Sequence[Part], files: dict
+                      ) -> Iterator[Problem]:
+    """Read and check each annotation file once; ``files`` takes them up."""
+    uses, masks, panoptic, backends = {}, {}, {}, {}
+    for part in parts:
+        for data in part.data:
+            path = _file_of(data)
+            if not path:
+                continue
+            uses.setdefault(path, set()).add('read')
+            panoptic[path] = data.kind == 'panoptic'
+            backends[path] = getattr(data.dataset, 'backend_args', None)
+            if data.trained:
+                uses[path].add('train')
+                if data.has('with_mask') and not panoptic[path]:
+                    masks.setdefault(path, [None, None])[0] = (
+                        f'{data.key} (with_mask=True)')
+            for metric, cfg in part.metrics_of(data):
+                judged = cfg.get('ann_file') or path
+                if _scores_coco(metric) and isinstance(judged, str):
+                    uses.setdefault(judged, set()).add('eval')
+                    panoptic.setdefault(judged, data.kind == 'panoptic')
+                    backends.setdefault(judged, backends[path])
+                    if 'segm' in getattr(metric, 'metrics', ()):
+                        masks.setdefault(judged, [None, None])[1] = (
+                            f'{part.name}_evaluator (metric segm)')
+    for path, of in uses.items():
+        local = is_local(path, backends[path])
+        if local and not osp.exists(path):
+            yield error(path, 'the annotation file is not there (looked for '
+                        f'{osp.abspath(path)}). Set data_root or ann_file, or '
+                        '--data-root')
+            continue
+        try:
+            files[path] = read_coco(path, panoptic[path], backends[path])
+        except OSError as fault:
+            yield error(path, f'it cannot be read: {fault.strerror}')
+        except (ValueError, RecursionError) as fault:
+            yield error(path, 'it is empty' if local and not osp.getsize(path)
+                        else f'it is no JSON, or cut off: {fault}')
+        if path in files:
+            yield from check_annotations(files[path], of)
+            trained, scored = masks.get(path, (None, None))
+            if trained or scored:
+                yield from check_masks(files[path], trained or scored,
+                                       bool(scored))
+
+
+def _check_meanings(parts: Sequence[Part], files: dict) -> Iterator[Problem]:
+    """Labels of the training set against those of the others."""
+    meanings = []
+    for part in parts:
+        for data in part.data:
+            if data.names is None:
+                continue
+            file = files.get(_file_of(data))
+            paths = [_metric_file(m, c) for m, c in part.metrics_of(data)]
+            for path in (data.ann_file, *paths):
+                coco = files.get(path) if file else None
+                if coco is not None and coco.categories:
+                    meanings.append((path, labels_of(data.names, coco), 1))
+            if not file and not data.fault:
+                meanings.append((data.key, data.names, data.known))
+            if data.trained:  # several may be learnt one beside the other
+                meanings[1:] = [(*m[:2], False) for m in meanings[1:]]
+    yield from check_order(list(dict.fromkeys(
+        (place, tuple(names), certain) for place, names, certain in meanings)))
+
+
+def _check_data(part: Part, data: Data, files: dict, model, head,
+                said: bool) -> Iterator[Problem]:
+    """One data set: its names, what is left of it, its files, the heads."""
+    if data.dataset is None:
+        return
+    yield from check_names(data)
+    coco = files.get(_file_of(data))
+    evaluated = any(_scores_coco(m) for m, _ in part.metrics_of(data))
+    if coco is not None and (coco.annotations or evaluated):
+        yield from check_known(data, coco, evaluated)
+    if data.fault is not None:
+        if data.kind == 'folders':
+            yield from _check_list(data)
+        return
+    yield from _check_left(data, coco, said)
+    if not len(data.dataset):
+        return
+    readings, problems = read_files(data)
+    yield from problems
+    yield from check_files(data, readings, said)
+    yield from check_maps(data, readings, head)
+    yield from check_targets(data, class_count(head))
+    if model is not None:
+        yield from check_heads(model, data, evaluated)
+    movers = [type(t).__name__ for t in data.transforms
+              if type(t).__name__ in MASKLESS and is_known(type(t))]
+    if movers and data.has('with_mask'):
+        yield error(
+            data.key, f'{" and ".join(movers)} knows no masks, only boxes; '
+            'with_mask=True cannot be used with it. Use CachedMosaic and '
+            'CachedMixUp, or do without')
+
+
+def _check_left(data: Data, coco: CocoFile | None,
+                said: bool) -> Iterator[Problem]:
+    """Pictures that a data set is left with."""
+    left, total = len(data.dataset), None
+    filters = getattr(data.dataset, 'filter_cfg', None) or {}
+    if coco is not None:
+        total = len(coco.row)
+    elif data.kind == 'xml':
+        total = len(list_from_file(data.ann_file))
+    where = data.ann_file or first_few(
+        v for v in (getattr(data.dataset, 'data_prefix', None) or {}).values()
+        if v)
+    if coco is not None and data.trained and not said and len(
+            coco.annotations):
+        names = set(data.names or coco.names)
+        chosen = [coco.categories_by_id.get(v) in names if isinstance(
+            v, (int, float, str)) else False
+            for v in coco.column('category_id')]
+        if not (coco.kept & chosen).any() and not coco.panoptic:
+            yield warning(
+                data.key, f'{where} has no annotation to learn from: of '
+                f'{len(coco.annotations)}, {sum(chosen)} are of the classes '
+                f'{short(data.names)}, and none of these has a box of a pixel '
+                'or more in an image of the file')
+    elif coco is not None and data.trained and not coco.annotations and \
+            data.loaders and not any('Empty' in type(t).__name__
+                                     for t in data.loaders):
+        yield warning(data.key, f'{where} has no annotation to learn from')
+    words = f'{left} of {total} pictures of {where}' if total else \
+        f'{left} pictures of {where}'
+    if not left:
+        suffix = getattr(data.dataset, 'img_suffix', '')
+        yield error(
+            data.key, f'nothing is left of {where}' + (
+                f': {counted(total, "picture")} listed there' if total else
+                f', which holds no *{suffix}' if suffix else '') +
+            f', classes are {short(data.names)}, filter_cfg={filters}. '
+            'Correct the classes or the file, or lower min_size')
+    elif total and left < total and filters and not data.dataset.test_mode:
+        yield (warning if left < 0.9 * total else note)(
+            data.key, f'{words} are used: the others have no object of the '
+            f'classes, or are too small (filter_cfg={filters}). To keep those '
+            'that show nothing, set '
+            f'{data.key}.filter_cfg.filter_empty_gt=False')
+
+
+def _check_list(data: Data) -> Iterator[Problem]:
+    """A list of pictures and labels that MMPretrain cannot read."""
+    path = data.ann_file
+    if not path or not is_local(path) or not osp.isfile(path):
+        return
+    try:
+        lines = [line.strip() for line in list_from_file(path)]
+    except UnicodeDecodeError as fault:
+        yield error(path, f'it is no text: {fault}')
+        return
+    if not lines:
+        yield error(path, 'it is empty; it should have a line for each image')
+    wrong = [i + 1 for i, line in enumerate(lines)
+             if not line.rpartition(' ')[2].lstrip('-').isdecimal()
+             or ' ' not in line]
+    if wrong and getattr(data.dataset, 'with_label', True):
+        yield error(
+            path, f'{len(wrong)} of {len(lines)} lines ({first_few(wrong)}) '
+            f'are not "FILE LABEL"; the first is {lines[wrong[0] - 1]!r}')
+
+
+def _check_length(part: Part) -> Iterator[Problem]:
+    """Whether there is a step at all."""
+    loader = part.loader
+    if part.name != 'train' or not hasattr(loader, '__len__'):
+        return
+    if len(loader) == 0 and len(loader.dataset):
+        yield error(
+            'train_dataloader', f'{len(loader.dataset)} images are less than '
+            f'a batch of {getattr(loader.batch_sampler, "batch_size", "")} in '
+            'each process, and drop_last leaves them out: there is no step. '
+            'Lower batch_size')
+
+
+def _check_evaluator(part: Part, data: Data,
+                     files: dict) -> Iterator[Problem]:
+    """The file of an evaluator against that of its data set."""
+    own = files.get(_file_of(data))
+    for metric, cfg in part.metrics_of(data):
+        other = files.get(_metric_file(metric, cfg))
+        if own is None or other is None:
+            continue
+        key, path = f'{part.name}_evaluator.ann_file', other.path
+        if not data.fault and len(data.dataset) < len(own.row):
+            yield warning(
+                key, f'{data.key} has {len(data.dataset)} of the '
+                f'{len(own.row)} images of {own.path}, and {path} is evaluated'
+                ' as a whole: the others count as missed')
+        mine, theirs = set(own.row), set(other.row)
+        if mine != theirs:
+            yield error(
+                key, f'it reads {path} with {len(theirs)} images, and '
+                f'{data.key} reads {own.path} with {len(mine)}: '
+                f'{len(theirs - mine)} images would count as missed and '
+                f'{len(mine - theirs)} have no annotations in the evaluation. '
+                'Both should read the same file')

@@ -1,0 +1,500 @@
+# Copyright (c) mmfishnet authors. All rights reserved.
+"""Schedules, models, folders, maps, pictures and evaluators; and the hook."""
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS
+from mmengine.runner import Runner
+from PIL import Image
+
+from mmfishnet.checks import CheckError, CheckHook, check_config, checked
+from mmfishnet.checks.built import build_parts
+from mmfishnet.checks.model import build_shapes, check_channels, check_heads
+from mmfishnet.checks.schedule import check_schedule
+
+from .conftest import expect
+
+ROOT = Path(__file__).resolve().parents[2]
+EPOCHS, LENGTH = 12, 10
+COSINE = dict(type='CosineAnnealingLR', T_max=12)
+WARM_UP = dict(type='LinearLR', start_factor=.001, end=1)
+# Scheduler, level (None where nothing is to say), words.
+SCHEDULES = {
+    'one cycle that ends early': (
+        dict(type='OneCycleLR', eta_max=1, total_steps=6), 'error',
+        ['6 epochs', '12 epochs', 'stop']),
+    'one cycle in the wrong unit': (
+        dict(type='OneCycleLR', eta_max=1, total_steps=12, by_epoch=False),
+        'error', ['12 iterations', '120 iterations']),
+    'one cycle, half used': (
+        dict(type='OneCycleLR', eta_max=1, total_steps=24), 'warning',
+        ['24', '12 epochs']),
+    'one cycle, then nothing': (
+        dict(type='OneCycleLR', eta_max=1, total_steps=6, end=6), 'warning',
+        ['after 6']),
+    'one cycle': (
+        dict(type='OneCycleLR', eta_max=1, total_steps=12,
+             convert_to_iter_based=True), None, []),
+    'pct_start of one': (
+        dict(type='OneCycleLR', eta_max=1, pct_start=1), 'error', ['float']),
+    'cosine that rises': (dict(COSINE, T_max=6), 'warning',
+                          ['rises again after 6 epochs', 'T_max to 12']),
+    'cosine, converted': (dict(COSINE, T_max=6, convert_to_iter_based=True),
+                          'warning', ['rises again', '60 iterations', '6 e']),
+    'cosine that ends early': (dict(COSINE, T_max=6, end=6), 'warning',
+                               ['after 6']),
+    'cosine of a longer training': (dict(COSINE, T_max=24), 'warning',
+                                    ['24 epochs', 'does not come']),
+    'cosine': (dict(COSINE, convert_to_iter_based=True), None, []),
+    'milestones beyond': (
+        dict(type='MultiStepLR', milestones=[8, 20]), 'warning', ['20']),
+    'milestones that are epochs': (
+        dict(type='MultiStepLR', milestones=[4, 6], by_epoch=False, end=8),
+        'warning', ['by_epoch=True', 'first of 12 epochs']),
+    'milestones': (dict(type='MultiStepLR', milestones=[8, 11], end=12), None,
+                   []),
+    'step beyond': (dict(type='StepLR', step_size=12), 'warning',
+                    ['step_size of 12']),
+    'poly that ends early': (dict(type='PolyLR', end=6), 'warning',
+                             ['after 6']),
+    'poly beyond': (dict(type='PolyLR', end=24), 'warning', ['24']),
+    'warm-up of an epoch as one step': (WARM_UP, 'warning', [
+        '0.001', 'convert_to_iter_based']),
+    'warm-up longer than the training': (
+        dict(WARM_UP, end=500, by_epoch=False), 'warning', ['500 iterations']),
+    'warm-up': (dict(WARM_UP, convert_to_iter_based=True), None, []),
+    'momentum': (dict(type='CosineAnnealingMomentum', T_max=6), 'warning',
+                 ['rises again']),
+    'begin beyond': (dict(type='StepLR', step_size=1, begin=12, end=20),
+                     'warning', ['begins after 12']),
+    'end before begin': (dict(type='StepLR', step_size=1, begin=5, end=5),
+                         'error', ['end=5', 'begin=5']),
+    'convert what counts iterations': (
+        dict(type='StepLR', step_size=1, by_epoch=False,
+             convert_to_iter_based=True), 'error', ['epoch-based']),
+}
+
+
+def config(scheduler, **train_cfg):
+    return ConfigDict(
+        train_cfg=train_cfg or dict(max_epochs=EPOCHS, by_epoch=True),
+        param_scheduler=[scheduler])
+
+
+@pytest.mark.parametrize('name', SCHEDULES)
+def test_schedule(name):
+    scheduler, level, words = SCHEDULES[name]
+    found = list(check_schedule(config(scheduler), LENGTH))
+    if level is None:
+        assert not found
+    else:
+        expect(found, level, ['param_scheduler.0', *words])
+        assert len(found) == 1
+
+
+def test_schedules_in_turn_and_by_iterations():
+    """YOLOX's last epochs are meant to have the lowest rate."""
+    cfg = config(dict(COSINE, T_max=6, end=6))
+    cfg.param_scheduler.append(
+        ConfigDict(type='ConstantLR', factor=1, begin=6, end=12))
+    assert not check_schedule(cfg, LENGTH)
+    expect(check_schedule(config(dict(type='MultiStepLR', milestones=[3]),
+                                 max_iters=90000), None),
+           'warning', ['max_iters=90000', 'by_epoch=False'])
+    assert not check_schedule(config(dict(type='PolyLR', by_epoch=False),
+                                     type='IterBasedTrainLoop',
+                                     max_iters=90000), None)
+
+
+# Heads and channels ----------------------------------------------------------
+
+RESNET = dict(type='mmdet.ResNet', depth=18)
+RETINA = dict(type='mmdet.RetinaNet', backbone=RESNET, bbox_head=dict(
+    type='RetinaHead', num_classes=3, in_channels=8, feat_channels=8))
+FPN = dict(type='mmdet.FPN', out_channels=8, num_outs=4)
+WIDE = dict(FPN, in_channels=[256, 512, 1024, 2048])
+SEG = dict(type='mmseg.EncoderDecoder', backbone=RESNET)
+FCN = dict(type='mmseg.FCNHead', channels=8, num_convs=1, num_classes=3)
+CLS = dict(type='mmpretrain.ImageClassifier', backbone=RESNET)
+CHANNELS = {
+    'fpn': (dict(RETINA, neck=WIDE),
+            'model.neck.in_channels', '[64, 128, 256, 512]'),
+    'fewer outputs': (
+        dict(RETINA, backbone=dict(RESNET, out_indices=(1, 2, 3)),
+             neck=dict(FPN, in_channels=[64, 128, 256, 512])),
+        '[128, 256, 512]', 'out_indices'),
+    'score': (dict(CLS, backbone=dict(
+        type='mmfishnet.FishNet', depth=99, out_indices=(3, )), neck=dict(
+            type='mmfishnet.FishNetScore', in_channels=2048)), '2112'),
+    'pooling': (dict(CLS, neck=dict(type='GlobalAveragePooling'), head=dict(
+        type='LinearClsHead', num_classes=3, in_channels=2048)),
+        'model.head.in_channels', '512'),
+    'segmentation': (dict(SEG, decode_head=dict(FCN, in_channels=2048)),
+                     'model.decode_head.in_channels', '512'),
+    'auxiliary': (dict(SEG, decode_head=dict(FCN, in_channels=512),
+                       auxiliary_head=[dict(FCN, in_channels=9, in_index=2)]),
+                  'model.auxiliary_head.0.in_channels', '256'),
+    'right': (dict(SEG, decode_head=dict(FCN, in_channels=512)), ),
+    'coarsest first': (dict(
+        RETINA, backbone=dict(RESNET, out_indices=(1, 2, 3)),
+        neck=dict(type='mmdet.YOLOV3Neck', num_scales=3,
+                  in_channels=[512, 256, 128], out_channels=[8, 8, 8])), ),
+}
+
+
+@pytest.mark.parametrize('name', CHANNELS)
+def test_channels(name):
+    cfg, *words = CHANNELS[name]
+    found = list(check_channels(cfg, build_shapes(
+        cfg, cfg['type'].partition('.')[0])))
+    if words:
+        expect(found, 'error', words)
+    else:
+        assert not found
+
+
+def test_heads(coco):
+    """num_classes of every head; more than there are only where it counts."""
+    coco.write()
+    cfg = Config.fromfile(ROOT / 'configs/shapes/mask_rcnn_fishnet_shapes.py')
+    model = build_shapes(cfg.model, 'mmdet')
+    assert {p.text.split(',')[0] for p in check_heads(
+        model, data_of(coco, 'train'), True)} == {'it is 6'}
+    for given, level in ((2, 'error'), (80, 'warning')):
+        model.roi_head.bbox_head.num_classes = given
+        model.roi_head.mask_head.num_classes = 3
+        found = list(check_heads(model, data_of(coco, 'train'), True))
+        expect(found, level, ['bbox_head.num_classes', f'is {given}', 'has 3'])
+        assert len(found) == 1
+    expect(check_heads(model, data_of(coco, 'val'), True), 'error',
+           ['is 80', 'val_dataloader'])
+
+
+def data_of(coco, part):
+    return build_parts(coco.cfg, (part, ), 'mmdet')[0].data[0]
+
+
+# Classification and segmentation ---------------------------------------------
+
+@pytest.fixture
+def folders(tmp_path):
+    for part in ('train', 'val'):
+        for name in ('cat', 'dog'):
+            (tmp_path / part / name).mkdir(parents=True)
+            Image.new('RGB', (8, 8)).save(tmp_path / part / name / '1.png')
+
+    def loader(part):
+        return dict(
+            batch_size=2, num_workers=0,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            dataset=dict(type='CustomDataset', data_root=str(tmp_path),
+                         data_prefix=part, test_mode=part == 'val', pipeline=[
+                             dict(type='LoadImageFromFile'),
+                             dict(type='PackInputs')]))
+
+    return tmp_path, Config(dict(
+        default_scope='mmpretrain',
+        train_dataloader=loader('train'),
+        val_dataloader=loader('val'),
+        val_evaluator=dict(type='Accuracy', topk=(1, )),
+        train_cfg=dict(by_epoch=True, max_epochs=1),
+        model=dict(CLS, neck=dict(type='GlobalAveragePooling'), head=dict(
+            type='LinearClsHead', num_classes=2, in_channels=512))))
+
+
+def lines(words):
+    def f(root, cfg):
+        (root / 'list.txt').write_text(words)
+        cfg.train_dataloader.dataset.update(
+            data_prefix='train', ann_file='list.txt',
+            metainfo=dict(classes=('cat', 'dog')))
+
+    return f
+
+
+def of_train(**values):
+    return lambda root, cfg: cfg.train_dataloader.dataset.update(values)
+
+
+FOLDERS = {
+    'no folder': (of_train(data_prefix='none'), 'none', 'not there'),
+    'no classes': (of_train(data_prefix='train/cat'), 'Found 0 files'),
+    'class missing in val': (lambda root, cfg: (
+        root / 'val/cat').rename(root / 'val/emu'), "'dog'", 'label 0',
+        'val_dataloader'),
+    'empty image': (lambda root, cfg: (
+        root / 'train/dog/1.png').write_bytes(b''), 'dog/1.png', '0 bytes'),
+    'more names': (of_train(metainfo=dict(classes=('a', 'b', 'c'))),
+                   'subfolders (2)', '(3)'),
+    'no label': (lines('cat/1.png 0\ndog/1.png'), 'list.txt',
+                 '1 of 2 lines (2)'),
+    'label too high': (lines('cat/1.png 2'), 'labels 2', '2 classes'),
+    'not there': (lines('cat/7.png 0'), 'cat/7.png', 'not there'),
+    'no list': (of_train(ann_file='gone.txt'), 'gone.txt', 'not there'),
+    'top 5': (lambda root, cfg: cfg.val_evaluator.update(topk=(1, 5)),
+              'val_evaluator.topk', '(1, 5)', '2 classes', '(1,)'),
+    'sizes in a batch': (lambda root, cfg: (
+        Image.new('RGB', (9, 8)).save(root / 'val/dog/1.png'),
+        cfg.val_dataloader.update(collate_fn=dict(type='default_collate'))),
+        'val_dataloader', 'one batch of 2', '(8, 8), (9, 8)'),
+}
+
+
+@pytest.mark.parametrize('name', FOLDERS)
+def test_folders(folders, name):
+    change, *words = FOLDERS[name]
+    root, cfg = folders
+    if name == 'top 5':  # once is enough
+        assert {p.level for p in check_config(cfg)} == {'note'}
+    change(root, cfg)
+    if name == 'class missing in val':  # 'dog' was 1 and is 0
+        expect(check_config(cfg), 'error', words)
+    else:
+        expect(check_config(cfg), 'error', words)
+
+
+def test_hidden_files_and_links(folders):
+    """Upstream follows links, and leaves out what begins with a dot."""
+    root, cfg = folders
+    (root / 'train/cat/._1.png').write_bytes(b'Mac OS X')
+    (root / 'far').mkdir()
+    (root / 'train/dog/1.png').rename(root / 'far/1.png')
+    (root / 'train/dog/part').symlink_to(root / 'far')
+    assert {p.level for p in check_config(cfg)} == {'note'}
+
+
+@pytest.fixture
+def maps(tmp_path):
+    def draw(value=1, change=lambda labels: labels, parts=('train', 'val')):
+        for part in parts:
+            for kind in ('img', 'lab'):
+                (tmp_path / kind / part).mkdir(parents=True, exist_ok=True)
+            for i in range(2):
+                labels = np.zeros((24, 32), np.uint8)
+                labels[4:12, 4:12] = value
+                cv2.imwrite(f'{tmp_path}/img/{part}/{i}.jpg',
+                            np.stack([labels] * 3, -1))
+                cv2.imwrite(f'{tmp_path}/lab/{part}/{i}.png', change(labels))
+
+    def loader(part):
+        return dict(
+            batch_size=2, num_workers=0,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            dataset=dict(
+                type='BaseSegDataset', data_root=str(tmp_path),
+                test_mode=part == 'val',
+                metainfo=dict(classes=('background', 'disc')),
+                data_prefix=dict(img_path=f'img/{part}',
+                                 seg_map_path=f'lab/{part}'),
+                pipeline=[dict(type='LoadImageFromFile'),
+                          dict(type='LoadAnnotations'),
+                          dict(type='PackSegInputs')]))
+
+    return tmp_path, draw, Config(dict(
+        default_scope='mmseg',
+        train_dataloader=loader('train'),
+        val_dataloader=loader('val'),
+        val_evaluator=dict(type='IoUMetric', iou_metrics=['mIoU']),
+        train_cfg=dict(by_epoch=True, max_epochs=1),
+        model=dict(SEG, data_preprocessor=dict(type='SegDataPreProcessor'),
+                   decode_head=dict(FCN, in_channels=512, num_classes=2))))
+
+
+MAPS = {
+    'right': (1, lambda x: x, ),
+    '0 and 255': (255, lambda x: x, '[0, 255] only', 'ignored', '0 and 1'),
+    'too high': (7, lambda x: x, 'goes up to 7', '2 classes'),
+    'three channels': (1, lambda x: np.stack([x] * 3, -1), '(24, 32, 3)'),
+    'half size': (1, lambda x: x[::2, ::2], '16x12', '32x24'),
+}
+
+
+@pytest.mark.parametrize('name', MAPS)
+def test_maps(maps, name):
+    value, change, *words = MAPS[name]
+    _, draw, cfg = maps
+    draw(value, change)
+    found = check_config(cfg)
+    if words:
+        expect(found, 'error', words)
+    else:
+        assert {p.level for p in found} == {'note'}
+
+
+def test_maps_of_some_classes(maps):
+    """A data set maps labels itself; a map is missing."""
+    root, draw, cfg = maps
+    draw(13, lambda x: x + 0)
+    for part in ('train', 'val'):
+        cfg[f'{part}_dataloader'].dataset.update(
+            type='CityscapesDataset', img_suffix='.jpg', seg_map_suffix='.png',
+            metainfo=dict(classes=('road', 'car')))
+    assert {p.level for p in check_config(cfg)} == {'note'}
+    (root / 'lab/val/1.png').unlink()
+    expect(check_config(cfg), 'error', ['lab/val/1.png', 'not there'])
+
+
+# Pictures as they are loaded -------------------------------------------------
+
+PIXELS = np.random.default_rng(0).integers(0, 255, (48, 64, 3))
+FILES = {
+    'float': ('error', PIXELS.astype(np.float32) / 255, 'float32'),
+    'gray float': ('error', PIXELS[..., 0].astype(np.float32) / 255, ''),
+    '12 bits': ('warning', (PIXELS * 16).astype(np.uint16), '16 bits',
+                '12 are used'),
+    'pages': ('warning', [PIXELS.astype(np.uint8)] * 3, 'further pages', '3'),
+    '8 bits': (None, PIXELS.astype(np.uint8)),
+    '16 bits': (None, (PIXELS * 257).astype(np.uint16)),
+}
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_tiff(coco, name):
+    level, pixels, *words = FILES[name]
+    coco.train['images'][1]['file_name'] = '2.tif'
+    path = str(coco.root / 'train/2.tif')
+    if isinstance(pixels, list):
+        cv2.imwritemulti(path, pixels)
+    else:
+        cv2.imwrite(path, pixels)
+    coco.write()
+    found = check_config(coco.cfg)
+    if level:
+        expect(found, level, ['2.tif', *words])
+    else:
+        assert {p.level for p in found} == {'note'}
+
+
+# The hook --------------------------------------------------------------------
+
+@MODELS.register_module(force=True)
+class Nothing(BaseModel):
+    """A model whose step is counted."""
+    steps = 0
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        Nothing.steps += 1
+        return dict(loss=self.weight.sum())
+
+
+def runner_of(coco, **more):
+    coco.write()
+    return Runner.from_cfg(Config(dict(coco.cfg, **{**dict(
+        model=dict(type='Nothing'), val_cfg={}, log_level='ERROR',
+        work_dir=str(coco.root / 'work'), experiment_name=coco.root.name,
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=1)),
+        train_cfg=dict(by_epoch=True, max_epochs=1, val_begin=2)), **more})))
+
+
+def test_hook(coco):
+    """It looks when all is built, changes nothing, and the run goes on."""
+    seen = []
+
+    class Look(Hook):
+        def before_train(self, runner):
+            seen.append(torch.rand(1).item())
+
+    for check in (True, False):
+        torch.manual_seed(0)
+        runner = runner_of(coco, randomness=dict(seed=1))
+        runner.register_hook(Look())
+        before = Nothing.steps
+        with checked(runner, ('train', 'val'), check):
+            runner.train()
+        assert Nothing.steps == before + 2
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize('change, words', [
+    (lambda c: c.val['images'][0].update(width=65), '11.jpg has 64x48'),
+    (lambda c: c.train['annotations'][3].pop('area'), 'no area'),  # KeyError
+    (lambda c: c.cfg['val_evaluator'].update(ann_file='gone'), 'gone'),
+])
+def test_nothing_is_started(coco, change, words):
+    """Neither where it is built, nor where it cannot be."""
+    change(coco)
+    before = Nothing.steps
+    runner = runner_of(coco)
+    with pytest.raises(CheckError, match=words), \
+            checked(runner, ('train', 'val')):
+        runner.train()
+    assert Nothing.steps == before
+
+
+def test_own_errors_stay(coco):
+    """What has another cause is raised as it was."""
+    runner = runner_of(coco, train_cfg=dict(type='NoSuchLoop'))
+    with pytest.raises(KeyError, match='NoSuchLoop'), \
+            checked(runner, ('train', 'val')):
+        runner.train()
+
+
+def test_other_processes(coco, monkeypatch):
+    """They check nothing, and end without a word."""
+    module = 'mmfishnet.checks.hook'
+    monkeypatch.setattr(f'{module}.is_main_process', lambda: False)
+    monkeypatch.setattr(f'{module}.check_runner', None)
+
+    def receive(found):
+        expect_nothing, = found
+        assert expect_nothing is None
+        found[0] = check_config(dict(
+            default_scope='mmdet', train_dataloader=dict(dataset=dict(
+                type='CocoDataset', ann_file='none'))), ('train', ))
+
+    monkeypatch.setattr(f'{module}.broadcast_object_list', receive)
+    with pytest.raises(SystemExit) as ended:
+        CheckHook(('train', )).before_run(None)
+    assert ended.value.code == 1
+
+
+def test_evaluators(coco):
+    """save_best, and a metric for each of two sets."""
+    found = []
+    runner = runner_of(coco, default_hooks=dict(checkpoint=dict(
+        type='CheckpointHook', save_best='coco/segm_mAPs', rule='greater')))
+    with pytest.raises(CheckError, match='segm_mAPs.*coco/bbox_mAP'), \
+            checked(runner, ('train', 'val')):
+        runner.train()
+    val = coco.cfg['val_dataloader']['dataset']
+    train = coco.cfg['train_dataloader']['dataset']
+    coco.cfg['val_dataloader']['dataset'] = dict(
+        type='ConcatDataset', datasets=[val, dict(train, test_mode=True)])
+    metric = coco.cfg['val_evaluator']
+    coco.cfg['val_evaluator'] = dict(
+        type='MultiDatasetsEvaluator', dataset_prefixes=['a', 'b'],
+        metrics=[metric, dict(metric, ann_file=str(coco.root / 'train.json'))])
+    found = check_config(coco.cfg)
+    assert {p.level for p in found} == {'note'}
+    coco.cfg['val_evaluator']['metrics'].reverse()
+    expect(check_config(coco.cfg), 'error', ['val_evaluator.ann_file'])
+
+
+def test_mosaic_and_masks(coco):
+    loader = coco.cfg['train_dataloader']
+    loader['dataset'] = dict(
+        type='MultiImageMixDataset', dataset=loader['dataset'],
+        pipeline=[dict(type='Mosaic', img_scale=(32, 32))])
+    coco.write()
+    expect(check_config(coco.cfg), 'error', ['Mosaic', 'with_mask'])
+    loader['dataset']['dataset']['pipeline'][1]['with_mask'] = False
+    assert {p.level for p in check_config(coco.cfg)} == {'note'}
+
+
+def test_amp_without_gpu(coco, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    runner = runner_of(coco, optim_wrapper=dict(
+        type='AmpOptimWrapper', optimizer=dict(type='SGD', lr=1)))
+    with pytest.raises(CheckError, match='AmpOptimWrapper.*GPU'), \
+            checked(runner, ('train', 'val')):
+        runner.train()

@@ -34,6 +34,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 import mmfishnet  # noqa: F401 (registers FishNet)
+from mmfishnet.checks import checked
 from mmfishnet.engine.build import build_runner
 from mmfishnet.engine.exact.place import SeedHook, place
 from mmfishnet.kinds import dicts_in, find_class
@@ -178,7 +179,8 @@ def run(cfg: Config, ours: bool) -> Record | Exception:
         runner = build_runner(cfg) if ours else Runner.from_cfg(cfg)
         assert isinstance(runner.train_dataloader, DataLoader)
         runner.register_hook(record)
-        runner.train()
+        with checked(runner, ('train', 'val'), ours):
+            runner.train()
     except (Exception, SystemExit) as error:
         return error
     return record

@@ -47,16 +47,13 @@ class CheckHook(Hook):
         """Check, and say what was found.
 
         Raises:
-            CheckError: In the first process, if there are errors; it says all.
-            SystemExit: In the others then, without a word.
+            CheckError: In all processes, if there are errors; it says all.
         """
         self.done = True
         found = [list(guarded(check_runner, runner, self.parts))
                  if is_main_process() else None]
         broadcast_object_list(found)
         errors = [p for p in found[0] if p.level == 'error']
-        if errors and not is_main_process():
-            raise SystemExit(1)
         if errors:
             raise CheckError(refusal(found[0]))
         for problem in found[0]:

@@ -16,8 +16,6 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.optim import _ParamScheduler
 
-from . import mindspore
-
 
 class CheckpointError(ValueError):
     """A checkpoint is not what it should be; the message says how."""
@@ -28,11 +26,11 @@ def read_checkpoint(path: str, map_location='cpu'):
 
     Args:
         path (str): A file that ``torch.save`` wrote, in its present or its
-            older format, a ZIP archive of one such file, a file of
-            safetensors, or MindSpore's ``.ckpt``. ``~`` is the home folder.
+            older format, a ZIP archive of one such file, or a file of
+            safetensors. ``~`` is the home folder.
         map_location (str | torch.device | Callable): Where the tensors go, as
-            in :func:`torch.load`. Defaults to 'cpu'. Those of safetensors and
-            MindSpore stay on the CPU.
+            in :func:`torch.load`. Defaults to 'cpu'. Those of safetensors stay
+            on the CPU.
 
     Returns:
         object: What the file holds: tensors, numbers, strings, paths, the
@@ -54,8 +52,6 @@ def read_checkpoint(path: str, map_location='cpu'):
             head = file.read(64)
         if path.endswith('.safetensors') or head[8:9] == b'{':
             return _read_safetensors(path)
-        if mindspore.is_checkpoint(head):
-            return mindspore.read(path)
         return torch.load(
             _open(path, head),
             map_location=map_location,

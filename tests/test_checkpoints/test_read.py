@@ -196,55 +196,6 @@ def test_other_pickle_protocols(tmp_path, protocol, zipped):
         read_checkpoint(path)
 
 
-def test_mindspore(tmp_path):
-    """Written by Protocol Buffers' own encoder."""
-    pb = pytest.importorskip('google.protobuf.descriptor_pb2')
-    from google.protobuf import descriptor_pool, message_factory
-    kind = pb.FieldDescriptorProto
-    file = pb.FileDescriptorProto(name='test.proto', package='test')
-    for name, fields in dict(
-            Tensor=[('dims', kind.TYPE_INT64, True), ('kind', kind.TYPE_STRING,
-                                                      False),
-                    ('content', kind.TYPE_BYTES, False)],
-            Value=[('tag', kind.TYPE_STRING, False), ('tensor', '.test.Tensor',
-                                                      False)],
-            Checkpoint=[('value', '.test.Value', True)]).items():
-        message = file.message_type.add(name=name)
-        for number, (field, what, many) in enumerate(fields, 1):
-            field = message.field.add(
-                name=field, number=number,
-                label=kind.LABEL_REPEATED if many else kind.LABEL_OPTIONAL)
-            if isinstance(what, str):
-                field.type, field.type_name = kind.TYPE_MESSAGE, what
-            else:
-                field.type = what
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    written = message_factory.GetMessageClass(
-        pool.FindMessageTypeByName('test.Checkpoint'))()
-    arrays = {
-        'conv1.0.weight': np.random.rand(32, 3, 3, 3).astype('float32'),
-        'conv1.1.gamma': np.random.rand(32).astype('float16'),
-        'conv1.1.moving_mean': np.arange(300),
-        'step': np.array(7, dtype='int32')
-    }
-    for tag, array in arrays.items():
-        value = written.value.add(tag=tag)
-        value.tensor.kind = str(array.dtype).capitalize()
-        value.tensor.content = array.tobytes()
-        value.tensor.dims.extend(array.shape or [0])
-    path = tmp_path / 'file.ckpt'
-    path.write_bytes(written.SerializeToString())
-    found = read_checkpoint(path)
-    assert list(found) == [
-        'conv1.0.weight', 'conv1.1.weight', 'conv1.1.running_mean', 'step']
-    for tensor, array in zip(found.values(), arrays.values()):
-        assert torch.equal(tensor, torch.from_numpy(array))
-    os.truncate(path, 1000)
-    with pytest.raises(CheckpointError, match='damaged or cut short'):
-        read_checkpoint(path)
-
-
 SCHEDULERS = [
     dict(type='LinearLR', start_factor=0.1),
     dict(type='ConstantLR'),

@@ -2,6 +2,9 @@
 from .fishnet import FishNet
 from .fishnext import FishNeXt
 from .preact_resnet import PreActResNet
-from .score import FishNetScore
+from .score import ConcatenatedFeatures, FishNetScore
 
-__all__ = ['FishNeXt', 'FishNet', 'FishNetScore', 'PreActResNet']
+__all__ = [
+    'ConcatenatedFeatures', 'FishNeXt', 'FishNet', 'FishNetScore',
+    'PreActResNet'
+]

@@ -1,6 +1,7 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from ..registry import MODELS, register
@@ -53,3 +54,24 @@ class FishNetScore(PretrainedModule):
             tuple[Tensor]: One tensor (N, ``out_channels``).
         """
         return (self.layers(feats[-1]), )
+
+
+@register(MODELS)
+class ConcatenatedFeatures(nn.Module):
+    """Several features side by side, as a descriptor for retrieval.
+
+    It stands behind MMPretrain's ``GeneralizedMeanPooling``, which leaves a
+    vector for each of a backbone's features.
+    """
+
+    def forward(self, feats: tuple[Tensor, ...]) -> tuple[Tensor]:
+        """Concatenate them.
+
+        Args:
+            feats (tuple[Tensor]): Features (N, C_i), of any number of
+                channels each.
+
+        Returns:
+            tuple[Tensor]: One tensor (N, C), C the sum of the C_i.
+        """
+        return (torch.cat(feats, 1), )

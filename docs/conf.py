@@ -90,7 +90,9 @@ def write_model_zoo() -> None:
         '# Model zoo', '',
         'Every config, generated from the files. **Numbers in the last column '
         "are the authors' and the paper's; none was trained by us.** What we "
-        'measured ourselves is in [Benchmarks](../benchmarks.md).', ''
+        'measured ourselves is in [Benchmarks](../benchmarks.md); what the '
+        'default weights are worth beside ResNet, by one evaluation for all, '
+        'in [Weights](../weights.md#what-they-are-worth).', ''
     ]
     titles = {'.': 'Detection on COCO', 'classification': 'Classification'}
     for folder in sorted(sections, key=lambda f: (f != '.', f)):

@@ -6,6 +6,7 @@ import zipfile
 
 import pytest
 
+from mmfishnet.__main__ import TOOLS
 from mmfishnet.version import installed_version
 
 MIM = 'mmfishnet/.mim/'
@@ -65,6 +66,7 @@ def test_wheel_ships_configs_and_tools(checkout, wheel):
         if path.is_file() and 'egg-info' not in str(path)
         and '__pycache__' not in path.parts
     }
+    assert {f'tools/{name}.py' for name in TOOLS} <= expected
     expected = {
         name if name.startswith('mmfishnet/') else MIM + name
         for name in expected | {'model-index.yml'}
@@ -119,12 +121,15 @@ def test_wheel_works_where_it_is_installed(project_python, project_environ,
     assert file == str(site / 'mmfishnet/__init__.py')
     assert shapes == str([(1, 320, 16, 24), (1, 832, 8, 12), (1, 1600, 4, 6),
                           (1, 2112, 2, 3)])
-    assert '--work-dir' in run(
-        project_python,
-        mim / 'tools/train.py',
-        '--help',
-        cwd=tmp_path,
-        env=project_environ)
+    for tool, word in (('train', '--work-dir'), ('own_data', '--val-images')):
+        assert word in run(
+            project_python,
+            '-m',
+            'mmfishnet',
+            tool,
+            '--help',
+            cwd=tmp_path,
+            env=project_environ)
 
 
 def test_wheel_from_sdist_is_the_same(build, checkout, wheel, tmp_path):

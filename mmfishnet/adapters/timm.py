@@ -125,11 +125,9 @@ class FishClassifier(nn.Module):
             parts.append((self.neck, self.neck.part, None))
             if self.num_classes == self.pretrained_cfg['num_classes']:
                 parts.append((self.get_classifier(), CLASSIFIER, CLASSIFIER))
-        weights = [
-            fit(content, part.state_dict(), checkpoint_path,
-                type(part).__name__, name, below, adapt_stem=True)
-            for part, name, below in parts
-        ]
+        weights = [fit(content, part.state_dict(), checkpoint_path,
+                       type(part).__name__, name, below, adapt_stem=True)
+                   for part, name, below in parts]
         for (part, *_), state in zip(parts, weights):
             part.load_state_dict(state, strict=False)
 
@@ -140,23 +138,15 @@ class FishClassifier(nn.Module):
     def reset_classifier(self,
                          num_classes: int,
                          global_pool: str | None = None) -> None:
-        """Replace the last layer.
-
-        Args:
-            num_classes (int): Classes; 0 for features.
-            global_pool (str, optional): Pooling. Defaults to None: as it is.
-        """
+        """Replace the last layer; ``global_pool=None`` keeps the pooling."""
         self.num_classes = num_classes
         self.head.reset(num_classes, global_pool)
         weight = next(self.backbone.parameters())
         self.head.to(weight.device, weight.dtype).train(self.training)
 
     def group_matcher(self, coarse: bool = False) -> dict:
-        """Which parameters belong together, for learning rates by depth.
-
-        Args:
-            coarse (bool): The same either way: a stage is a group.
-        """
+        """Which parameters belong together, for learning rates by depth: a
+        stage is a group, coarse or not."""
         parts = [*(rf'^backbone\.{name}\.'
                    for name in self.backbone.stage_names), r'^neck']
         return dict(
@@ -184,24 +174,20 @@ class FishClassifier(nn.Module):
                     f'allowed; there are {count} features.')
         return [i % count for i in indices]
 
-    def forward_intermediates(
-        self,
-        x: Tensor,
-        indices: int | Sequence[int] | None = None,
-        norm: bool = False,
-        stop_early: bool = False,
-        output_fmt: str = 'NCHW',
-        intermediates_only: bool = False
-    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+    def forward_intermediates(self,
+                              x: Tensor,
+                              indices: int | Sequence[int] | None = None,
+                              norm: bool = False,
+                              stop_early: bool = False,
+                              output_fmt: str = 'NCHW',
+                              intermediates_only: bool = False):
         """Compute features.
 
         Args:
             x (Tensor): Images (N, C, H, W).
             indices (int | Sequence[int], optional): Which of the four; a
                 number for the last ones. Defaults to None, for all.
-            norm (bool): Without meaning: none is normalised.
-            stop_early (bool): Without meaning: to compute no more than is
-                needed, :meth:`prune_intermediate_layers`.
+            norm, stop_early: Without meaning here.
             output_fmt (str): 'NCHW'.
             intermediates_only (bool): Whether to return the features alone.
                 Defaults to False.
@@ -227,12 +213,10 @@ class FishClassifier(nn.Module):
         """Leave out what the chosen features do not need.
 
         Args:
-            indices (int | Sequence[int]): As in
+            indices (int | Sequence[int]): Which, as for
                 :meth:`forward_intermediates`.
-            prune_norm (bool): Whether to leave out the score layers.
-                Defaults to False.
-            prune_head (bool): Whether to leave out the classifier. Defaults
-                to True.
+            prune_norm (bool): Leave out the score layers. Defaults to False.
+            prune_head (bool): Leave out the classifier. Defaults to True.
 
         Returns:
             list[int]: The chosen features, counted from 0.
@@ -254,42 +238,28 @@ class FishClassifier(nn.Module):
         return chosen
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Compute what the head pools, (N, ``num_features``, h, w).
-
-        Args:
-            x (Tensor): Images (N, C, H, W).
-        """
+        """What the head pools, (N, ``num_features``, h, w), of images."""
         return self.neck(self.backbone(x))[-1]
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Pool and classify.
-
-        Args:
-            x (Tensor): What :meth:`forward_features` returned.
-            pre_logits (bool): Whether to pool only. Defaults to False.
-        """
+        """Pool and, unless ``pre_logits``, classify what
+        :meth:`forward_features` returned."""
         return self.head(x, pre_logits)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute logits (N, ``num_classes``).
-
-        Args:
-            x (Tensor): Images (N, C, H, W).
-        """
+        """Logits (N, ``num_classes``) of images (N, C, H, W)."""
         return self.forward_head(self.forward_features(x))
 
 
 def _feature_info(backbone: FishNet) -> list[dict]:
     specs = {spec.name: spec for spec in lay_out(backbone.arch)}
-    info = []
-    for name, feature in OUTPUTS:
-        spec, whole = specs[name], feature == 'output'
-        info.append(
-            dict(
-                num_chs=spec.out_channels if whole else spec.channels,
-                reduction=spec.out_stride if whole else spec.in_stride,
-                module=f'backbone.{name}' + ('' if whole else '.refine')))
-    return info
+    whole = [(specs[name], feature == 'output') for name, feature in OUTPUTS]
+    return [
+        dict(num_chs=spec.out_channels, reduction=spec.out_stride,
+             module=f'backbone.{spec.name}') if output else
+        dict(num_chs=spec.channels, reduction=spec.in_stride,
+             module=f'backbone.{spec.name}.refine') for spec, output in whole
+    ]
 
 
 def _cfg(url: str = '') -> dict:
@@ -322,9 +292,7 @@ def _create(variant: str,
         overlay.update(custom_load=True)
     elif pretrained and (cfg.url or '').startswith(SCHEME):
         # The default source may be in checkpoints/, as for configs.
-        address = cfg.url
-        if address.endswith(f'/{next(iter(SOURCES[variant]))}'):
-            address = f'{SCHEME}{variant}'
+        address = cfg.url.removesuffix(f'/{next(iter(SOURCES[variant]))}')
         overlay.update(file=find_published(address), custom_load=True)
     return build_model_with_cfg(
         FishClassifier, variant, pretrained, pretrained_cfg, overlay,
@@ -334,25 +302,17 @@ def _create(variant: str,
         **kwargs)
 
 
-@register_model
-def fishnet99(pretrained: bool = False, **kwargs) -> nn.Module:
-    """FishNet-99; ``kwargs`` are timm's, or FishNet's own."""
-    return _create('fishnet99', FishNet, 99, pretrained, **kwargs)
+def _register(name: str, fish: type[FishNet], depth: int):
+    def create(pretrained: bool = False, **kwargs) -> nn.Module:
+        return _create(name, fish, depth, pretrained, **kwargs)
+
+    create.__name__ = create.__qualname__ = name
+    create.__doc__ = (f'{fish.__name__}-{depth}; ``kwargs`` are '
+                      "``timm.create_model``'s, or the backbone's own.")
+    return register_model(create)
 
 
-@register_model
-def fishnet150(pretrained: bool = False, **kwargs) -> nn.Module:
-    """FishNet-150; ``kwargs`` are timm's, or FishNet's own."""
-    return _create('fishnet150', FishNet, 150, pretrained, **kwargs)
-
-
-@register_model
-def fishnet201(pretrained: bool = False, **kwargs) -> nn.Module:
-    """FishNet-201; ``kwargs`` are timm's, or FishNet's own."""
-    return _create('fishnet201', FishNet, 201, pretrained, **kwargs)
-
-
-@register_model
-def fishnext150(pretrained: bool = False, **kwargs) -> nn.Module:
-    """FishNeXt-150; ``kwargs`` are timm's, or FishNet's own."""
-    return _create('fishnext150', FishNeXt, 150, pretrained, **kwargs)
+fishnet99 = _register('fishnet99', FishNet, 99)
+fishnet150 = _register('fishnet150', FishNet, 150)
+fishnet201 = _register('fishnet201', FishNet, 201)
+fishnext150 = _register('fishnext150', FishNeXt, 150)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import groupby
+from operator import itemgetter
 
 import torch
 from torch import Tensor
@@ -20,6 +22,7 @@ from .weights import (
     few,
     find_state_dict,
     identify,
+    strip,
     translate,
     unwrap,
 )
@@ -93,17 +96,12 @@ def _below(state: Mapping[str, Tensor], prefix: str,
            source: str) -> dict[str, Tensor]:
     """What is below a prefix, in the file's names or in ours."""
     prefix = unwrap(prefix.rstrip('.') + '.')
-    found = _strip(state, prefix) or _strip(translate(state, source), prefix)
+    found = strip(state, prefix) or strip(translate(state, source), prefix)
     if not found:
         raise CheckpointError(
             f'{source} holds nothing below prefix={prefix!r}: it holds '
             f'{len(state)} tensors, named {few(state)}.')
     return found
-
-
-def _strip(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {key[len(prefix):]: value for key, value in state.items()
-            if key.startswith(prefix)}
 
 
 def _select(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor],
@@ -115,7 +113,7 @@ def _select(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor],
         if key[start:] in wanted)
     most = max(hits.values(), default=0)
     best = [prefix for prefix, count in hits.items() if count == most]
-    own = _strip(state, best[0]) if best else {}
+    own = strip(state, best[0]) if best else {}
     if 2 * most < min(len(own), len(wanted)):
         return {}
     if len(best) > 1:
@@ -143,8 +141,8 @@ def _adapt_stem(state: Mapping[str, Tensor],
                 tensor, wanted[key]):
             channels = wanted[key].shape[1]
             if channels < 3:
-                shared = tensor.sum(1, keepdim=True) / channels
-                state[key] = shared.repeat(1, channels, 1, 1)
+                state[key] = tensor.sum(1, keepdim=True).expand(
+                    -1, channels, -1, -1) / channels
             else:
                 source = torch.arange(channels) % 3
                 times = torch.bincount(source)[source]
@@ -154,18 +152,7 @@ def _adapt_stem(state: Mapping[str, Tensor],
 
 def check_part(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor],
                source: str, kind: str, part: str) -> None:
-    """Check that weights are all that a module wants, and nothing else.
-
-    Args:
-        state (Mapping[str, Tensor]): The weights.
-        wanted (Mapping[str, Tensor]): The module's state dict.
-        source (str): Where the weights are from, for messages.
-        kind (str): What the module is, for messages.
-        part (str): What stands before its names in a whole model of ours.
-
-    Raises:
-        CheckpointError: As :func:`check`.
-    """
+    """:func:`check` for the weights of a module alone, see :func:`fit`."""
     state = {part + key: value for key, value in state.items()}
     wanted = {part + key: value for key, value in wanted.items()}
     name = describe(wanted) or kind
@@ -184,9 +171,9 @@ def check(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor],
         target (str): What the model is, for messages.
 
     Raises:
-        CheckpointError: If the weights are of another network, or some of
-            them are missing, superfluous or of another shape. Stages that
-            were not built (because no output needs them) may be there.
+        CheckpointError: If weights are of another network, missing,
+            superfluous or of another shape. Stages that were not built
+            (because no output needs them) may be there.
     """
     missing = [k for k in wanted if k not in state and not _OPTIONAL.match(k)]
     unfit = [k for k in wanted
@@ -199,13 +186,13 @@ def check(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor],
     if held and held != describe(wanted) and held.startswith('Fish'):
         message += f' it holds {held}.'
     else:
-        message += f' it holds {len(state)} tensors' + (
-            f' of {held}.' if held else '.')
+        message += (f' it holds {len(state)} tensors'
+                    f'{f" of {held}" if held else ""}.')
     if missing:
         message += (f' {len(missing)} of {len(wanted)} tensors are missing: '
                     f'{few(missing)}.')
     if extra:
-        message += (f' {len(extra)} tensors have no place: {few(extra)}.')
+        message += f' {len(extra)} tensors have no place: {few(extra)}.'
     if unfit:
         message += f' {len(unfit)} tensors have another shape: ' + few(
             f'{k} {tuple(state[k].shape)}, not {tuple(wanted[k].shape)}'
@@ -217,10 +204,7 @@ def check(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor],
 
 
 def describe(state: Mapping[str, Tensor]) -> str | None:
-    """Tell which FishNet weights are of.
-
-    Args:
-        state (Mapping[str, Tensor]): Weights under our names.
+    """Tell which FishNet weights under our names are of.
 
     Returns:
         str | None: Such as 'FishNet-150', or 'an unknown FishNet (residual
@@ -234,25 +218,16 @@ def describe(state: Mapping[str, Tensor]) -> str | None:
         if conv is not None and len(conv) != expansion * conv.shape[1]:
             continue
         for depth, arch in archs.items():
-            # Of a part of it, too.
             if found.items() <= _plan_blocks(arch).items():
                 return f'{name}-{depth}'
-    blocks = {stage: [] for stage, _ in found}
-    for (stage, _), count in found.items():
-        blocks[stage].append(str(count))
-    blocks = ', '.join(f'{k} {"+".join(v)}' for k, v in blocks.items())
+    blocks = ', '.join(
+        f'{stage} ' + '+'.join(str(found[key]) for key in keys)
+        for stage, keys in groupby(found, key=itemgetter(0)))
     return f'an unknown FishNet (residual blocks: {blocks})'
 
 
 def nearest_depth(state: Iterable[str]) -> int:
-    """Tell which released FishNet weights are most like.
-
-    Args:
-        state (Iterable[str]): Names of the weights, ours.
-
-    Returns:
-        int: 99, 150 or 201.
-    """
+    """Tell which released FishNet, 99, 150 or 201, weights are most like."""
     found = _count_blocks(state)
 
     def distance(depth):

@@ -27,30 +27,32 @@ _SHORTCUT = f'{_FISH}0.0.0.shortcut'
 _EPS = 1e-5  # of BatchNorm2d
 
 
-def last_names(state: Mapping[str, Tensor]) -> dict[str, str | None]:
-    """Tell what the authors' last commit calls the tensors of a file.
+def to_last(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list]:
+    """Give the tensors of a file the names of the authors' last commit.
 
     Args:
         state (Mapping[str, Tensor]): Weights in any of the authors' layouts,
             with nothing before their names.
 
     Returns:
-        dict[str, str | None]: Its name by the file's; None for what has no
-        place in the layout that the file has.
+        tuple[dict[str, Tensor], list[str]]: The tensors, and the names of
+        those that have no place in the layout that the file has.
     """
-    names = {key: key for key in state}
+    moved = {}
     for layouts in _FOURS:
-        last = layouts[0]
         own = max(layouts, key=lambda layout: _fits(layout, state))
-        for key in state:
-            layer, _, leaf = key.removeprefix(_FISH).rpartition('.')
-            if layer in own:
-                names[key] = f'{_FISH}{last[own.index(layer)]}.{leaf}'
-            elif layer in last:
-                names[key] = None
-    if norm_of_nothing(state):
-        names[f'{_SHORTCUT}.weight'] = f'{_SHORTCUT}.2.weight'
-    return names
+        moved.update(dict.fromkeys(layouts[0]))
+        moved.update(zip(own, layouts[0]))
+    found, unknown = {}, []
+    for key, value in state.items():
+        layer, _, leaf = key.removeprefix(_FISH).rpartition('.')
+        if not key.startswith(_FISH) or layer not in moved:
+            found[key] = value
+        elif moved[layer]:
+            found[f'{_FISH}{moved[layer]}.{leaf}'] = value
+        else:
+            unknown.append(key)
+    return _with_first_norm(found), unknown
 
 
 def _fits(layout: Iterable[str], state: Mapping[str, Tensor]) -> int:
@@ -60,28 +62,25 @@ def _fits(layout: Iterable[str], state: Mapping[str, Tensor]) -> int:
                for i, weight in enumerate(weights))
 
 
-def norm_of_nothing(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _with_first_norm(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Make the norm that a file's first shortcut has none of.
 
     There the convolution reads what the stem's ReLU and pooling left, so that
     norm and ReLU before it change nothing if the norm scales by 1 and shifts
     by 0. Its variance is 1 - eps, which makes that exact in float32.
-
-    Args:
-        state (Mapping[str, Tensor]): As in :func:`last_names`.
-
-    Returns:
-        dict[str, Tensor]: The norm, under the last commit's names; nothing
-        where the file has one.
     """
     conv = state.get(f'{_SHORTCUT}.weight')
     if conv is None or conv.dim() != 4 or any(
             key.startswith((f'{_SHORTCUT}.0.', f'{_SHORTCUT}.2.'))
             for key in state):
-        return {}
+        return state
+    del state[f'{_SHORTCUT}.weight']
     one = torch.ones_like(conv[0, :, 0, 0])
     norm = dict(weight=one, bias=one - 1, running_mean=one - 1,
                 running_var=one - _EPS)
     if any(key.endswith('.num_batches_tracked') for key in state):
         norm['num_batches_tracked'] = torch.tensor(0, device=conv.device)
-    return {f'{_SHORTCUT}.0.{leaf}': value for leaf, value in norm.items()}
+    return {
+        **state, f'{_SHORTCUT}.2.weight': conv,
+        **{f'{_SHORTCUT}.0.{leaf}': value for leaf, value in norm.items()}
+    }

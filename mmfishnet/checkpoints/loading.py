@@ -25,20 +25,8 @@ _WRAPPED = re.compile(rf'^(?:{WRAPPERS})+')
 
 @CheckpointLoader.register_scheme(SCHEME, force=True)
 def load_from_mmfishnet(filename: str, map_location=None):
-    """Load published weights, see :func:`.published.find_published`.
-
-    Args:
-        filename (str): Such as ``mmfishnet://fishnet150``.
-        map_location (str | torch.device | Callable, optional): Where the
-            tensors go, as in :func:`torch.load`. Defaults to None.
-
-    Returns:
-        dict: A whole classifier under our names, as 'state_dict'.
-
-    Raises:
-        CheckpointError: If the name is unknown.
-        DownloadError: If the file could not be fetched.
-    """
+    """Load published weights, see :func:`.published.find_published`, as a
+    whole classifier under our names."""
     return load_from_local(find_published(filename), map_location)
 
 
@@ -60,21 +48,10 @@ def use_safe_loading() -> None:
 def load_from_local(filename: str, map_location=None):
     """Take the place of MMEngine's loader of local files.
 
-    Args:
-        filename (str): Path of a checkpoint of any model.
-        map_location (str | torch.device | Callable, optional): Where the
-            tensors go, as in :func:`torch.load`. Defaults to None.
-
-    Returns:
-        object: The checkpoint. The names in it change only where all of it is
-        a foreign FishNet, or below a wrapper (``module.``), or where MMEngine
-        would find no weights (``dict(model=...)``).
-
-    Raises:
-        CheckpointError: If the file is damaged, or could not be read without
-            running code from it, or is a foreign FishNet's with tensors that
-            are unknown.
-        FileNotFoundError: If there is no such file.
+    Args, errors and what is returned are :func:`read_checkpoint`'s. Names
+    change only where all of a file is a foreign FishNet (whose tensors all
+    have to be known), or below a wrapper (``module.``), or where MMEngine
+    would find no weights (``dict(model=...)``).
     """
     checkpoint = read_checkpoint(filename, map_location)
     try:
@@ -108,20 +85,8 @@ def load_from_http(filename: str,
                    map_location=None,
                    model_dir: str | None = None,
                    progress: bool = os.isatty(0)):
-    """Take the place of MMEngine's loader of URLs.
-
-    Args:
-        filename (str): URL of a checkpoint.
-        map_location (str | torch.device | Callable, optional): Where the
-            tensors go, as in :func:`torch.load`. Defaults to None.
-        model_dir (str, optional): Folder that keeps the file. Defaults to
-            None, that of torch.hub.
-        progress (bool): Whether to show a progress bar. Defaults to whether
-            there is a terminal.
-
-    Returns:
-        object: The checkpoint, as from :func:`load_from_local`.
-    """
+    """Take the place of MMEngine's loader of URLs; the file is kept in
+    ``model_dir``, by default torch.hub's."""
     return load_from_local(
         fetch_file(filename, folder=model_dir, progress=progress),
         map_location)

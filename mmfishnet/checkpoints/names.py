@@ -33,29 +33,21 @@ class Names(NamedTuple):
 
 def _layers() -> Iterator[Names]:
     """The layers that are in no residual block."""
-    ours, official = 'backbone.stem', 'conv'
-    theirs = 'features.init_block.conv'
     for i in range(3):
-        yield Names(f'{ours}.{3 * i}', f'{official}{i + 1}.0',
-                    f'{theirs}{i + 1}.conv')
-        yield Names(f'{ours}.{3 * i + 1}', f'{official}{i + 1}.1',
-                    f'{theirs}{i + 1}.bn')
-
-    ours, official = 'backbone.bridge.refine', 'fish.fish.3'
-    theirs = 'features.hg.skip1_seq.unit4'
-    yield Names(f'{ours}.squeeze.0', f'{official}.0.0', f'{theirs}.conv1.bn')
-    yield Names(f'{ours}.squeeze.2', f'{official}.0.2', f'{theirs}.conv1.conv')
-    yield Names(f'{ours}.squeeze.3', f'{official}.0.3', f'{theirs}.conv2.bn')
-    yield Names(f'{ours}.expand', f'{official}.1', f'{theirs}.conv2.conv')
-    yield Names(f'{ours}.gate.0', f'{official}.3.0.0', f'{theirs}.se.bn')
-    yield Names(f'{ours}.gate.3', f'{official}.3.0.3', f'{theirs}.se.conv1')
-    yield Names(f'{ours}.gate.5', f'{official}.3.0.5', f'{theirs}.se.conv2')
-
-    ours, official = 'neck.layers', 'fish.fish.9.3'
-    theirs = 'features.final_block'
-    yield Names(f'{ours}.0', f'{official}.0', f'{theirs}.conv1.bn')
-    yield Names(f'{ours}.2', f'{official}.2', f'{theirs}.conv1.conv')
-    yield Names(f'{ours}.3', f'{official}.3', f'{theirs}.preactiv.bn')
+        for j, leaf in enumerate(('conv', 'bn')):
+            yield Names(f'backbone.stem.{3 * i + j}', f'conv{i + 1}.{j}',
+                        f'features.init_block.conv{i + 1}.{leaf}')
+    for ours, official, theirs in (
+        ('squeeze.0', '0.0', 'conv1.bn'), ('squeeze.2', '0.2', 'conv1.conv'),
+        ('squeeze.3', '0.3', 'conv2.bn'), ('expand', '1', 'conv2.conv'),
+        ('gate.0', '3.0.0', 'se.bn'), ('gate.3', '3.0.3', 'se.conv1'),
+        ('gate.5', '3.0.5', 'se.conv2')):
+        yield Names(
+            f'backbone.bridge.refine.{ours}', f'fish.fish.3.{official}',
+            f'features.hg.skip1_seq.unit4.{theirs}')
+    for i, theirs in ((0, 'conv1.bn'), (2, 'conv1.conv'), (3, 'preactiv.bn')):
+        yield Names(f'neck.layers.{i}', f'fish.fish.9.3.{i}',
+                    f'features.final_block.{theirs}')
     yield Names('head.fc', 'fish.fish.9.4.1', 'output.final_conv')
 
 
@@ -104,9 +96,7 @@ def rename(key: str, source: str, target: str) -> str | None:
 
     Args:
         key (str): Name in the format ``source``.
-        source (str): One of 'mmpretrain', 'official' (the authors') and
-            'pytorchcv'.
-        target (str): One of the same.
+        source, target (str): One of :data:`FORMATS`.
 
     Returns:
         str | None: Name in the format ``target``; None if ``key`` is not the

@@ -24,8 +24,7 @@ def find_pretrained(model_cfg: dict) -> Iterator[dict]:
     Yields:
         dict: Each such ``init_cfg``.
     """
-    for _, _, cfg, _ in _walk(model_cfg):
-        yield cfg
+    return (cfg for *_, cfg, _ in _walk(model_cfg))
 
 
 def drop_pretrained(model_cfg: dict, only_missing: bool = False) -> list[str]:
@@ -45,10 +44,8 @@ def drop_pretrained(model_cfg: dict, only_missing: bool = False) -> list[str]:
         if only_missing and _at_hand(cfg['checkpoint']):
             continue
         dropped.append(cfg['checkpoint'])
-        if isinstance(owner[key], (list, tuple)):
-            owner[key] = [item for item in owner[key] if item is not cfg]
-        else:
-            owner[key] = None
+        owner[key] = [item for item in owner[key] if item is not cfg
+                      ] if isinstance(owner[key], (list, tuple)) else None
     return dropped
 
 
@@ -89,11 +86,10 @@ def _how_to_get(checkpoint: str) -> str:
     trained = re.search(r'work_dirs/(\w+)/', checkpoint)
     if trained:
         return f'train {trained[1]} first, which leaves them there'
-    known = re.match(r'fishnet\d+', osp.basename(checkpoint).lower())
-    if known and known.group() in SOURCES:
-        return (f'name the published ones, {SCHEME}{known.group()}, or run '
-                f'`python tools/get_weights.py {known.group()}`, which puts '
-                'them there')
+    name = re.match(r'(fishnet\d+)?', osp.basename(checkpoint).lower())[0]
+    if name in SOURCES:
+        return (f'name the published ones, {SCHEME}{name}, or run `python '
+                f'tools/get_weights.py {name}`, which puts them there')
     return 'put the file there'
 
 
@@ -109,14 +105,7 @@ def _ways_out(paths: list[str]) -> str:
 
 
 def is_missing(checkpoint: str) -> bool:
-    """Whether a checkpoint is a local path at which there is no file.
-
-    Args:
-        checkpoint (str): Path or URL.
-
-    Returns:
-        bool: False for a URL.
-    """
+    """Whether a checkpoint is a path, not a URL, at which there is no file."""
     return not has_scheme(checkpoint) and not osp.isfile(
         osp.expanduser(checkpoint))
 
@@ -128,38 +117,27 @@ def _at_hand(checkpoint: str) -> bool:
 
 
 def has_scheme(checkpoint: str) -> bool:
-    """Whether a checkpoint is no path of a file, but something like a URL.
-
-    Args:
-        checkpoint (str): Path or URL.
-    """
+    """Whether a checkpoint is no path of a file, but something like a URL."""
     return _SCHEME.match(checkpoint) is not None
 
 
 def _walk(cfg, path: str = 'model') -> Iterator[tuple[dict, str, dict, str]]:
     """Find (owner, key, init_cfg, path): ``owner[key]`` is or holds the
     ``init_cfg``, which ``--cfg-options`` knows by its path."""
-    if isinstance(cfg, dict):
-        for key, value in cfg.items():
-            below = f'{path}.{key}'
-            if key != 'init_cfg':
-                yield from _walk(value, below)
-            elif isinstance(value, (list, tuple)):
-                for i, item in enumerate(value):
-                    if is_pretrained(item):
-                        yield cfg, key, item, f'{below}.{i}'
-            elif is_pretrained(value):
-                yield cfg, key, value, below
-    elif isinstance(cfg, (list, tuple)):
-        for i, item in enumerate(cfg):
-            yield from _walk(item, f'{path}.{i}')
+    items = (cfg.items() if isinstance(cfg, dict) else
+             enumerate(cfg) if isinstance(cfg, (list, tuple)) else ())
+    for key, value in items:
+        below = f'{path}.{key}'
+        if key != 'init_cfg':
+            yield from _walk(value, below)
+        elif isinstance(value, (list, tuple)):
+            yield from ((cfg, key, item, f'{below}.{i}')
+                        for i, item in enumerate(value) if is_pretrained(item))
+        elif is_pretrained(value):
+            yield cfg, key, value, below
 
 
 def is_pretrained(init_cfg) -> bool:
-    """Whether a config of an initialiser is of type 'Pretrained'.
-
-    Args:
-        init_cfg (dict): One config, not a list of them.
-    """
+    """Whether the config of one initialiser is of type 'Pretrained'."""
     return (isinstance(init_cfg, dict) and 'checkpoint' in init_cfg
             and type_name(init_cfg) in ('Pretrained', 'PretrainedInit'))

@@ -98,7 +98,7 @@ def find_published(address: str, fetch: bool = True) -> str | None:
         return own
     known = [SCHEME + name for name in SOURCES] + [
         f'{SCHEME}{name}/{key}' for name in SOURCES for key in SOURCES[name]]
-    if SCHEME + address.removeprefix(SCHEME) not in known:
+    if address not in known:
         raise CheckpointError(
             f'{address} was not published{near(address, known)}. There are '
             f'{", ".join(known)}.')
@@ -119,12 +119,7 @@ def find_published(address: str, fetch: bool = True) -> str | None:
 
 
 def cache_path(url: str, folder: str | None = None) -> str:
-    """Where the file of a URL is kept.
-
-    Args:
-        url (str): The URL.
-        folder (str, optional): Folder. Defaults to None, that of torch.hub.
-    """
+    """Where the file of a URL is kept, by default with torch.hub's."""
     folder = folder or osp.join(torch.hub.get_dir(), 'checkpoints')
     return osp.join(folder, osp.basename(urlparse(url).path) or 'download')
 
@@ -138,9 +133,7 @@ def fetch_file(url: str,
     Args:
         url (str): URL of a checkpoint, or of a ZIP archive of one.
         sha1 (str, optional): Checksum of the checkpoint, or its first digits.
-            Defaults to None, for none.
-        folder (str, optional): Where it is kept. Defaults to None: with what
-            torch.hub keeps.
+        folder (str, optional): Where it is kept; by default torch.hub's.
         progress (bool): Whether to show a progress bar. Defaults to True.
 
     Returns:
@@ -174,17 +167,8 @@ def fetch_file(url: str,
 
 
 def check_sha1(path: str, sha1: str | None) -> None:
-    """Check a file against the beginning of its SHA-1 checksum.
-
-    Args:
-        path (str): A checkpoint, or a ZIP archive of one, as pytorchcv
-            publishes them: it is the checkpoint's checksum.
-        sha1 (str, optional): The checksum, or as many of its first digits as
-            are known; None to check nothing.
-
-    Raises:
-        CheckpointError: If it is another.
-    """
+    """Check a checkpoint, or the one in a ZIP archive, as pytorchcv publishes
+    them, against the beginning of its SHA-1 checksum, if one is known."""
     with open(path, 'rb') as file:
         content = file.read()
     if zipfile.is_zipfile(path):

@@ -52,11 +52,8 @@ def read_checkpoint(path: str, map_location='cpu'):
             head = file.read(64)
         if path.endswith('.safetensors') or head[8:9] == b'{':
             return _read_safetensors(path)
-        return torch.load(
-            _open(path, head),
-            map_location=map_location,
-            pickle_module=_SAFE_PICKLE,
-            weights_only=False)
+        return torch.load(_open(path, head), map_location=map_location,
+                          pickle_module=_SAFE_PICKLE, weights_only=False)
     except (CheckpointError, ImportError, MemoryError,
             torch.cuda.OutOfMemoryError):
         raise
@@ -98,8 +95,7 @@ def is_damaged(path: str) -> bool:
 
 
 def _read_safetensors(path: str) -> dict[str, torch.Tensor]:
-    try:
-        # Here, because the package is optional.
+    try:  # the package is optional
         from safetensors.torch import load_file
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
@@ -149,9 +145,7 @@ def _method(owner, name: str):
 
 def _schedulers(cls: type = _ParamScheduler) -> list[type]:
     """MMEngine's schedulers, and those that projects made of them."""
-    return [
-        cls, *(c for sub in cls.__subclasses__() for c in _schedulers(sub))
-    ]
+    return [cls, *(c for s in cls.__subclasses__() for c in _schedulers(s))]
 
 
 def _allowed() -> dict[str, object]:
@@ -162,11 +156,8 @@ def _allowed() -> dict[str, object]:
     since 2.0 and before), the arguments of a script, paths and dates; and
     what ``torch.serialization.add_safe_globals`` allows.
     """
-    rebuild = [
-        getattr(torch._utils, f'_rebuild_{kind}')
-        for kind in ('tensor', 'tensor_v2', 'parameter', 'sparse_tensor',
-                     'qtensor')
-    ]
+    rebuild = [getattr(torch._utils, f'_rebuild_{kind}') for kind in (
+        'tensor', 'tensor_v2', 'parameter', 'sparse_tensor', 'qtensor')]
     allowed = {
         _name(thing): thing
         for thing in (*rebuild, torch.Size, torch.device, torch.nn.Parameter,
@@ -181,11 +172,9 @@ def _allowed() -> dict[str, object]:
         for system in 'Posix', 'Windows':
             allowed[f'{module}.{system}Path'] = pathlib.Path
             allowed[f'{module}.Pure{system}Path'] = pathlib.PurePath
-    reconstruct = np.empty(0).__reduce__()[0]
-    scalar = np.float64().__reduce__()[0]
     for module in 'numpy.core.multiarray', 'numpy._core.multiarray':
-        allowed[f'{module}._reconstruct'] = reconstruct
-        allowed[f'{module}.scalar'] = scalar
+        allowed[f'{module}._reconstruct'] = np.empty(0).__reduce__()[0]
+        allowed[f'{module}.scalar'] = np.float64().__reduce__()[0]
     for thing in getattr(torch.serialization, 'get_safe_globals', list)():
         # With torch from 2.6 also (thing, the name that files have for it).
         thing, name = thing if isinstance(thing, tuple) else (thing, None)
@@ -209,8 +198,7 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module, name):
         # As pickles name it since Python 2.
-        module = 'builtins' if module == '__builtin__' else module
-        full = f'{module}.{name}'
+        full = f'{module.replace("__builtin__", "builtins")}.{name}'
         if full in self._known:
             return self._known[full]
         dtype = module == 'torch' and isinstance(
@@ -222,6 +210,5 @@ class _Unpickler(pickle.Unpickler):
 
 # In the form that torch.load takes.
 _SAFE_PICKLE = SimpleNamespace(
-    __name__=__name__,
-    Unpickler=_Unpickler,
+    __name__=__name__, Unpickler=_Unpickler,
     load=lambda file, **kwargs: _Unpickler(file, **kwargs).load())

@@ -2,7 +2,8 @@
 """Find weights in what a file holds, and give them our names.
 
 *Our names* are those of an MMPretrain classifier, ``backbone.``,
-``neck.layers.`` and ``head.fc.``, whatever else is in the dict.
+``neck.layers.`` and ``head.fc.``, whatever else is in the dict. The *source*
+of weights is what messages call it, such as the name of a file.
 """
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor
 
-from .layouts import last_names, norm_of_nothing
+from .layouts import to_last
 from .names import SIGNS, rename
 from .read import CheckpointError
 
@@ -28,12 +29,14 @@ _WRAPPERS = re.compile(rf'(?<![^.]){WRAPPERS}')
 
 
 def unwrap(name: str) -> str:
-    """Take what wrappers of modules add out of a name.
-
-    Args:
-        name (str): Name of a tensor or a module.
-    """
+    """Take what wrappers of modules add out of a name."""
     return _WRAPPERS.sub('', name)
+
+
+def strip(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """What is below a prefix, without it."""
+    return {key[len(prefix):]: value for key, value in state.items()
+            if key.startswith(prefix)}
 
 
 def find_state_dict(checkpoint, source: str) -> OrderedDict[str, Tensor]:
@@ -42,10 +45,6 @@ def find_state_dict(checkpoint, source: str) -> OrderedDict[str, Tensor]:
     They may be under any key, at any depth: ``state_dict``, ``model``,
     ``state_dict_ema``, ... Where there are several, those of a FishNet come
     first, then those that are no moving average ('ema'), then the largest.
-
-    Args:
-        checkpoint (object): The content of a file.
-        source (str): Name of the file, for messages.
 
     Returns:
         OrderedDict[str, Tensor]: The weights, without what DataParallel,
@@ -82,30 +81,19 @@ def _state_dicts(content: Mapping, path: str = ''
 
 
 def identify(keys: Iterable[str]) -> str | None:
-    """Tell the format of a FishNet checkpoint.
-
-    Args:
-        keys (Iterable[str]): Names of its tensors.
+    """Tell the format of a FishNet checkpoint by the names of its tensors.
 
     Returns:
         str | None: 'mmpretrain' (our names, also of another whole model or
         of a backbone alone), 'official', 'pytorchcv', or None if it is not
         of a FishNet.
     """
-    for key in keys:
-        for name, sign in SIGNS.items():
-            if sign.match(key):
-                return name
-    return None
+    return next((name for key in keys for name, sign in SIGNS.items()
+                 if sign.match(key)), None)
 
 
 def prefixes(keys: Iterable[str], style: str) -> set[str]:
-    """Tell what stands before the names of the FishNets in a file.
-
-    Args:
-        keys (Iterable[str]): Names of its tensors.
-        style (str): Their format, see :func:`identify`.
-    """
+    """What stands before the names of the FishNets in a file."""
     return {match[1] for match in map(SIGNS[style].match, keys) if match}
 
 
@@ -135,44 +123,36 @@ def translate(state: Mapping[str, Tensor],
     if style == 'mmpretrain':
         # 'backbone.' for a whole model, 'model.backbone.' for one in another;
         # '' or 'model.' for a backbone alone.
-        whole = outer.endswith(BACKBONE)
-        rest = outer[:-len(BACKBONE)] if whole else outer
-        new = '' if whole else BACKBONE
+        rest = outer.removesuffix(BACKBONE)
+        new = BACKBONE if rest == outer else ''
         return OrderedDict(
-            (new + key[len(rest):] if key.startswith(rest) else key, value)
-            for key, value in state.items())
+            (new + key.removeprefix(rest) if key.startswith(rest) else key,
+             value) for key, value in state.items())
     # Without what is of a larger model.
-    state = {key[len(outer):]: value for key, value in state.items()
-             if key.startswith(outer)}
-    places = {key: key for key in state}
+    state = strip(state, outer)
+    unknown = []
     if style == 'official':
-        places = last_names(state)
-        for key, value in norm_of_nothing(state).items():
-            state[key], places[key] = value, key
-    ours, unknown = OrderedDict(), []
+        state, unknown = to_last(state)
+    ours = OrderedDict()
     for key, value in state.items():
-        place = places[key]
-        name = rename(place, style, 'mmpretrain') if place else None
+        name = rename(key, style, 'mmpretrain')
         if name is None:
-            unknown.append(outer + key)
-            continue
-        if name == f'{CLASSIFIER}weight' and value.dim() == 4:
-            value = value.flatten(1)  # a 1x1 convolution there
-        ours[name] = value
+            unknown.append(key)
+        elif name == f'{CLASSIFIER}weight' and value.dim() == 4:
+            ours[name] = value.flatten(1)  # a 1x1 convolution there
+        else:
+            ours[name] = value
     if unknown:
         raise CheckpointError(
             f'{source} looks like a FishNet checkpoint in the {style} format, '
-            f'but {len(unknown)} of its {len(state)} tensors have names that '
-            f'are unknown: {few(unknown)}.')
+            f'but {len(unknown)} of its {len(ours) + len(unknown)} tensors '
+            'have names that are unknown: '
+            f'{few(outer + key for key in unknown)}.')
     return ours
 
 
 def to_official(state: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
-    """Give the weights of a classifier the authors' names and shapes.
-
-    Args:
-        state (Mapping[str, Tensor]): Weights under our names.
-    """
+    """Give the weights of a classifier the authors' names and shapes."""
     weight = f'{CLASSIFIER}weight'
     return OrderedDict((rename(key, 'mmpretrain', 'official'),
                         value[..., None, None] if key == weight else value)
@@ -180,24 +160,14 @@ def to_official(state: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
 
 
 def ambiguous(source: str, prefixes: Iterable[str]) -> CheckpointError:
-    """The error for a file that holds several networks of one kind.
-
-    Args:
-        source (str): Name of the file.
-        prefixes (Iterable[str]): What stands before the names of each.
-    """
+    """The error for a file that holds several networks of one kind."""
     return CheckpointError(
         f'{source} holds several such networks, below '
         f'{" and ".join(map(repr, sorted(prefixes)))}. Say which one is meant '
         'by prefix= in init_cfg.')
 
 
-def few(names: Iterable, most: int = 4) -> str:
-    """The first of some names, for a message.
-
-    Args:
-        names (Iterable): The names.
-        most (int): How many of them. Defaults to 4.
-    """
-    names = [str(name) for name in names]
-    return ', '.join(names[:most]) + (', ...' if len(names) > most else '')
+def few(names: Iterable) -> str:
+    """The first of some names, for a message."""
+    names = [*map(str, names)]
+    return ', '.join(names[:4]) + (', ...' if len(names) > 4 else '')

@@ -66,12 +66,10 @@ def convert(state_dict: Mapping[str, Tensor],
     if style != 'mmpretrain' or to == 'official':
         _check_released(state, source)
     if to == 'mmdet':
-        return OrderedDict(
-            (k, v) for k, v in state.items() if k.startswith(BACKBONE))
-    missing = [
-        part for part in (SCORE, CLASSIFIER)
-        if not any(key.startswith(part) for key in state)
-    ]
+        return OrderedDict(item for item in state.items()
+                           if item[0].startswith(BACKBONE))
+    missing = [part for part in (SCORE, CLASSIFIER)
+               if not any(key.startswith(part) for key in state)]
     if missing:
         raise CheckpointError(
             f'{source} holds {describe(state)} without {" and ".join(missing)}'
@@ -104,10 +102,8 @@ def convert_file(source: str, target: str, to: str = 'mmpretrain') -> str:
     if to == 'official':
         file = dict(arch=name.replace('-', '').lower(), state_dict=state)
     else:
-        meta = dict(
-            arch=name,
-            converted_from=osp.basename(source),
-            mmfishnet_version=__version__)
+        meta = dict(arch=name, converted_from=osp.basename(source),
+                    mmfishnet_version=__version__)
         file = dict(meta=meta, state_dict=state)
     with whole_file(target) as part:
         torch.save(file, part)
@@ -131,13 +127,8 @@ def _check_released(state: Mapping[str, Tensor], source: str) -> None:
 def _released(depth: int) -> dict[str, Tensor]:
     """Names and shapes of a released network."""
     with torch.device('meta'):
-        parts = {
-            BACKBONE: FishNet(depth, out_indices=(3, )),
-            FishNetScore.part: FishNetScore(),
-            CLASSIFIER: torch.nn.Linear(1056, 1000)
-        }
-    return {
-        prefix + key: value
-        for prefix, part in parts.items()
-        for key, value in part.state_dict().items()
-    }
+        parts = {BACKBONE: FishNet(depth, out_indices=(3, )),
+                 FishNetScore.part: FishNetScore(),
+                 CLASSIFIER: torch.nn.Linear(1056, 1000)}
+    return {prefix + key: value for prefix, part in parts.items()
+            for key, value in part.state_dict().items()}

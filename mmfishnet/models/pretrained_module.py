@@ -12,7 +12,7 @@ from torch import nn
 from ..checkpoints.fit import check_part, fit
 from ..checkpoints.pretrained import has_scheme, is_pretrained
 from ..checkpoints.read import CheckpointError, read_checkpoint
-from ..checkpoints.weights import BACKBONE, few, unwrap
+from ..checkpoints.weights import BACKBONE, few, strip, unwrap
 
 
 class PretrainedModule(BaseModule):
@@ -48,7 +48,6 @@ class PretrainedModule(BaseModule):
         for cfg in filter(is_pretrained, cfgs):
             load_pretrained(
                 self, **{k: v for k, v in cfg.items() if k != 'type'})
-
 
     @classmethod
     def from_pretrained(cls, checkpoint: str, *args, **kwargs):
@@ -109,7 +108,7 @@ def load_pretrained(module: PretrainedModule,
 
 
 def check_fit(model: nn.Module,
-              checkpoint: Mapping | str,
+              checkpoint: Mapping,
               source: str = 'the checkpoint',
               heads: bool = False) -> None:
     """Check that the weights of a whole model fit it.
@@ -118,10 +117,10 @@ def check_fit(model: nn.Module,
 
     Args:
         model (nn.Module): A model.
-        checkpoint (Mapping | str): The weights that are to be loaded, what
-            holds them as 'state_dict', or the file.
+        checkpoint (Mapping): The weights that are to be loaded, or what
+            holds them as 'state_dict'.
         source (str): Where they are from, for messages. Defaults to 'the
-            checkpoint', or to the file.
+            checkpoint'.
         heads (bool): Whether all of the model has to fit, as for a test, or
             only its modules of ours, as where a training starts from a
             classifier. If so, the weights are loaded. Defaults to False.
@@ -131,19 +130,13 @@ def check_fit(model: nn.Module,
             there, or of another shape, or too many; with ``heads``, if any
             part would keep its initial weights. Names the tensors.
     """
-    if isinstance(checkpoint, str):
-        source = checkpoint
-        checkpoint = CheckpointLoader.load_checkpoint(checkpoint, 'cpu')
     weights = checkpoint.get('state_dict', checkpoint)
     state = {unwrap(key): value for key, value in weights.items()}
     for name, module in model.named_modules():
         if not isinstance(module, PretrainedModule):
             continue
         prefix = unwrap(f'{name}.') if name else ''
-        own = {
-            key[len(prefix):]: value
-            for key, value in state.items() if key.startswith(prefix)
-        }
+        own = strip(state, prefix)
         kind = type(module).__name__
         if not own:
             raise CheckpointError(
@@ -162,8 +155,9 @@ def _check_heads(model: nn.Module, state: Mapping, source: str) -> None:
     shapes, by hooks of their own.
     """
     own = {key: unwrap(key) for key in model.state_dict()}
+    parameters = dict(model.named_parameters())
     wanted = {key: value for key, value in model.state_dict().items()
-              if key in dict(model.named_parameters())
+              if key in parameters
               or key.endswith(('.running_mean', '.running_var'))}
     try:
         missing = model.load_state_dict(
@@ -180,11 +174,12 @@ def _check_heads(model: nn.Module, state: Mapping, source: str) -> None:
         f'{own[key]} {tuple(state[own[key]].shape)}, not {tuple(value.shape)}'
         for key, value in wanted.items() if f' {key}: copying' in said
     ]
-    if missing or said:
+    if missing:
+        said = (f'{len(missing)} of {len(wanted)} tensors are missing: '
+                f'{few(missing)}')
+    if unfit:
+        said = f'{len(unfit)} tensors have another shape: {few(unfit)}'
+    if said:
         raise CheckpointError(
-            f'{source} does not fit the model, {type(model).__name__}'
-            + (f': {len(missing)} of {len(wanted)} tensors are missing: '
-               f'{few(missing)}' if missing else '')
-            + (f': {len(unfit)} tensors have another shape: {few(unfit)}'
-               if unfit else f': {said}' if said else '')
-            + '. Is it the checkpoint of another config, or of other classes?')
+            f'{source} does not fit the model, {type(model).__name__}: {said}.'
+            ' Is it the checkpoint of another config, or of other classes?')

@@ -25,12 +25,11 @@ from mmengine.registry import (
     TRANSFORMS,
     init_default_scope,
 )
-from mmengine.runner import load_checkpoint
 from mmengine.structures import InstanceData
 from mmengine.utils import import_modules_from_strings
 from rich.progress import Progress
 
-from ..checkpoints import read_checkpoint
+from ..checkpoints.loading import load_from_local
 from ..kinds import dicts_in, find_class, is_a, scope_of
 from ..models.pretrained_module import check_fit
 from ..work_dir import config_in
@@ -86,7 +85,8 @@ class Predictor:
 
     Raises:
         FileNotFoundError: If the checkpoint is not there.
-        CheckpointError: If it does not fit the model, or is damaged.
+        CheckpointError: If it is damaged, or any part of the model would
+            keep its initial weights.
         ValueError: If no config is given and the checkpoint carries none, or
             if neither names the classes.
 
@@ -100,7 +100,7 @@ class Predictor:
                  checkpoint: str,
                  config: str | Config | None = None,
                  device: str | None = None) -> None:
-        held = read_checkpoint(checkpoint)
+        held = load_from_local(checkpoint)
         if config is None:
             cfg = config_in(
                 held, f'no config is given (--config FILE), and {checkpoint}')
@@ -120,9 +120,7 @@ class Predictor:
         if cfg.get('data_preprocessor'):
             cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
         model = revert_sync_batchnorm(MODELS.build(cfg.model))
-        # As it is loaded: under our names, where loading translates.
-        check_fit(model, load_checkpoint(
-            model, checkpoint, 'cpu', logger='silent'), checkpoint)
+        check_fit(model, held, checkpoint, heads=True)
         self.model = model.to(device or get_device()).eval()
 
     def __call__(self,

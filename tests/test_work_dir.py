@@ -90,7 +90,7 @@ def test_by_epochs_and_by_iterations(tmp_path, logged):
     assert read.unit == 'epoch'
     assert places(read, read.train) == [i / 3 for i in range(1, 10)]
     assert places(read, read.val) == [1, 2, 3]
-    assert read.metrics == ('mIoU', 'coco/bbox_mAP')
+    assert read.metrics == {'mIoU': 30, 'coco/bbox_mAP': 0.5}
     assert [entry['loss'] for entry in read.val] == [7, 7, 7]
     for epoch in (1, 2, 3):
         held = read_checkpoint(str(tmp_path / f'a/epoch_{epoch}.pth'))

@@ -108,7 +108,7 @@ def _tables(runs, evaluations) -> list[tuple]:
                          for run in runs)],
         ['an iteration', *(f'{np.mean(s):.2f} s' if s else ''
                            for s in seconds)],
-        *rows([{m: run.last(m) for m in run.metrics} for run in runs])]
+        *rows([run.metrics for run in runs])]
     tables = [('Logged', ['', *(run.name for run in runs)], logged)]
     if evaluations:
         tables.append(('Last checkpoint on its validation set',

@@ -81,15 +81,14 @@ def test_page(work_dir, report):
         assert piece in text
     # The AP is that of the training's own last evaluation.
     for name in ('coco/bbox_mAP', 'coco/segm_mAP'):
-        assert f'{run.last(name):.3f}' in text
+        assert f'{run.metrics[name]:.3f}' in text
 
 
 def test_evaluation_is_that_of_the_training(work_dir):
     """Of masks by size, too: their areas are not those of the boxes."""
     run = read_run(work_dir)
     evaluation = evaluate(run, 'cpu', progress=False)
-    logged = {name: run.last(name) for name in run.metrics}
-    assert evaluation.metrics == pytest.approx(logged, abs=6e-4)
+    assert evaluation.metrics == pytest.approx(run.metrics, abs=6e-4)
     assert {'coco/segm_mAP_s', 'coco/bbox_mAP_l'} < set(evaluation.metrics)
     assert set(evaluation.per_class) == set(evaluation.model.classes)
     truth = json.loads(

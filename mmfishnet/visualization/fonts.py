@@ -20,14 +20,8 @@ def _letters(path: str) -> frozenset[int]:
 
 @cache
 def font_file(text: str) -> str | None:
-    """Find a font of the system that has all letters of a text.
-
-    Args:
-        text (str): What is to be written.
-
-    Returns:
-        str | None: Path of the font, the one that matplotlib brings along if
-        it will do; None if there is none.
+    """Find a font of the system that has all letters of a text: its path, of
+    the one that matplotlib brings along if it will do; None if there is none.
     """
     needed = {ord(letter) for letter in text if not letter.isspace()}
     plain = [entry.fname for entry in fontManager.ttflist
@@ -47,15 +41,8 @@ def font(size: int, text: str = '') -> ImageFont.FreeTypeFont:
 
 @cache
 def written(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Names of classes as they can be drawn.
-
-    Args:
-        names (tuple[str, ...]): Names of all classes.
-
-    Returns:
-        tuple[str, ...]: 'class 3' for a name whose letters no font has; a
-        warning tells of them, once.
-    """
+    """Names of all classes as they can be drawn: 'class 3' for one whose
+    letters no font has; a warning tells of them, once."""
     lost = [i for i, name in enumerate(names) if font_file(name) is None]
     if lost:
         warnings.warn(

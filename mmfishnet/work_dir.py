@@ -161,8 +161,7 @@ def read_runs(folders: Sequence[str | os.PathLike]) -> list[Run]:
     """Read several runs, under names that tell them apart.
 
     Args:
-        folders (Sequence[str | os.PathLike]): Work folders; one that is named
-            twice is read once.
+        folders (Sequence[str | os.PathLike]): Work folders, each read once.
 
     Returns:
         list[Run]: Where folders have one name, so much of their paths is the

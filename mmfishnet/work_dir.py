@@ -53,79 +53,53 @@ class Run:
     parts: int = 1
 
     @property
-    def metrics(self) -> tuple[str, ...]:
-        """Names of all that was evaluated, without losses."""
-        names = (name for entry in self.val for name in values_in(entry))
-        return tuple(dict.fromkeys(n for n in names if 'loss' not in n))
-
-    def last(self, metric: str) -> float | None:
-        """The last value of a metric, None if it was never logged."""
-        values = [entry[metric] for entry in self.val if metric in entry]
-        return values[-1] if values else None
+    def metrics(self) -> dict[str, float]:
+        """The last value of all that was evaluated, without losses."""
+        return {name: value for entry in self.val
+                for name, value in values_in(entry).items()
+                if 'loss' not in name}
 
     @property
     def unit(self) -> str:
         """What the run's length is counted in: 'epoch' or 'iteration'."""
-        train_cfg = self.config.get('train_cfg') or {}
-        return 'iteration' if 'max_iters' in train_cfg else 'epoch'
+        cfg = self.config.get('train_cfg') or {}
+        return 'iteration' if 'max_iters' in cfg else 'epoch'
 
     @cached_property
-    def _lengths(self) -> tuple[float, bool]:
+    def _epochs(self) -> tuple[float, bool]:
         """Iterations in an epoch, and whether steps of ``val`` are epochs."""
         first = {}
         for entry in self.train:
             first.setdefault(entry.get('epoch', 1), entry['iter'])
         low, high = min(first, default=1), max(first, default=1)
+        length = max((e['iter'] / max(1, low) for e in self.train), default=1)
         if high > low:  # first lines of epochs are at the same place in them
             length = (first[high] - first[low]) / (high - low)
-        else:
-            length = max((e['iter'] / max(1, low) for e in self.train),
-                         default=1)
-        steps = [entry['step'] for entry in self.val]
-        return max(1, round(length)), not first or max(
-            steps, default=0) <= max(1, high)
+        return max(1, round(length)), not first or all(
+            entry['step'] <= max(1, high) for entry in self.val)
 
     def place(self, entry: Mapping) -> float:
-        """Where a line of the log belongs, in epochs or iterations.
-
-        Args:
-            entry (dict): One of ``train`` or ``val``.
-        """
+        """Where a line of ``train`` or ``val`` belongs, in epochs or
+        iterations."""
         if self.unit == 'iteration':
             return entry['iter']
-        length, by_epoch = self._lengths
-        if 'epoch' not in entry and by_epoch:
-            return entry['step']
-        return entry['iter'] / length
+        length, by_epoch = self._epochs
+        return entry['step'] if by_epoch and 'epoch' not in entry else (
+            entry['iter'] / length)
 
     def evaluation_of(self, meta: Mapping) -> dict[str, float]:
-        """The run's own evaluation of a checkpoint.
-
-        Args:
-            meta (dict): ``meta`` of the checkpoint.
-
-        Returns:
-            dict[str, float]: Values by name, nothing if there is none.
-        """
+        """The run's own evaluation of the checkpoint with this ``meta``,
+        empty if there is none."""
         place = meta.get('epoch' if self.unit == 'epoch' else 'iter')
         found = [entry for entry in self.val if self.place(entry) == place]
         return values_in(found[-1]) if found else {}
 
 
 def values_in(entry: Mapping) -> dict[str, float]:
-    """The numbers in a line of a log or in a test's result.
-
-    Args:
-        entry (dict): The line.
-
-    Returns:
-        dict[str, float]: Without time, memory and place.
-    """
-    return {
-        key: value
-        for key, value in entry.items()
-        if isinstance(value, (int, float)) and key not in PLACE
-    }
+    """The numbers in a line of a log or in a test's result, without time,
+    memory and place."""
+    return {key: value for key, value in entry.items()
+            if isinstance(value, (int, float)) and key not in PLACE}
 
 
 def read_run(folder: str | os.PathLike) -> Run:
@@ -170,7 +144,9 @@ def read_run(folder: str | os.PathLike) -> Run:
         run.train = [e for e in run.train if e['iter'] < first] + train
         run.val = [e for e in run.val if e['iter'] < first
                    and e['step'] not in again] + val
-        run.tests += _read_tests(part)
+        for path in sorted(part.glob('*.json')):
+            with suppress(ValueError, TypeError):
+                run.tests.append(dict(json.loads(path.read_text())))
     if not configs:
         raise FileNotFoundError(f'there is no config in {folder}.')
     # What it imports need not be here to read what was logged.
@@ -185,8 +161,7 @@ def read_runs(folders: Sequence[str | os.PathLike]) -> list[Run]:
     """Read several runs, under names that tell them apart.
 
     Args:
-        folders (Sequence[str | os.PathLike]): Work folders; one that is named
-            twice is read once.
+        folders (Sequence[str | os.PathLike]): Work folders, each read once.
 
     Returns:
         list[Run]: Where folders have one name, so much of their paths is the
@@ -195,11 +170,8 @@ def read_runs(folders: Sequence[str | os.PathLike]) -> list[Run]:
     Raises:
         FileNotFoundError: As :func:`read_run`.
     """
-    runs = {}
-    for folder in folders:
-        path = Path(folder).expanduser().resolve()
-        if path not in runs:
-            runs[path] = read_run(folder)
+    runs = {Path(f).expanduser().resolve(): f for f in folders}
+    runs = {path: read_run(folder) for path, folder in runs.items()}
     for path, run in runs.items():
         same = [p for p in runs if p != path and p.name == path.name]
         depth = 1
@@ -222,20 +194,18 @@ def checkpoints_in(folder: str | os.PathLike) -> list[str]:
         looked at.
     """
     folder = str(folder)
-    found = [
-        path for name in ('epoch_*.pth', 'iter_*.pth', 'stopped.pth')
-        for path in glob(os.path.join(escape(folder), name))
-    ]
-    found.sort(key=os.path.getmtime, reverse=True)
+    found = sorted(
+        (path for name in ('epoch_*.pth', 'iter_*.pth', 'stopped.pth')
+         for path in glob(os.path.join(escape(folder), name))),
+        key=os.path.getmtime, reverse=True)
     try:
         noted = Path(folder, 'last_checkpoint').read_text().strip()
     except OSError:
         return found
     here = os.path.join(folder, re.split(r'[/\\]', noted)[-1])
     last = here if os.path.isfile(here) else noted
-    if last and os.path.exists(last):
-        found = [last, *(path for path in found if path != last)]
-    return found
+    found = [last] * os.path.exists(last) + found
+    return list(dict.fromkeys(found))
 
 
 def config_in(checkpoint, source: str | os.PathLike) -> Config:
@@ -263,12 +233,9 @@ def config_in(checkpoint, source: str | os.PathLike) -> Config:
 
 def _parts(folder: Path) -> list[Path]:
     """One folder for each time that it was started, named by the time."""
-    return sorted({
-        path.parent.parent
-        for name in ('scalars.json', 'config.py')
-        for pattern in (f'vis_data/{name}', f'*/vis_data/{name}')
-        for path in folder.glob(pattern)
-    })
+    return sorted({path.parent.parent for name in ('scalars.json', 'config.py')
+                   for below in ('', '*/')
+                   for path in folder.glob(f'{below}vis_data/{name}')})
 
 
 def _read_scalars(path: Path) -> tuple[list[dict], list[dict]]:
@@ -281,9 +248,8 @@ def _read_scalars(path: Path) -> tuple[list[dict], list[dict]]:
         except ValueError:  # the process was killed, or the disk was full
             continue
         # With log_with_hierarchy, names begin with the mode.
-        names = {re.sub(r'^(train|val)/|^val_(?=.*loss)', '', k): k
-                 for k in entry}
-        entry = {name: entry[key] for name, key in names.items()}
+        entry = {re.sub(r'^(train|val)/|^val_(?=.*loss)', '', key): value
+                 for key, value in entry.items()}
         if 'iter' in entry or 'lr' in entry:
             train[entry.setdefault('iter', entry.get('step'))] = entry
         elif 'step' in entry:
@@ -293,15 +259,6 @@ def _read_scalars(path: Path) -> tuple[list[dict], list[dict]]:
             entry['iter'] = max(before, entry['step'])
             val.setdefault((before, entry['step']), {}).update(entry)
     return list(train.values()), list(val.values())
-
-
-def _read_tests(part: Path) -> list[dict]:
-    """What tests wrote into a part's folder."""
-    found = []
-    for path in sorted(part.glob('*.json')):
-        with suppress(ValueError, TypeError):
-            found.append(dict(json.loads(path.read_text())))
-    return found
 
 
 def _environment(log: Path) -> str:

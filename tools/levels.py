@@ -47,20 +47,6 @@ def large_objects(data_root, number):
     return [cv2.imread(str(path)) for path in chosen[:number]]
 
 
-def segment(checkpoint, images):
-    """Class of each pixel, and the classes' names."""
-    # Here: MMSegmentation is optional.
-    from mmengine.config import Config
-    from mmseg.apis import inference_model, init_model
-
-    from mmfishnet.checkpoints import read_checkpoint
-    cfg = Config.fromstring(read_checkpoint(checkpoint)['meta']['cfg'], '.py')
-    model = init_model(cfg, checkpoint, device='cpu')
-    maps = [sample.pred_sem_seg.data[0].cpu().numpy()
-            for sample in inference_model(model, images)]
-    return maps, model.dataset_meta['classes']
-
-
 def as_instances(labels):
     """The classes in a map as objects, without the background, 0."""
     found = np.unique(labels[labels > 0])
@@ -84,10 +70,10 @@ def main():
         cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA)
         for image in images])
     detector = Predictor(args.detector)
-    maps, classes = segment(args.segmenter, images)
+    segmenter = Predictor(args.segmenter)
     rows = []
-    for image, score, objects, labels in zip(images, scores, detector(images),
-                                             maps):
+    for image, score, objects, labels in zip(
+            images, scores, detector(images), segmenter(images)):
         rgb = image[..., ::-1]
         good = objects.instances[objects.instances.scores >= 0.5]
         rows.append(beside(
@@ -95,8 +81,8 @@ def main():
                         min_side=side),
             draw_instances(rgb, good, detector.classes, legend=False,
                            min_side=side),
-            draw_instances(rgb, as_instances(labels), classes, legend=False,
-                           by_class=True, min_side=side)))
+            draw_instances(rgb, as_instances(labels.pixels), segmenter.classes,
+                           legend=False, by_class=True, min_side=side)))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     sheet = np.concatenate(rows)[..., ::-1]
     if not cv2.imwrite(str(args.out), sheet, [cv2.IMWRITE_JPEG_QUALITY, 80]):

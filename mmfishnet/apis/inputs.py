@@ -6,6 +6,7 @@ import io
 import os
 import os.path as osp
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -80,15 +81,15 @@ def find_inputs(inputs: str | np.ndarray | Sequence,
                     f'no picture or video in the folder {path}; they end in '
                     f'{kinds}.')
             found += below
-        elif not path.is_file():
+            continue
+        if not path.is_file():
             raise FileNotFoundError(
                 f'there is no file or folder {path} '
                 f'(looked for {path.absolute()}).')
-        elif path.suffix.lower() not in PICTURES + VIDEOS:
+        if path.suffix.lower() not in PICTURES + VIDEOS:
             raise ValueError(f'{path} should be a picture or a video and end '
                              f'in one of {kinds}.')
-        else:
-            found.append(str(path))
+        found.append(str(path))
     if not found:
         raise FileNotFoundError('no picture but those that predicting left.')
     return found
@@ -116,8 +117,8 @@ def load_inputs(found: Sequence, skipped: list,
 
     Args:
         found (Sequence): What :func:`find_inputs` returned.
-        skipped (list): Gets (name, reason) of videos that cannot be read.
-        notes (list): Gets (name, words) of those that end too early.
+        skipped, notes (list): Get (name, words) of videos that cannot be
+            read, and of those that end too early.
 
     Yields:
         Picture: A picture, not read yet, or a frame.
@@ -152,29 +153,21 @@ def load_inputs(found: Sequence, skipped: list,
 
 
 def count_pictures(found: Sequence) -> int:
-    """Count the pictures, frames of videos included.
-
-    Args:
-        found (Sequence): What :func:`find_inputs` returned.
-
-    Returns:
-        int: How many :func:`load_inputs` yields at most.
-    """
+    """How many :func:`load_inputs` yields at most, frames included."""
     return sum(
         max(1, mmcv.VideoReader(entry).frame_cnt) if _is_video(entry) else 1
         for entry in found)
 
 
 def doubts(path: str, read: np.ndarray | None) -> str | None:
-    """What of a picture's file is not in what was read of it.
+    """What of a picture's file is not in what the model's pipeline read.
 
     Args:
         path (str): The file, or a URL.
-        read (np.ndarray, optional): What the model's pipeline read, None if
-            it could not.
+        read (np.ndarray, optional): What was read, None if nothing was.
 
     Returns:
-        str | None: Words for the user, None if there is nothing to say.
+        str | None: Words for the user, if there is something to say.
 
     Raises:
         ValueError: If nothing was read, or nonsense.
@@ -205,22 +198,15 @@ def doubts(path: str, read: np.ndarray | None) -> str | None:
 
 
 def as_loaded(image: np.ndarray) -> dict:
-    """What a loading transform would leave of a picture.
-
-    Args:
-        image (np.ndarray): BGR, (H, W, 3).
-    """
+    """What a loading transform would leave of a picture, BGR, (H, W, 3)."""
     shape = image.shape[:2]
     return dict(img=image, img_shape=shape, ori_shape=shape, height=shape[0],
                 width=shape[1], img_id=0, img_path=None)
 
 
 def to_rgb(image: np.ndarray) -> np.ndarray:
-    """A picture for the eye: RGB, (H, W, 3), uint8.
-
-    Args:
-        image (np.ndarray): BGR or of any number of channels, of any type.
-    """
+    """A picture for the eye: RGB, (H, W, 3), uint8, of BGR or of any number
+    of channels, of any type."""
     image = np.atleast_3d(image)
     if image.shape[2] < 3:
         image = image[..., :1].repeat(3, axis=2)
@@ -236,16 +222,15 @@ def _tiff_pages(data: bytes) -> list[dict]:
     pages, file = [], io.BytesIO(data)
     if data[:4] not in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+'):
         return pages
-    try:
+    # Of a damaged file it may be anything; whoever reads it says so.
+    with suppress(Exception):
         tags = TiffImagePlugin.ImageFileDirectory_v2(
-            data[:16] if data[2:4] in (b'+\0', b'\0+') else data[:8])
+            data[:16] if b'+' in data[2:4] else data[:8])
         while tags.next and len(pages) < 10000:
             file.seek(tags.next)
             tags.load(file)
             if not tags.get(254, 0) & 1:  # no thumbnail
                 pages.append(dict(tags))
-    except Exception:  # of a damaged file; whoever reads it says so
-        pass
     return pages
 
 

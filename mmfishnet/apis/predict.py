@@ -25,14 +25,14 @@ from mmengine.registry import (
     TRANSFORMS,
     init_default_scope,
 )
-from mmengine.runner import load_checkpoint
 from mmengine.structures import InstanceData
 from mmengine.utils import import_modules_from_strings
 from rich.progress import Progress
 
-from ..checkpoints import read_checkpoint
+from ..checkpoints.loading import load_from_local
 from ..kinds import dicts_in, find_class, is_a, scope_of
 from ..models.pretrained_module import check_fit
+from ..visualization.instances import to_numpy
 from ..work_dir import config_in
 from .inputs import (
     Picture,
@@ -86,7 +86,8 @@ class Predictor:
 
     Raises:
         FileNotFoundError: If the checkpoint is not there.
-        CheckpointError: If it does not fit the model, or is damaged.
+        CheckpointError: If it is damaged, or any part of the model would
+            keep its initial weights.
         ValueError: If no config is given and the checkpoint carries none, or
             if neither names the classes.
 
@@ -100,14 +101,12 @@ class Predictor:
                  checkpoint: str,
                  config: str | Config | None = None,
                  device: str | None = None) -> None:
-        held = read_checkpoint(checkpoint)
+        held = load_from_local(checkpoint)
         if config is None:
-            cfg = config_in(
+            config = config_in(
                 held, f'no config is given (--config FILE), and {checkpoint}')
-        elif isinstance(config, Config):
-            cfg = copy.deepcopy(config)
-        else:
-            cfg = Config.fromfile(config)
+        cfg = copy.deepcopy(config) if isinstance(
+            config, Config) else Config.fromfile(config)
         if cfg.get('custom_imports'):
             import_modules_from_strings(**cfg.custom_imports)
         scope = scope_of(cfg)
@@ -120,9 +119,7 @@ class Predictor:
         if cfg.get('data_preprocessor'):
             cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
         model = revert_sync_batchnorm(MODELS.build(cfg.model))
-        # As it is loaded: under our names, where loading translates.
-        check_fit(model, load_checkpoint(
-            model, checkpoint, 'cpu', logger='silent'), checkpoint)
+        check_fit(model, held, checkpoint, heads=True)
         self.model = model.to(device or get_device()).eval()
 
     def __call__(self,
@@ -131,15 +128,7 @@ class Predictor:
                  tile: int | None = None) -> Iterator[Prediction]:
         """Predict, picture by picture.
 
-        Args:
-            inputs (str | Path | np.ndarray | Sequence): Picture, folder (at
-                any depth), video, URL, array (BGR, uint8), or several of
-                them.
-            batch_size (int): Pictures, or tiles, that go through the model at
-                a time. Defaults to 1.
-            tile (int, optional): Side of the tiles into which a detector's
-                larger pictures are cut, in pixels. Defaults to None: whole
-                pictures.
+        Arguments are those of :func:`predict`.
 
         Yields:
             Prediction: One a picture, in the order of the inputs. What could
@@ -160,11 +149,10 @@ class Predictor:
 
     def _loaded(self, found) -> Iterator[tuple[Picture, dict]]:
         for picture in load_inputs(found, self.skipped, self.notes):
-            words = None
             try:
                 data = self.read(picture.source)
-                if isinstance(picture.source, str):
-                    words = doubts(picture.source, data and data['img'])
+                words = isinstance(picture.source, str) and doubts(
+                    picture.source, data and data['img'])
             except Exception as error:  # of file system, network or decoder
                 words = str(error) or type(error).__name__
                 self.skipped.append((picture.name, words.splitlines()[0]))
@@ -177,11 +165,8 @@ class Predictor:
     def read(self, source: str | np.ndarray) -> dict | None:
         """Read a picture as the pipeline of the test data does.
 
-        Args:
-            source (str | np.ndarray): Path, URL, or BGR, uint8.
-
-        Returns:
-            dict | None: ``img`` with its shapes; None if it is no picture.
+        From a path, a URL or BGR, uint8, comes ``img`` with its shapes; None
+        if it is no picture.
         """
         if isinstance(source, str):
             try:
@@ -195,15 +180,8 @@ class Predictor:
                          if source.ndim == 2 else source)
 
     def run(self, data: Sequence[dict]) -> list[tuple]:
-        """Run the model on a batch.
-
-        Args:
-            data (Sequence[dict]): Loaded pictures, ``img`` with its shapes.
-
-        Returns:
-            list[tuple]: Instances, scores and pixels of each, as in
-            :class:`Prediction`, None for what the model does not predict.
-        """
+        """Run the model on a batch of what :meth:`read` returned, and give
+        :func:`content_of` each."""
         batch = pseudo_collate([self._transform(dict(d)) for d in data])
         with torch.no_grad():
             return [content_of(s) for s in self.model.test_step(batch)]
@@ -218,7 +196,6 @@ def predict(inputs: str | np.ndarray | Sequence,
             score_thr: float = 0.3,
             ann_file: str | None = None,
             pictures: bool = True,
-            progress: bool = True,
             tile: int | None = None) -> list[dict]:
     """Predict and write drawings, COCO results and tables.
 
@@ -246,7 +223,6 @@ def predict(inputs: str | np.ndarray | Sequence,
             file name, and of the classes. Defaults to None: both are
             counted from 1.
         pictures (bool): Whether to draw. Defaults to True.
-        progress (bool): Whether to show a progress bar. Defaults to True.
         tile (int, optional): Side of the tiles into which a detector's
             larger pictures are cut, in pixels. Defaults to None: whole
             pictures.
@@ -268,7 +244,7 @@ def predict(inputs: str | np.ndarray | Sequence,
     total = count_pictures(found)
     model = Predictor(checkpoint, config, device)
     writer = Writer(out_dir, model.classes, score_thr, ann_file, pictures)
-    with writer, Progress(disable=not progress) as bar:
+    with writer, Progress() as bar:
         task = bar.add_task('Predict', total=total)
         for prediction in model(found, batch_size, tile):
             writer.add(prediction)
@@ -288,51 +264,39 @@ def predict(inputs: str | np.ndarray | Sequence,
 
 
 def content_of(sample) -> tuple:
-    """What a model says in a data sample.
-
-    Args:
-        sample (BaseDataElement): What ``test_step`` returned of a picture.
-
-    Returns:
-        tuple: Instances, scores and pixels, as in :class:`Prediction`, None
-        for what the model does not predict.
+    """What a model says in a data sample: instances, scores and pixels, as in
+    :class:`Prediction`, None for what it does not predict.
 
     Raises:
         ValueError: If it is none of them.
     """
     if 'pred_score' in sample:
-        return None, _array(sample.pred_score), None
+        return None, to_numpy(sample.pred_score), None
     if 'pred_sem_seg' in sample:
-        return None, None, _array(sample.pred_sem_seg.data[0])
+        return None, None, to_numpy(sample.pred_sem_seg.data[0])
     if 'pred_instances' not in sample:
         raise ValueError(
             f'the model predicts {", ".join(sample.keys()) or "nothing"}; '
             'predicting is for boxes, masks, classes of pictures and classes '
             'of pixels.')
-    instances = InstanceData()
-    for key in ('bboxes', 'labels', 'scores', 'masks'):
-        if key in sample.pred_instances:
-            value = sample.pred_instances[key]
-            instances[key] = _array(getattr(value, 'tensor', value))
+    found = sample.pred_instances
+    instances = InstanceData(**{
+        key: to_numpy(found[key])
+        for key in ('bboxes', 'labels', 'scores', 'masks') if key in found})
     order = np.argsort(-instances.scores, kind='stable')
     return instances[order], None, None
-
-
-def _array(value) -> np.ndarray:
-    return value.detach().cpu().numpy() if isinstance(
-        value, torch.Tensor) else np.asarray(value)
 
 
 def _classes(cfg, held, checkpoint, scope) -> tuple[str, ...]:
     """Names of the classes: the checkpoint's, else the test data's."""
     meta = held.get('meta') if isinstance(held, dict) else None
-    known = [(meta or {}).get('dataset_meta') or {}]
-    for part in dicts_in(cfg.get('test_dataloader') or {}):
-        known.append(part.get('metainfo') or {})
+    known = [(meta or {}).get('dataset_meta')]
+    for part in dicts_in(cfg.get('test_dataloader')):
+        known.append(part.get('metainfo'))
         if 'type' in part:
             cls = find_class(DATASETS, part, scope)
-            known.append(getattr(cls, 'METAINFO', None) or {})
-    for names in known:
+            known.append(getattr(cls, 'METAINFO', None))
+    for names in filter(None, known):
         # MMDetection's older ones are in capitals.
         names = names.get('classes') or names.get('CLASSES')
         if names and not isinstance(names, str):
@@ -343,7 +307,7 @@ def _classes(cfg, held, checkpoint, scope) -> tuple[str, ...]:
 def _pipeline(cfg, scope) -> tuple[Compose, Compose]:
     """The test data's pipeline: what loads a picture, and what follows."""
     steps = next((part['pipeline'] for name in ('test', 'val')
-                  for part in dicts_in(cfg.get(f'{name}_dataloader') or {})
+                  for part in dicts_in(cfg.get(f'{name}_dataloader'))
                   if part.get('pipeline')), None)
     if steps is None:
         raise ValueError('the config has no test_dataloader with a pipeline, '

@@ -52,7 +52,12 @@ def predict_tiles(run: Callable, data: dict, tile: int,
                     'tiles are for detectors; a segmenter of MMSegmentation '
                     "slides by itself, with test_cfg=dict(mode='slide', "
                     'crop_size=(640, 640), stride=(480, 480)) in its model.')
-            parts.append(_moved(found, next(places), height, width))
+            x, y, *_ = next(places)
+            found.bboxes = found.bboxes + [x, y, x, y]
+            found.shapes = [_rle(mask, x, y, height, width)
+                            for mask in found.masks] if 'masks' in found else (
+                _boxes(found.bboxes, height, width))
+            parts.append(found)
     owner = np.repeat(range(len(parts)), [len(part) for part in parts])
     found = _merged(InstanceData.cat(parts), owner, np.array(tiles))
     shapes = found.pop('shapes')
@@ -64,15 +69,6 @@ def predict_tiles(run: Callable, data: dict, tile: int,
 def _starts(length: int, tile: int) -> list[int]:
     count = math.ceil(max(0, length - tile) / (tile * (1 - OVERLAP))) + 1
     return np.linspace(0, max(0, length - tile), count).astype(int).tolist()
-
-
-def _moved(found: InstanceData, place, height, width) -> InstanceData:
-    """A tile's objects in the whole picture, with their RLE as ``shapes``."""
-    found.bboxes = found.bboxes + np.tile(place[:2], 2)
-    found.shapes = [
-        _rle(mask, *place[:2], height, width) for mask in found.masks
-    ] if 'masks' in found else _boxes(found.bboxes, height, width)
-    return found
 
 
 def _boxes(boxes, height, width) -> list[dict]:
@@ -116,16 +112,19 @@ def _merged(found, owner, tiles) -> InstanceData:
         entire = [i for i in members if not cut[i]]
         rest.append(not entire)
         # What a tile has in full is not made larger by others.
-        whole.append(_union(found[np.array(entire[:1] or members)]))
-        whole[-1].scores[:] = found.scores[seed]
+        parts = found[np.array(entire[:1] or members)]
+        whole.append(found[np.array([seed])])
+        whole[-1].bboxes = np.concatenate([
+            parts.bboxes[:, :2].min(0), parts.bboxes[:, 2:].max(0)])[None]
+        whole[-1].shapes = [coco_mask.merge(parts.shapes)]
     if not whole:
         return found
-    whole, areas = InstanceData.cat(whole), []
-    for shape in whole.shapes:
-        # One by one: pycocotools' own counts up to 255 with numpy 2.
-        areas.append(coco_mask.area(shape))
+    whole = InstanceData.cat(whole)
+    # One by one: pycocotools' own counts up to 255 with numpy 2.
+    areas = [coco_mask.area(shape) for shape in whole.shapes]
     # A rest at a tile's border of what another tile found in full.
-    covered = _shares(whole.shapes, whole.shapes, of_first=True) > SAME
+    covered = coco_mask.iou(
+        whole.shapes, whole.shapes, [True] * len(whole)) > SAME
     covered &= np.equal.outer(whole.labels, whole.labels)
     covered &= np.less.outer(areas, areas)
     return whole[~(covered.any(1) & np.array(rest))]
@@ -143,9 +142,9 @@ def _same(found, owner, tiles) -> list[list[int]]:
         if (low >= high).any() or not len(ours) or not len(theirs):
             continue
         strip = _boxes(np.array([[*low, *high]]), *found.shapes[0]['size'])
-        same = _shares(*(
-            [coco_mask.merge([found.shapes[i], *strip], intersect=True)
-             for i in side] for side in (ours, theirs))) > SAME
+        inside = ([coco_mask.merge([found.shapes[i], *strip], intersect=True)
+                   for i in side] for side in (ours, theirs))
+        same = coco_mask.iou(*inside, [False] * len(theirs)) > SAME
         same &= np.equal.outer(found.labels[ours], found.labels[theirs])
         for i, j in zip(*np.nonzero(same)):
             pairs[ours[i]].append(theirs[j])
@@ -159,17 +158,3 @@ def _at_inner_border(boxes, owner, tiles) -> np.ndarray:
     own = tiles[owner]
     return ((boxes[:, :2] < own[:, :2] + 2) & (own[:, :2] > low)).any(1) | (
         (boxes[:, 2:] > own[:, 2:] - 2) & (own[:, 2:] < high)).any(1)
-
-
-def _shares(shapes, others, of_first=False) -> np.ndarray:
-    """IoU of each two, or the share of the first that the second covers."""
-    return coco_mask.iou(shapes, others, [of_first] * len(others))
-
-
-def _union(found: InstanceData) -> InstanceData:
-    """One object of its parts."""
-    best = found[np.array([found.scores.argmax()])]
-    best.bboxes = np.concatenate([
-        found.bboxes[:, :2].min(0), found.bboxes[:, 2:].max(0)])[None]
-    best.shapes = [coco_mask.merge(found.shapes)]
-    return best

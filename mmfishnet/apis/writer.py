@@ -15,52 +15,15 @@ from pycocotools import mask as coco_mask
 
 from ..visualization import draw_instances, draw_pixels, draw_scores
 
+OBJECT = ('picture', 'class', 'score', 'x', 'y', 'width', 'height', 'area')
 JPEG = (cv2.IMWRITE_JPEG_QUALITY, 92)
-
-
-def coco_results(prediction, image_id: int,
-                 category_ids: Sequence[int]) -> list[dict]:
-    """Put a detector's prediction into COCO's result form.
-
-    Args:
-        prediction (Prediction): What the model says of a picture.
-        image_id (int): Id of the picture.
-        category_ids (Sequence[int]): Id of each class.
-
-    Returns:
-        list[dict]: ``image_id``, ``category_id``, ``bbox`` (x, y, width,
-        height), ``score`` and, if there are masks, ``segmentation`` (RLE) of
-        each object.
-    """
-    found = prediction.instances
-    boxes = found.bboxes.astype(float)
-    boxes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-    results = [
-        dict(image_id=image_id, category_id=category_ids[label], bbox=box,
-             score=score) for box, label, score in zip(
-                 boxes.tolist(), found.labels.tolist(), found.scores.tolist())
-    ]
-    masks = found.get('masks', [])
-    if isinstance(masks, np.ndarray):
-        masks = coco_mask.encode(
-            np.asfortranarray(masks.transpose(1, 2, 0), np.uint8))
-    for result, mask in zip(results, masks):
-        result['segmentation'] = dict(
-            size=mask['size'], counts=mask['counts'].decode())
-    return results
 
 
 class Writer:
     """Writes predictions as pictures, COCO results and tables.
 
-    Args:
-        out_dir (str): Folder for the results.
-        classes (Sequence[str]): Names of the model's classes.
-        score_thr (float): Objects of a lower score are in predictions.json
-            only.
-        ann_file (str, optional): COCO file with the ids of pictures and
-            classes. Defaults to None.
-        pictures (bool): Whether to draw. Defaults to True.
+    Arguments are those of :func:`mmfishnet.apis.predict`, and the names of
+    the model's classes.
 
     Attributes:
         rows (list[dict]): The rows of counts.csv, predictions.csv or
@@ -79,10 +42,8 @@ class Writer:
                  score_thr: float,
                  ann_file: str | None = None,
                  pictures: bool = True) -> None:
-        self.out_dir = Path(out_dir)
-        self.classes = classes
-        self.score_thr = score_thr
-        self.pictures = pictures
+        self.out_dir, self.classes = Path(out_dir), classes
+        self.score_thr, self.pictures = score_thr, pictures
         self.rows, self.unnamed = [], []
         self._objects, self._results, self._images = [], [], []
         self._videos, self._drawn = {}, set()
@@ -121,8 +82,7 @@ class Writer:
         mmengine.dump(dict(images=self._images, categories=categories),
                       self.out_dir / 'images.json')
         self._table('counts.csv', self.rows, columns)
-        self._table('objects.csv', self._objects, (
-            'picture', 'class', 'score', 'x', 'y', 'width', 'height', 'area'))
+        self._table('objects.csv', self._objects, OBJECT)
 
     def _table(self, name, rows, columns) -> None:
         with open(self.out_dir / name, 'w', newline='',
@@ -132,32 +92,27 @@ class Writer:
             table.writerows(rows)
 
     def add(self, prediction) -> None:
-        """Draw a prediction and note its numbers.
-
-        Args:
-            prediction (Prediction): What the model says of a picture.
-        """
-        picture = prediction.picture
+        """Draw a prediction and note its numbers."""
+        picture, more = prediction.picture, {}
         if prediction.pixels is not None:
-            self._add_pixels(picture, prediction.pixels)
-            draw, what, more = draw_pixels, prediction.pixels, {}
+            draw, what = draw_pixels, prediction.pixels
+            self._add_pixels(picture, what)
         elif prediction.scores is not None:
-            self._add_scores(picture, prediction.scores)
-            draw, what, more = draw_scores, prediction.scores, {}
+            draw, what = draw_scores, prediction.scores
+            self._add_scores(picture, what)
         else:
-            self._add_instances(prediction)
-            found = prediction.instances
-            draw, what = draw_instances, found[found.scores >= self.score_thr]
-            # Frames are of one size, and have nothing of their own to tell
-            # an object by.
-            more = {} if picture.video is None else dict(
-                legend=False, by_class=True)
+            draw, found = draw_instances, prediction.instances
+            self._add_instances(picture, found)
+            what = found[found.scores >= self.score_thr]
+            if picture.video is not None:
+                # Frames are of one size, and have nothing of their own to
+                # tell an object by.
+                more = dict(legend=False, by_class=True)
         if self.pictures:
             self._save(picture, draw(picture.image, what, self.classes,
                                      **more))
 
-    def _add_instances(self, prediction) -> None:
-        picture = prediction.picture
+    def _add_instances(self, picture, found) -> None:
         height, width = picture.image.shape[:2]
         image_id = self._image_ids.get(picture.name)
         if image_id is None:
@@ -165,28 +120,34 @@ class Writer:
             self.unnamed.append(picture.name)
         self._images.append(dict(id=image_id, file_name=picture.name,
                                  width=width, height=height))
-        results = coco_results(prediction, image_id, self._category_ids)
-        self._results += results
-        areas = defaultdict(list)
-        for result, label in zip(results, prediction.instances.labels):
-            if result['score'] < self.score_thr:
-                continue
-            x, y, w, h = result['bbox']
+        masks, areas = found.get('masks', ()), defaultdict(list)
+        if isinstance(masks, np.ndarray):
+            masks = coco_mask.encode(
+                np.asfortranarray(masks.transpose(1, 2, 0), np.uint8))
+        for box, label, score, mask in itertools.zip_longest(
+                found.bboxes.astype(float), found.labels,
+                found.scores.tolist(), masks):
+            x, y, w, h = *box[:2].tolist(), *(box[2:] - box[:2]).tolist()
+            result = dict(image_id=image_id, bbox=[x, y, w, h], score=score,
+                          category_id=self._category_ids[label])
             area = w * h
-            if 'segmentation' in result:
-                area = int(coco_mask.area(result['segmentation']))
-            areas[self.classes[label]].append(area)
-            self._objects.append({
-                'picture': picture.name, 'class': self.classes[label],
-                'score': round(result['score'], 4), 'x': round(x, 1),
-                'y': round(y, 1), 'width': round(w, 1),
-                'height': round(h, 1), 'area': round(area)})
+            if mask is not None:
+                result['segmentation'] = dict(
+                    size=mask['size'], counts=mask['counts'].decode())
+                area = int(coco_mask.area(mask))
+            self._results.append(result)
+            if score >= self.score_thr:
+                name = self.classes[label]
+                areas[name].append(area)
+                self._objects.append(dict(zip(OBJECT, (
+                    picture.name, name, round(score, 4),
+                    *(round(v, 1) for v in (x, y, w, h)), round(area)))))
         # A picture without objects has a row as well.
-        for name, found in sorted(areas.items()) or [('', [])]:
+        for name, each in sorted(areas.items()) or [('', [])]:
             self.rows.append({
-                'picture': picture.name, 'class': name, 'count': len(found),
-                'area': round(sum(found)),
-                'share': round(sum(found) / (width * height), 6)})
+                'picture': picture.name, 'class': name, 'count': len(each),
+                'area': round(sum(each)),
+                'share': round(sum(each) / (width * height), 6)})
 
     def _add_scores(self, picture, scores) -> None:
         best = int(scores.argmax())

@@ -26,6 +26,7 @@ from torch.utils.data import Subset
 
 from ..apis.inputs import Picture, to_rgb
 from ..apis.predict import Prediction, Predictor, content_of
+from ..kinds import dicts_in
 
 KINDS = dict(bbox='boxes', segm='masks')
 KEPT = 20  # pictures, of the worst and of the best
@@ -84,21 +85,13 @@ class Evaluation:
 def evaluate(run,
              device: str | None = None,
              max_images: int | None = None,
-             score_thr: float = 0.3,
-             progress: bool = True) -> Evaluation:
+             score_thr: float = 0.3) -> Evaluation:
     """Predict on a run's validation set and compare with the truth.
 
     Loader and evaluator are those of the run's own validation.
 
-    Args:
-        run (Run): A training.
-        device (str, optional): Where to predict. Defaults to None: the GPU
-            if there is one.
-        max_images (int, optional): How many images at most, the first ones.
-            Defaults to None, all of them.
-        score_thr (float): What counts as found in the confusion matrix and
-            the pictures. Defaults to 0.3.
-        progress (bool): Whether to show a progress bar. Defaults to True.
+    Arguments are those of :func:`mmfishnet.report.write_report`, for a
+    single run.
 
     Returns:
         Evaluation: The results.
@@ -121,8 +114,7 @@ def evaluate(run,
                 and hasattr(m, 'outfile_prefix')]
         for metric in coco:
             metric.classwise, metric.outfile_prefix = True, f'{folder}/coco'
-        ids = _run(result, dataset, loader, evaluator,
-                   f'Evaluate {run.name}' if progress else None)
+        ids = _run(result, dataset, loader, evaluator, f'Evaluate {run.name}')
         for metric in coco if len(ids) < len(dataset) else ():
             metric.img_ids = ids
         metrics = evaluator.evaluate(len(ids))
@@ -156,11 +148,9 @@ def _build(cfg, max_images) -> tuple:
 
 def _run(result, dataset, loader, evaluator, title) -> list:
     """Predict and compare; the images' ids."""
-    batches, steps, ids = iter(loader), range(len(loader)), []
-    if title:
-        steps = track(steps, title, console=Console(stderr=True))
-    for _ in steps:  # in this order: the bar reaches its end
-        batch = next(batches)
+    batches, ids = iter(loader), []
+    for _ in track(range(len(loader)), title, console=Console(stderr=True)):
+        batch = next(batches)  # in this order: the bar reaches its end
         with torch.no_grad():
             samples = result.model.model.test_step(batch)
         for sample in samples:
@@ -219,29 +209,25 @@ def _true_instances(info: dict) -> InstanceData:
         bboxes=np.array([item['bbox'] for item in kept],
                         float).reshape(-1, 4),
         labels=np.array([item['bbox_label'] for item in kept], int))
-    if kept and all(item.get('mask') for item in kept):
-        size = info['height'], info['width']
-        truth.masks = [_rle(item['mask'], *size) for item in kept]
+    masks = [item.get('mask') for item in kept]
+    if masks and all(masks):
+        for i, mask in enumerate(masks):
+            if isinstance(mask, list) or isinstance(mask['counts'], list):
+                masks[i] = mask = coco_mask.frPyObjects(
+                    mask, info['height'], info['width'])
+            if isinstance(mask, list):  # of polygons
+                masks[i] = coco_mask.merge(mask)
+        truth.masks = masks
     return truth
-
-
-def _rle(mask: list | dict, height: int, width: int) -> dict:
-    if isinstance(mask, list) or isinstance(mask['counts'], list):
-        mask = coco_mask.frPyObjects(mask, height, width)
-    return coco_mask.merge(mask) if isinstance(mask, list) else mask
 
 
 def _ann_file(evaluators, dataset, folder) -> str:
     """The truth that an evaluator of COCO's compares with."""
     made = Path(folder, 'coco.gt.json')  # where it is given none
-    if made.exists():
-        return str(made)
-    evaluators = evaluators.get('metrics', evaluators) if isinstance(
-        evaluators, dict) else evaluators
-    for part in evaluators if isinstance(evaluators, list) else [evaluators]:
-        if part.get('ann_file'):
-            return part['ann_file']
-    return dataset.ann_file
+    given = [part['ann_file'] for part in dicts_in(evaluators)
+             if part.get('ann_file')]
+    return str(made) if made.exists() else (
+        given[0] if given else dataset.ann_file)
 
 
 def _curves(results, ann_file, kind, metric) -> dict[float, np.ndarray]:
@@ -278,15 +264,9 @@ def match(truth: InstanceData,
     (MMDetection's ``confusion_matrix.py`` lets one detection stand for
     several objects, which counts too much where they are crowded.)
 
-    Args:
-        truth (InstanceData): True ``bboxes`` and ``labels``.
-        found (InstanceData): Predicted ones.
-        num_classes (int): Number of classes.
-        iou_thr (float): Least IoU of a pair. Defaults to 0.5.
-
     Returns:
-        np.ndarray: Counts, (num_classes + 1, num_classes + 1): true class in
-        rows, predicted class in columns, the background last.
+        np.ndarray: Counts; true class in rows, predicted class in columns,
+        the background last.
     """
     matrix = np.zeros((num_classes + 1, num_classes + 1), int)
     ious = bbox_overlaps(
@@ -301,36 +281,28 @@ def match(truth: InstanceData,
             matrix[truth.labels[i], found.labels[j]] += 1
             free_truth.remove(i)
             free_found.remove(j)
-    for i in free_truth:
-        matrix[truth.labels[i], -1] += 1
-    for j in free_found:
-        matrix[-1, found.labels[j]] += 1
+    np.add.at(matrix, (truth.labels[list(free_truth)], -1), 1)
+    np.add.at(matrix, (-1, found.labels[list(free_found)]), 1)
     return matrix
 
 
 def activations(evaluation: Evaluation,
                 path: str) -> list[tuple[str, np.ndarray]]:
-    """How strongly the backbone's stages answer to an image.
-
-    Args:
-        evaluation (Evaluation): Of the model.
-        path (str): The image.
-
-    Returns:
-        list[tuple[str, np.ndarray]]: Name of each stage, in the order in
-        which they run, and the root mean square of its refined feature's
-        channels, (H, W). Empty for backbones without such stages.
-    """
+    """How strongly the backbone's stages answer to an image: name of each,
+    in the order in which they run, and the root mean square of its refined
+    feature's channels, (H, W). Empty for backbones without such stages."""
     backbone = getattr(evaluation.model.model, 'backbone', None)
     names = [name for name in getattr(backbone, 'stage_names', ())
              if hasattr(getattr(backbone, name), 'refine')]
     seen = {}
-    handles = [
-        getattr(backbone, name).refine.register_forward_hook(
-            lambda module, args, output, name=name: seen.update(
-                {name: output[0].float().pow(2).mean(0).sqrt().cpu().numpy()}))
-        for name in names
-    ]
+
+    def watch(name):
+        def keep(module, args, output):
+            rms = output[0].float().pow(2).mean(0).sqrt()
+            seen[name] = rms.cpu().numpy()
+        return getattr(backbone, name).refine.register_forward_hook(keep)
+
+    handles = [watch(name) for name in names]
     try:
         if names:
             evaluation.predict(path)

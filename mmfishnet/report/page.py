@@ -68,22 +68,21 @@ def write_report(runs: Sequence[Run],
             notes.append(f'{run.name}: not run on its validation set; '
                          f'{type(error).__name__}: {error}')
     found = evaluations.values()
-    figures = [
-        ('Losses', charts.losses(runs)),
-        ('Validation', charts.metrics(runs)),
-        ('Learning rate and gradients', charts.rates(runs)),
-        ('Precision and recall', any(e.curves for e in found)
-         and charts.precision_recall(evaluations)),
-        ('Average precision of each class', any(e.per_class for e in found)
-         and charts.per_class(evaluations)),
-    ]
+    figures = [(title, charts.svg(draw, what)) for title, draw, what in (
+        ('Losses', charts.losses, runs),
+        ('Validation', charts.metrics, charts.main_metrics(runs) and runs),
+        ('Learning rate and gradients', charts.rates, runs),
+        ('Precision and recall', charts.precision_recall,
+         any(e.curves for e in found) and evaluations),
+        ('Average precision of each class', charts.per_class,
+         any(e.per_class for e in found) and evaluations)) if what]
     page = Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
             Path(__file__).with_name('page.html').read_text('utf-8'))
     text = page.render(
         title=', '.join(run.name for run in runs),
         version=__version__,
-        figures=[figure for figure in figures if figure[1]],
+        figures=figures,
         tables=_tables(runs, evaluations),
         runs=[_about(run, evaluations.get(run.name)) for run in runs],
         notes=notes)
@@ -108,7 +107,7 @@ def _tables(runs, evaluations) -> list[tuple]:
                          for run in runs)],
         ['an iteration', *(f'{np.mean(s):.2f} s' if s else ''
                            for s in seconds)],
-        *rows([{m: run.last(m) for m in run.metrics} for run in runs])]
+        *rows([run.metrics for run in runs])]
     tables = [('Logged', ['', *(run.name for run in runs)], logged)]
     if evaluations:
         tables.append(('Last checkpoint on its validation set',
@@ -118,34 +117,30 @@ def _tables(runs, evaluations) -> list[tuple]:
 
 
 def _about(run: Run, evaluation: Evaluation | None) -> dict:
-    about = dict(
-        name=run.name,
-        config=run.config.pretty_text,
-        environment=run.environment,
-        parts=run.parts,
-        commands=_commands(run))
-    if evaluation is not None and evaluation.confusion is not None:
-        about['confusion'] = charts.confusion(evaluation)
-        about['words'] = OBJECTS if len(evaluation.confusion) > len(
-            evaluation.model.classes) else 'True classes in rows.'
-        worst = evaluation.seen[:SHOWN]
-        best = evaluation.seen[SHOWN:][:-SHOWN - 1:-1]
-        about['pictures'] = [
-            (title, [_pair(evaluation, seen) for seen in entries])
-            for title, entries in (('Worst', worst), ('Best', best))
-            if entries
-        ]
-        about['stages'] = _stages(evaluation)
-    return about
+    """What the page has below a run's name."""
+    about = dict(name=run.name, config=run.config.pretty_text,
+                 environment=run.environment, parts=run.parts,
+                 commands=_commands(run))
+    if evaluation is None or evaluation.confusion is None:
+        return about
+    matrix, classes = evaluation.confusion, evaluation.model.classes
+    worst = evaluation.seen[:SHOWN]
+    best = evaluation.seen[SHOWN:][:-SHOWN - 1:-1]
+    return about | dict(
+        confusion=charts.svg(charts.confusion, matrix, classes),
+        words=OBJECTS if len(matrix) > len(classes) else (
+            'True classes in rows.'),
+        pictures=[(title, [_pair(evaluation, seen) for seen in entries])
+                  for title, entries in (('Worst', worst), ('Best', best))
+                  if entries],
+        stages=_stages(evaluation))
 
 
 def _commands(run: Run) -> str:
     name = Path(run.config.filename).name
     seed = (run.config.get('randomness') or {}).get('seed')
-    lines = [
-        '# the config below, in a file', f'python tools/train.py {name} '
-        f'--work-dir {shlex.quote(str(run.folder))}'
-    ]
+    lines = ['# the config below, in a file', f'python tools/train.py {name} '
+             f'--work-dir {shlex.quote(str(run.folder))}']
     if seed is None:
         lines[-1] += ' --cfg-options randomness.seed=0'
         lines.insert(1, '# this run had no seed set: its log names the one '
@@ -167,22 +162,21 @@ def _pair(evaluation, seen) -> tuple[str, str]:
     said = evaluation.predict(seen.path)
     image, classes = said.picture.image, evaluation.model.classes
     name = Path(seen.path).name
-    if said.instances is not None:
-        found = evaluation.found(said.instances)
-        sides = ((seen.truth, 'truth'), (found, 'found'))
-        drawn = [draw_instances(image, what, classes, title, min_side=SIDE)
-                 for what, title in sides]
+    if said.scores is not None:
+        drawn = draw_scores(image, said.scores, classes, min_side=SIDE)
+        return _jpeg(drawn), (f'{name}: truth: {classes[seen.truth]}, its '
+                              f'score {seen.score:.0%}')
+    if said.pixels is not None:
+        draw, found = draw_pixels, said.pixels
+        words = f'{seen.score:.1%} of its pixels are right'
+    else:
+        draw, found = draw_instances, evaluation.found(said.instances)
         words = (f'{len(found)} found of {len(seen.truth)}, '
                  f'F1 {seen.score:.2f}')
-    elif said.scores is not None:
-        drawn = [draw_scores(image, said.scores, classes, min_side=SIDE)]
-        words = f'truth: {classes[seen.truth]}, its score {seen.score:.0%}'
-    else:
-        sides = ((seen.truth, 'truth'), (said.pixels, 'found'))
-        drawn = [draw_pixels(image, what, classes, title, min_side=SIDE)
-                 for what, title in sides]
-        words = f'{seen.score:.1%} of its pixels are right'
-    return _jpeg(beside(*drawn)), f'{name}: {words}'
+    return _jpeg(beside(*(
+        draw(image, what, classes, title, min_side=SIDE)
+        for what, title in ((seen.truth, 'truth'), (found, 'found'))
+    ))), f'{name}: {words}'
 
 
 def _stages(evaluation) -> list[tuple[str, str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from functools import cache
 
 from matplotlib.font_manager import findfont, fontManager
@@ -21,14 +20,8 @@ def _letters(path: str) -> frozenset[int]:
 
 @cache
 def font_file(text: str) -> str | None:
-    """Find a font of the system that has all letters of a text.
-
-    Args:
-        text (str): What is to be written.
-
-    Returns:
-        str | None: Path of the font, the one that matplotlib brings along if
-        it will do; None if there is none.
+    """Find a font of the system that has all letters of a text: its path, of
+    the one that matplotlib brings along if it will do; None if there is none.
     """
     needed = {ord(letter) for letter in text if not letter.isspace()}
     plain = [entry.fname for entry in fontManager.ttflist
@@ -36,45 +29,26 @@ def font_file(text: str) -> str | None:
                  '400', 'normal', 'regular', 'book', 'medium')
              and entry.size == 'scalable'
              and 'LastResort' not in entry.fname]  # boxes for all letters
-    for path in (findfont('DejaVu Sans'), *plain):
-        if needed <= _letters(path):
-            return path
-    return None
+    return next((path for path in (findfont('DejaVu Sans'), *plain)
+                 if needed <= _letters(path)), None)
 
 
 @cache
 def font(size: int, text: str = '') -> ImageFont.FreeTypeFont:
-    """A font for a text, see :func:`font_file`.
-
-    Args:
-        size (int): Height in pixels.
-        text (str): What is to be written. Defaults to '', Latin letters.
-    """
-    path = font_file(''.join(sorted(set(text)))) or font_file('')
-    return ImageFont.truetype(path, size)
+    """A font of ``size`` pixels for a text, see :func:`font_file`."""
+    return ImageFont.truetype(font_file(text) or font_file(''), size)
 
 
 @cache
-def _written(names: tuple[str, ...]) -> tuple[str, ...]:
+def written(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of all classes as they can be drawn: 'class 3' for one whose
+    letters no font has; a warning tells of them, once."""
     lost = [i for i, name in enumerate(names) if font_file(name) is None]
     if lost:
         warnings.warn(
             f'no font of this system has the letters of {names[lost[0]]!r}; '
             f'drawings have the numbers of such classes ({len(lost)} of '
             f'{len(names)}) instead. Install a font of that script.',
-            stacklevel=4)
+            stacklevel=3)
     return tuple(f'class {i}' if i in lost else name
                  for i, name in enumerate(names))
-
-
-def written(names: Sequence[str]) -> tuple[str, ...]:
-    """Names of classes as they can be drawn.
-
-    Args:
-        names (Sequence[str]): Names of all classes.
-
-    Returns:
-        tuple[str, ...]: 'class 3' for a name whose letters no font has; a
-        warning tells of them, once.
-    """
-    return _written(tuple(map(str, names)))

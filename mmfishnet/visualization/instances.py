@@ -32,30 +32,22 @@ MAX_LABELS = 20
 SMALL_SIDE = 24
 TINT = 0.4
 INK, PAPER = (32, 32, 36), (255, 255, 255)
+BARS = (255, 214, 165), (233, 233, 238)  # of the best, and of the others
 
 
 def instance_colors(labels: Sequence[int],
                     by_class: bool = False) -> np.ndarray:
-    """Choose a colour for each object.
+    """RGB of each object, (n, 3), uint8: one an object, or hues by class.
 
     Hues follow the golden ratio, which keeps any few successive ones apart.
-
-    Args:
-        labels (Sequence[int]): Class of each object.
-        by_class (bool): Whether the objects of a class share a hue and
-            differ in lightness only. Defaults to False.
-
-    Returns:
-        np.ndarray: RGB of each object, (n, 3), uint8.
     """
     seen, colors = Counter(), []
     for i, label in enumerate(labels):
         turn, shade = (label, seen[label]) if by_class else (i, i)
         seen[label] += 1
-        rgb = colorsys.hls_to_rgb((0.08 + turn * 0.61803) % 1,
-                                  0.52 + 0.08 * (shade % 3), 0.88)
-        colors.append([round(255 * value) for value in rgb])
-    return np.array(colors, np.uint8).reshape(-1, 3)
+        colors.append(colorsys.hls_to_rgb((0.08 + turn * 0.61803) % 1,
+                                          0.52 + 0.08 * (shade % 3), 0.88))
+    return np.rint(255 * np.reshape(colors, (-1, 3))).astype(np.uint8)
 
 
 def draw_instances(image: np.ndarray,
@@ -87,8 +79,8 @@ def draw_instances(image: np.ndarray,
     Returns:
         np.ndarray: RGB of the drawing, uint8.
     """
-    classes = written(classes)
-    labels = _numpy(instances.labels).astype(int)
+    classes = written(tuple(classes))
+    labels = to_numpy(instances.labels).astype(int)
     masks, boxes = _shapes(instances)
     canvas, scale = _enlarge(image, min_side)
     many = len(labels) > MAX_LABELS if legend is None else legend
@@ -100,11 +92,10 @@ def draw_instances(image: np.ndarray,
     order = np.argsort(-np.prod(boxes[:, 2:] - boxes[:, :2], axis=1),
                        kind='stable')
     for i in order:
-        color = tuple(map(int, colors[i]))
         if masks is None:
-            _draw_box(canvas, boxes[i] * scale, color)
+            _draw_box(canvas, boxes[i] * scale, colors[i].tolist())
         else:
-            _draw_mask(canvas, masks[i], boxes[i], scale, color)
+            _draw_mask(canvas, masks[i], boxes[i], scale, colors[i])
     if many:
         canvas = _add_legend(canvas, [
             (f'{classes[label]}  {count}', colors[labels == label])
@@ -113,7 +104,7 @@ def draw_instances(image: np.ndarray,
         names = [classes[label] for label in labels]
         if 'scores' in instances:
             names = [f'{name} {score:.0%}' for name, score in zip(
-                names, _numpy(instances.scores))]
+                names, to_numpy(instances.scores))]
         placed = _place_labels(names, boxes * scale, order, canvas.shape,
                                _font_size(canvas))
         if legend is None and None in placed:
@@ -128,23 +119,19 @@ def draw_pixels(image: np.ndarray,
                 classes: Sequence[str],
                 title: str = '',
                 min_side: int = MIN_SIDE) -> np.ndarray:
-    """Draw the class of each pixel into a picture.
+    """Draw the class of each pixel into a picture, tinted, with a legend of
+    the classes and their shares below.
 
     Args:
-        image (np.ndarray): RGB, (H, W, 3), uint8.
         pixels (np.ndarray): Class of each pixel, (H, W). That named
             'background' is not tinted, nor is what is none of the classes.
-        classes (Sequence[str]): Names of the classes.
-        title (str): What is written above the picture. Defaults to ''.
-        min_side (int): The longer side of the drawing in pixels, at least.
-            Defaults to 768.
+        image, classes, title, min_side: As in :func:`draw_instances`.
 
     Returns:
-        np.ndarray: RGB of the drawing, uint8, with a legend of the classes
-        and their shares below.
+        np.ndarray: RGB of the drawing, uint8.
     """
     canvas, scale = _enlarge(image, min_side)
-    names = written(classes)
+    names = written(tuple(classes))
     labels, counts = np.unique(pixels, return_counts=True)
     rows, whole = [], np.array([0, 0, *pixels.shape[::-1]], float)
     for i in np.argsort(-counts, kind='stable'):
@@ -153,8 +140,7 @@ def draw_pixels(image: np.ndarray,
                 classes[label].lower() == 'background'):
             continue
         color = instance_colors([label], True)
-        _draw_mask(canvas, pixels == label, whole, scale,
-                   tuple(map(int, color[0])), tint=TINT)
+        _draw_mask(canvas, pixels == label, whole, scale, color[0], TINT)
         rows.append((f'{names[label]}  {counts[i] / pixels.size:.1%}', color))
     canvas = _add_legend(canvas, rows)
     return _add_title(canvas, title) if title else canvas
@@ -168,74 +154,64 @@ def draw_scores(image: np.ndarray,
     """Draw the likeliest classes of a picture below it.
 
     Args:
-        image (np.ndarray): RGB, (H, W, 3), uint8.
         scores (np.ndarray): Score of each class.
-        classes (Sequence[str]): Names of the classes.
         top (int): How many are shown. Defaults to 5.
-        min_side (int): The longer side of the drawing in pixels, at least.
-            Defaults to 384.
+        image, classes, min_side: As in :func:`draw_instances`.
 
     Returns:
         np.ndarray: RGB of the drawing, uint8.
     """
     canvas, _ = _enlarge(image, min_side)
-    names = written(classes)
+    names = written(tuple(classes))
     size = _font_size(canvas)
     best = np.argsort(-scores)[:top]
     line = round(1.6 * size)
-    # A score of 100 % reaches the other side.
-    strip = Image.new('RGB', (canvas.shape[1], line * len(best) + size), PAPER)
-    pen = ImageDraw.Draw(strip)
+    strip, pen = _strip(canvas, line * len(best) + size)
     for row, label in enumerate(best):
-        y = size // 2 + row * line
-        text = f'{names[label]} {scores[label]:.0%}'
-        pen.rectangle(
-            (0, y, max(1, round(strip.width * scores[label])) - 1,
-             y + line - 3),
-            fill=(255, 214, 165) if row == 0 else (233, 233, 238))
+        y, text = size // 2 + row * line, f'{names[label]} {scores[label]:.0%}'
+        # A score of 100 % reaches the other side.
+        x = max(1, round(strip.width * scores[label])) - 1
+        pen.rectangle((0, y, x, y + line - 3), fill=BARS[row > 0])
         pen.text((size // 2, y + line // 2 - 1), text, INK, font(size, text),
                  anchor='lm')
     return np.concatenate([canvas, np.asarray(strip)])
 
 
-def beside(*pictures: np.ndarray, gap: int = 8) -> np.ndarray:
-    """Put pictures side by side, on white where they differ in height.
-
-    Args:
-        *pictures (np.ndarray): RGB, uint8.
-        gap (int): Pixels between two of them. Defaults to 8.
-
-    Returns:
-        np.ndarray: RGB, uint8.
-    """
-    height = max(picture.shape[0] for picture in pictures)
+def beside(*pictures: np.ndarray) -> np.ndarray:
+    """Put RGB pictures side by side, on white where they differ in height."""
+    height = max(map(len, pictures))
     return np.concatenate([
-        cv2.copyMakeBorder(picture, 0, height - len(picture), gap * (i > 0), 0,
+        cv2.copyMakeBorder(picture, 0, height - len(picture), 8 * (i > 0), 0,
                            cv2.BORDER_CONSTANT, value=PAPER)
         for i, picture in enumerate(pictures)], axis=1)
 
 
-def _numpy(values) -> np.ndarray:
-    values = getattr(values, 'tensor', values)  # MMDetection's boxes
-    if isinstance(values, torch.Tensor):
-        return values.detach().cpu().numpy()
-    return np.asarray(values)
+def to_numpy(values) -> np.ndarray:
+    """An array of tensors, of MMDetection's boxes, and of what is one."""
+    values = getattr(values, 'tensor', values)
+    return values.detach().cpu().numpy() if isinstance(
+        values, torch.Tensor) else np.asarray(values)
 
 
 def _shapes(instances: InstanceData) -> tuple:
     """Masks, None if there are none, and boxes."""
-    masks, boxes = instances.get('masks'), instances.get('bboxes')
+    masks, boxes = instances.get('masks'), instances.get('bboxes', ())
     if hasattr(masks, 'to_ndarray'):  # MMDetection's bitmaps and polygons
         masks = masks.to_ndarray()
     if masks is not None and not isinstance(masks, list):
-        masks = _numpy(masks).astype(np.uint8)
-    boxes = np.zeros((0, 4)) if boxes is None else _numpy(boxes)
+        masks = to_numpy(masks).astype(np.uint8)
+    boxes = to_numpy(boxes).astype(float).reshape(-1, 4)
     if masks is not None and (len(boxes) != len(masks) or not boxes.any()):
         # Networks such as SOLO give masks alone.
-        boxes = np.array([cv2.boundingRect(mask) for mask in masks])
-        boxes = boxes.reshape(-1, 4)
+        boxes = [cv2.boundingRect(_pixels(mask)) for mask in masks]
+        boxes = np.array(boxes, float).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
-    return masks, boxes.astype(float).reshape(-1, 4)
+    return masks, boxes
+
+
+def _pixels(mask) -> np.ndarray:
+    """A mask that may be COCO's RLE; not all of them at once."""
+    return coco_mask.decode(mask) if isinstance(mask, dict) else mask
 
 
 def _enlarge(image, min_side) -> tuple[np.ndarray, int]:
@@ -260,8 +236,7 @@ def _draw_box(canvas, box, color) -> None:
 
 def _draw_mask(canvas, mask, box, scale, color, tint=None) -> None:
     """Tint a mask, and outline it just outside its pixels."""
-    if isinstance(mask, dict):
-        mask = coco_mask.decode(mask)
+    mask = _pixels(mask)
     x1, y1 = np.maximum(np.floor(box[:2]).astype(int) - 2, 0)
     x2, y2 = np.minimum(np.ceil(box[2:]).astype(int) + 2, mask.shape[::-1])
     if x2 <= x1 or y2 <= y1 or not mask[y1:y2, x1:x2].any():
@@ -275,8 +250,7 @@ def _draw_mask(canvas, mask, box, scale, color, tint=None) -> None:
         tint = TINT * np.clip(side / SMALL_SIDE - 1, 0, 1) * np.clip(
             1.2 - side / min(canvas.shape[:2]), 0.4, 1)
     if tint > 0:
-        window[inside] = (
-            window[inside] * (1 - tint) + np.array(color) * tint).round()
+        window[inside] = (window[inside] * (1 - tint) + color * tint).round()
     size = 2 * _line_width(canvas) + 1
     brush = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
     ring = cv2.dilate(inside.astype(np.uint8), brush).astype(bool) & ~inside
@@ -318,19 +292,15 @@ def _place_labels(names, boxes, order, shape, size) -> list[tuple | None]:
 
 
 def _write_labels(canvas, names, placed, colors) -> np.ndarray:
-    picture = Image.fromarray(canvas)
+    picture, size = Image.fromarray(canvas), _font_size(canvas)
     pen = ImageDraw.Draw(picture, 'RGBA')
-    size = _font_size(canvas)
     for name, place, color in zip(names, placed, colors):
-        if place is None:
-            continue
-        x1, y1, x2, y2 = place
-        pen.rounded_rectangle(
-            place, radius=size // 4, fill=(*map(int, color), 235))
-        # Black or white, whichever is read on this colour.
-        bright = np.dot(color, (0.299, 0.587, 0.114)) > 140
-        pen.text(((x1 + x2) / 2, (y1 + y2) / 2), name,
-                 INK if bright else PAPER, font(size, name), anchor='mm')
+        if place is not None:
+            pen.rounded_rectangle(place, size // 4, (*color.tolist(), 235))
+            # Black or white, whichever is read on this colour.
+            bright = np.dot(color, (0.299, 0.587, 0.114)) > 140
+            pen.text(np.reshape(place, (2, 2)).mean(0).tolist(), name,
+                     INK if bright else PAPER, font(size, name), anchor='mm')
     return np.array(picture)
 
 
@@ -347,12 +317,11 @@ def _add_legend(canvas, rows) -> np.ndarray:
             x, y = size, y + line
         items.append((x, y, start, text, colors))
         x += length + 2 * size
-    strip = Image.new('RGB', (canvas.shape[1], y + line), PAPER)
-    pen = ImageDraw.Draw(strip)
+    strip, pen = _strip(canvas, y + line)
     for x, y, start, text, colors in items:
-        for i, color in enumerate(colors):
+        for i, color in enumerate(colors.tolist()):
             pen.rectangle((x + i * size, y, x + (i + 1) * size - 2, y + size),
-                          fill=tuple(map(int, color)))
+                          fill=tuple(color))
         pen.text((x + start, y + size / 2), text, INK, font(size, text),
                  anchor='lm')
     return np.concatenate([canvas, np.asarray(strip)])
@@ -360,7 +329,12 @@ def _add_legend(canvas, rows) -> np.ndarray:
 
 def _add_title(canvas, title) -> np.ndarray:
     size = _font_size(canvas)
-    strip = Image.new('RGB', (canvas.shape[1], 2 * size), PAPER)
-    ImageDraw.Draw(strip).text((size // 2, size), title, INK,
-                               font(size, title), anchor='lm')
+    strip, pen = _strip(canvas, 2 * size)
+    pen.text((size // 2, size), title, INK, font(size, title), anchor='lm')
     return np.concatenate([np.asarray(strip), canvas])
+
+
+def _strip(canvas, height) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+    """Paper as wide as the picture, and a pen."""
+    strip = Image.new('RGB', (canvas.shape[1], height), PAPER)
+    return strip, ImageDraw.Draw(strip)

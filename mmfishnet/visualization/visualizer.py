@@ -30,21 +30,21 @@ class InstanceVisualizer(DetLocalVisualizer):
         Arguments are those of MMDetection's method of this name; objects
         whose score is ``pred_score_thr`` or less are not drawn.
         """
-        if data_sample is not None and 'pred_panoptic_seg' in data_sample:
+        sample = {} if data_sample is None else data_sample
+        if 'pred_panoptic_seg' in sample:
             super().add_datasample(name, image, data_sample, draw_gt,
                                    draw_pred, show, wait_time, out_file,
                                    pred_score_thr, step)
             return
-        parts, sample = [], data_sample if data_sample is not None else {}
+        parts, classes = [], (self.dataset_meta or {}).get('classes')
         if draw_gt and 'gt_instances' in sample:
-            parts.append((sample.gt_instances, 'truth'))
+            parts.append((sample.gt_instances, classes, 'truth'))
         if draw_pred and 'pred_instances' in sample:
             found = sample.pred_instances.cpu()
-            parts.append((found[found.scores > pred_score_thr],
+            parts.append((found[found.scores > pred_score_thr], classes,
                           'found' if draw_gt else ''))
-        classes = self.dataset_meta.get('classes') if parts else ()
-        drawn = beside(*(draw_instances(image, instances, classes, title)
-                         for instances, title in parts)) if parts else image
+        drawn = beside(*(draw_instances(image, *part) for part in parts)
+                       ) if parts else image
         self.set_image(drawn)
         if show:
             self.show(drawn, win_name=name, wait_time=wait_time)

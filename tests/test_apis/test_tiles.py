@@ -24,6 +24,10 @@ def scene():
     return objects, {1: 0, 2: 0, 3: 0, 4: 1, 5: 0, 6: 0}
 
 
+def picture(objects):
+    return as_loaded(np.repeat(objects[..., None], 3, axis=2))
+
+
 def detector(kinds, masks):
     """Finds what of each object is in a tile."""
     def run(batch):
@@ -48,8 +52,7 @@ def detector(kinds, masks):
 @pytest.mark.parametrize('tile', [64, 100, 200, 500])
 def test_masks_are_those_of_the_whole_picture(tile):
     objects, kinds = scene()
-    data = as_loaded(np.repeat(objects[..., None], 3, axis=2))
-    found = predict_tiles(detector(kinds, True), data, tile, 3)
+    found = predict_tiles(detector(kinds, True), picture(objects), tile, 3)
     masks = [coco_mask.decode(mask).astype(bool) for mask in found.masks]
     # Each object once, none joined with another.
     assert len(masks) == len(kinds)
@@ -61,25 +64,20 @@ def test_masks_are_those_of_the_whole_picture(tile):
     assert (np.diff(found.scores) <= 0).all()
 
 
-def test_boxes_and_nothing():
+def test_boxes_and_nothing_and_hundreds():
     objects, kinds = scene()
     objects[objects == 6] = 5
-    data = as_loaded(np.repeat(objects[..., None], 3, axis=2))
-    found = predict_tiles(detector(kinds, False), data, 200, 4)
+    found, whole = (
+        predict_tiles(detector(kinds, False), picture(objects), tile, 4)
+        for tile in (200, 500))
     assert 'masks' not in found
-    assert sorted(map(tuple, found.bboxes)) == sorted(
-        tuple(box) for box in predict_tiles(
-            detector(kinds, False), data, 500, 4).bboxes)
-    nothing = predict_tiles(detector(kinds, True), as_loaded(
-        np.zeros((*SIZE, 3), np.uint8)), 100, 4)
-    assert len(nothing) == 0
+    assert sorted(found.bboxes.tolist()) == sorted(whole.bboxes.tolist())
+    assert not len(predict_tiles(
+        detector(kinds, True), picture(np.zeros(SIZE)), 100, 4))
 
-
-def test_hundreds_of_objects():
     objects = np.zeros((240, 240), np.uint16)
     for i, (y, x) in enumerate(np.ndindex(20, 20), 1):
         objects[12 * y + 1:12 * y + 11, 12 * x + 1:12 * x + 11] = i
-    data = as_loaded(np.repeat(objects[..., None], 3, axis=2))
     kinds = dict.fromkeys(range(1, 401), 0)
-    found = predict_tiles(detector(kinds, True), data, 100, 4)
+    found = predict_tiles(detector(kinds, True), picture(objects), 100, 4)
     assert [coco_mask.area(mask) for mask in found.masks] == [100] * 400

@@ -9,10 +9,8 @@ import mmfishnet  # noqa: F401
 
 
 def test_truth_beside_what_was_found(tmp_path):
-    visualizer = VISUALIZERS.build(
-        dict(
-            type='mmfishnet.InstanceVisualizer',
-            name='test_instance_visualizer'))
+    visualizer = VISUALIZERS.build(dict(
+        type='mmfishnet.InstanceVisualizer', name='test_instance_visualizer'))
     visualizer.dataset_meta = dict(classes=('a', 'b'))
     sample = DetDataSample(
         gt_instances=InstanceData(

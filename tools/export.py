@@ -85,7 +85,8 @@ def export_all(args):
     loaded = {}
     if args.checkpoint:
         loaded = load_checkpoint(model, args.checkpoint, map_location='cpu')
-        check_fit(model, loaded, args.checkpoint)
+        check_fit(model, loaded, args.checkpoint,
+                  heads='detector' in args.formats)
     meta = loaded.get('meta', {}).get('dataset_meta') or {}
     args.out_dir.mkdir(parents=True, exist_ok=True)
     formats = [name for name in args.formats if name != 'detector']

@@ -26,7 +26,7 @@ from mmengine.registry import (
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from ..kinds import dicts_in, find_class
+from ..kinds import dicts_in, find_class, type_name
 from ..words import near
 
 # What is read at the top of a config besides the runner's own arguments.
@@ -124,8 +124,39 @@ def merge_options(cfg: Config, options: dict) -> list[str]:
             notes.append(f'{key}: {value} instead of {old}, in {count} '
                          f'place{"s" * (count > 1)} of the config')
         merged[key] = value
+    lengths = _lengths(cfg)
     cfg.merge_from_dict(merged)
+    if not any(key.partition('.')[0] == 'param_scheduler' for key in merged):
+        notes += _fit_schedulers(cfg, lengths)
     return notes
+
+
+def _lengths(cfg: Config) -> list[int | None]:
+    """Epochs and iterations of the training, where the config has them."""
+    loop = cfg.get('train_cfg') or {}
+    return [loop.get('max_epochs'), loop.get('max_iters')]
+
+
+def _fit_schedulers(cfg: Config, lengths: list[int | None]) -> list[str]:
+    """Let schedulers that ended with the training of before end with the
+    new one; their milestones stay, and so does one that begins too late."""
+    changes = []
+    for old, new, by_epoch in zip(lengths, _lengths(cfg), (True, False)):
+        if old in (None, new) or not isinstance(new, int):
+            continue
+        for scheduler in dicts_in(cfg.get('param_scheduler')):
+            begin = scheduler.get('begin', 0)
+            if scheduler.get('by_epoch', True) != by_epoch or begin >= new:
+                continue
+            # A cosine's period may be counted from where it begins.
+            fits = {old - begin: new - begin, old: new}
+            for key in ('end', 'T_max', 'total_steps'):
+                if scheduler.get(key) in ([old] if key == 'end' else fits):
+                    scheduler[key] = fits[scheduler[key]]
+                    changes.append(
+                        f'{type_name(scheduler)} {key}={scheduler[key]}')
+    return [f'param_scheduler follows the new length of the training: '
+            f'{", ".join(changes)}'] if changes else []
 
 
 def _check_new(cfg: Config, key: str) -> None:

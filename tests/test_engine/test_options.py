@@ -1,8 +1,13 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 from argparse import ArgumentParser
+from copy import deepcopy
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 
 from mmfishnet import config_path
 from mmfishnet.engine.options import OptionsAction, merge_options
@@ -127,3 +132,51 @@ def test_what_is_no_option(capsys):
     with pytest.raises(SystemExit):
         parse('data/my', 'file.json')
     assert 'is no KEY=VALUE' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name, options, ends', [
+    # 5 epochs of warm-up, and a cosine of 95
+    ('mmpretrain::_base_/schedules/imagenet_bs1024_coslr.py',
+     ['train_cfg.max_epochs=20'], [(None, 5), (15, 20)]),
+    ('mmpretrain::_base_/schedules/imagenet_bs256_coslr.py',
+     ['train_cfg={"max_epochs": 20}'], [(20, 20)]),
+    # The training ends within the warm-up.
+    ('mmpretrain::_base_/schedules/imagenet_bs1024_coslr.py',
+     ['train_cfg.max_epochs=3'], [(None, 5), (95, 100)]),
+    # Whoever sets schedulers means them.
+    ('mmpretrain::_base_/schedules/imagenet_bs256_coslr.py',
+     ['train_cfg.max_epochs=20', 'param_scheduler.eta_min=0.1'],
+     [(100, 100)]),
+    ('mmseg::_base_/schedules/schedule_80k.py',
+     ['train_cfg.max_iters=50'], [(None, 50)]),
+    # Milestones stay.
+    ('mmdet::_base_/schedules/schedule_1x.py',
+     ['train_cfg.max_epochs=6'], [(None, 500), (None, 6)]),
+])
+def test_schedulers_follow_the_length(name, options, ends):
+    package, _, path = name.partition('::')
+    cfg = Config.fromfile(
+        Path(*find_spec(package).submodule_search_locations, '.mim/configs',
+             path))
+    before = deepcopy(cfg.param_scheduler)
+    notes = merge_options(cfg, parse(*options))
+    schedulers = cfg.param_scheduler
+    schedulers = schedulers if isinstance(schedulers, list) else [schedulers]
+    assert [(s.get('T_max'), s.get('end')) for s in schedulers] == ends
+    assert len(notes) == (cfg.param_scheduler != before
+                          and len(options) == 1)
+    if package == 'mmdet':
+        assert schedulers[1].milestones == [8, 11]
+    # As MMEngine's runner builds it: the last rate is the least.
+    if notes and package == 'mmpretrain':
+        init_default_scope('mmpretrain')
+        optimizer = torch.optim.SGD([torch.zeros(1)], lr=1., momentum=0.9)
+        built = PARAM_SCHEDULERS.build(
+            schedulers[-1],
+            default_args=dict(optimizer=optimizer, epoch_length=1))
+        rates = []
+        for _ in range(20):
+            rates.append(optimizer.param_groups[0]['lr'])
+            optimizer.step()
+            built.step()
+        assert rates[-1] == min(rates) < 0.05 * max(rates)

@@ -16,7 +16,6 @@ from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 
-from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 
 import box_labels
@@ -35,6 +34,7 @@ from coco_records import (
 )
 from mmfishnet.checks import check_config, report
 from mmfishnet.engine.errors import short_errors
+from mmfishnet.engine.noise import leave_out_noise
 from mmfishnet.whole_file import whole_file
 from mmfishnet.words import counted, first_few
 from picture_folder import WRITTEN, PictureFolder, choose_splits
@@ -237,6 +237,8 @@ class OwnData:
                  if empty else ''))
         sides = [max(i['width'], i['height']) for i in data['train']['images']]
         recipe = choose_recipe(sides, batch_size=4)
+        leave_out_noise('mmdet')
+        from mmdet.datasets import CocoDataset
         with redirect_stdout(io.StringIO()):  # pycocotools counts seconds
             dataset = CocoDataset(
                 data_root=self.args.data_root,
@@ -381,8 +383,9 @@ def main():
         data = OwnData(args)
         text = data.config()
         print('\n'.join(data.notes[:-1]))
-        problems = check_config(
-            Config.fromstring(text, '.py'), ('train', 'val'))
+        cfg = Config.fromstring(text, '.py')
+        leave_out_noise(cfg.default_scope)
+        problems = check_config(cfg, ('train', 'val'))
         errors = [p for p in problems if p.level == 'error']
         if errors:
             raise ValueError(report(errors) + '\nNo config was written.')

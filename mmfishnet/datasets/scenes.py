@@ -84,8 +84,7 @@ def _leaf(rng):
     x = rng.uniform(0.45, 0.6)
     half = np.arccos(x)
     return np.concatenate(
-        [_arc(-half, half, x=-x),
-         _arc(np.pi - half, np.pi + half, x=x)])
+        [_arc(-half, half, x=-x), _arc(np.pi - half, np.pi + half, x=x)])
 
 
 # One curve, or several in a tuple. In the order of their names, as folders
@@ -162,9 +161,8 @@ def _bgr(grey: np.ndarray) -> np.ndarray:
 def _noise(rng: np.random.Generator, side: int, cell: float) -> np.ndarray:
     """Smooth noise (side, side) in [0, 1], with features of `cell` pixels."""
     cells = max(2, round(side / cell) + 1)
-    return cv2.resize(
-        rng.random((cells, cells), np.float32), (side, side),
-        interpolation=cv2.INTER_CUBIC).clip(0, 1)
+    return cv2.resize(rng.random((cells, cells), np.float32), (side, side),
+                      interpolation=cv2.INTER_CUBIC).clip(0, 1)
 
 
 def _texture(rng: np.random.Generator, side: int, unit: float,
@@ -216,13 +214,10 @@ def _background(rng: np.random.Generator, size: int,
         t = np.linspace(0, 1, 24)[:, None]
         curve = ((1 - t)**2 * knots[0] + 2 * t * (1 - t) * knots[1] +
                  t**2 * knots[2])
-        cv2.polylines(
-            canvas, [np.round(curve * 2**shift).astype(np.int32)],
-            False,
-            _colour(rng, (0.0, 0.9)).tolist(),
-            int(rng.integers(1, max(2, size // 40) + 1)),
-            cv2.LINE_8,
-            shift=shift)
+        cv2.polylines(canvas, [np.round(curve * 2**shift).astype(np.int32)],
+                      False, _colour(rng, (0.0, 0.9)).tolist(),
+                      int(rng.integers(1, max(2, size // 40) + 1)), cv2.LINE_8,
+                      shift=shift)
     # Strokes have no smooth edges in float images.
     return cv2.GaussianBlur(canvas, (0, 0), 0.6)
 
@@ -253,9 +248,7 @@ class Scene:
         return [self.owner == i + 1 for i in range(len(self.labels))]
 
 
-def draw_scene(rng: np.random.Generator,
-               labels: Sequence[int],
-               size: int,
+def draw_scene(rng: np.random.Generator, labels: Sequence[int], size: int,
                diameters: tuple[float, float],
                clutter: float = 1.0) -> Scene:
     """Draw objects in front of a background, the largest at the back.

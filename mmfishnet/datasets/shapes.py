@@ -29,14 +29,9 @@ SPLITS = ('train', 'val')
 DETECTION_CLASSES = ('ring', 'square', 'triangle', 'star', 'cross', 'heart')
 
 
-def draw_coco(out_dir: str | os.PathLike,
-              train: int = 2400,
-              val: int = 200,
-              size: int = 192,
-              seed: int = 0,
-              max_objects: int = 3,
-              classes: Sequence[str] = DETECTION_CLASSES,
-              clutter: float = 0.3,
+def draw_coco(out_dir: str | os.PathLike, train: int = 2400, val: int = 200,
+              size: int = 192, seed: int = 0, max_objects: int = 3,
+              classes: Sequence[str] = DETECTION_CLASSES, clutter: float = 0.3,
               overwrite: bool = False,
               progress: bool = False) -> bool:
     """Draw an instance segmentation set in the layout of COCO 2017.
@@ -88,16 +83,15 @@ def draw_coco(out_dir: str | os.PathLike,
         FileExistsError: If the folder holds anything else; with ``overwrite``,
             if anything that was not drawn by this module.
     """
-    params = dict(
-        task='coco',
-        version=VERSION,
-        train=_integer('train', train, 1),
-        val=_integer('val', val, 1),
-        size=_integer('size', size, 64),
-        seed=_integer('seed', seed, 0),
-        max_objects=_integer('max_objects', max_objects, 1, 50),
-        classes=_classes(classes),
-        clutter=_fraction('clutter', clutter))
+    params = dict(task='coco',
+                  version=VERSION,
+                  train=_integer('train', train, 1),
+                  val=_integer('val', val, 1),
+                  size=_integer('size', size, 64),
+                  seed=_integer('seed', seed, 0),
+                  max_objects=_integer('max_objects', max_objects, 1, 50),
+                  classes=_classes(classes),
+                  clutter=_fraction('clutter', clutter))
     wanted = params['classes']
     with _whole_set(out_dir, params, overwrite) as folder:
         for split in SPLITS if folder else ():
@@ -109,39 +103,27 @@ def draw_coco(out_dir: str | os.PathLike,
                 _write_image(picture, scene.image,
                              [cv2.IMWRITE_JPEG_QUALITY, 95])
                 _write_image(label_map, semantic_map(scene, wanted))
-                images.append(
-                    dict(
-                        id=index + 1,
-                        file_name=picture.name,
-                        width=params['size'],
-                        height=params['size']))
+                images.append(dict(id=index + 1,
+                                   file_name=picture.name,
+                                   width=params['size'],
+                                   height=params['size']))
                 for label, mask in zip(scene.labels, scene.masks):
                     annotations.append(
-                        dict(
-                            id=len(annotations) + 1,
-                            image_id=index + 1,
-                            category_id=wanted.index(CLASSES[label]) + 1,
-                            iscrowd=0,
-                            **encode_mask(mask)))
-            categories = [
-                dict(id=i + 1, name=name, supercategory='shape')
-                for i, name in enumerate(wanted)
-            ]
+                        dict(id=len(annotations) + 1, image_id=index + 1,
+                             category_id=wanted.index(CLASSES[label]) + 1,
+                             iscrowd=0, **encode_mask(mask)))
+            categories = [dict(id=i + 1, name=name, supercategory='shape')
+                          for i, name in enumerate(wanted)]
             info = dict(description='Shapes drawn by mmfishnet', **params)
-            _write_json(
-                folder / f'annotations/instances_{split}2017.json',
-                dict(info=info, licenses=[], images=images,
-                     annotations=annotations, categories=categories))
+            _write_json(folder / f'annotations/instances_{split}2017.json',
+                        dict(info=info, licenses=[], images=images,
+                             annotations=annotations, categories=categories))
     return folder is not None
 
 
-def draw_classification(out_dir: str | os.PathLike,
-                        train: int = 7200,
-                        val: int = 480,
-                        size: int = 64,
-                        seed: int = 0,
-                        clutter: float = 0.3,
-                        overwrite: bool = False,
+def draw_classification(out_dir: str | os.PathLike, train: int = 7200,
+                        val: int = 480, size: int = 64, seed: int = 0,
+                        clutter: float = 0.3, overwrite: bool = False,
                         progress: bool = False) -> bool:
     """Draw a classification set: one object per image, all classes equally.
 
@@ -161,21 +143,19 @@ def draw_classification(out_dir: str | os.PathLike,
     Returns:
         bool: As :func:`draw_coco`, which raises the same.
     """
-    params = dict(
-        task='cls',
-        version=VERSION,
-        train=_integer('train', train, len(CLASSES)),
-        val=_integer('val', val, len(CLASSES)),
-        size=_integer('size', size, 32),
-        seed=_integer('seed', seed, 0),
-        clutter=_fraction('clutter', clutter))
+    params = dict(task='cls',
+                  version=VERSION,
+                  train=_integer('train', train, len(CLASSES)),
+                  val=_integer('val', val, len(CLASSES)),
+                  size=_integer('size', size, 32),
+                  seed=_integer('seed', seed, 0),
+                  clutter=_fraction('clutter', clutter))
     with _whole_set(out_dir, params, overwrite) as folder:
         for split in SPLITS if folder else ():
             for index in _indices(params, split, progress):
                 scene = draw_scene(
                     _rng(params, split, index), [index % len(CLASSES)],
-                    params['size'],
-                    diameters=(0.5, 0.95),
+                    params['size'], diameters=(0.5, 0.95),
                     clutter=params['clutter'])
                 path, = _image_files(params, split, index)
                 _write_image(folder / path, scene.image)
@@ -208,10 +188,9 @@ def encode_mask(mask: np.ndarray) -> dict:
             corners = (contour[:, 0] + 1) // 2
             same = (corners == np.roll(corners, 1, axis=0)).all(axis=1)
             segmentation.append(corners[~same].ravel().tolist())
-    return dict(
-        segmentation=segmentation,
-        area=int(coco_mask.area(rle)),
-        bbox=coco_mask.toBbox(rle).tolist())
+    return dict(segmentation=segmentation,
+                area=int(coco_mask.area(rle)),
+                bbox=coco_mask.toBbox(rle).tolist())
 
 
 def semantic_map(scene: Scene, classes: Sequence[str]) -> np.ndarray:
@@ -281,11 +260,9 @@ def _image_files(params: dict, split: str, index: int) -> list[str]:
 
 def _files(params: dict) -> set[str]:
     """All files of a set, relative to its folder."""
-    files = {META} | {
-        name
-        for split in SPLITS for index in range(params[split])
-        for name in _image_files(params, split, index)
-    }
+    files = {META} | {name
+                      for split in SPLITS for index in range(params[split])
+                      for name in _image_files(params, split, index)}
     if params['task'] == 'coco':
         files |= {f'annotations/instances_{s}2017.json' for s in SPLITS}
     return files
@@ -319,10 +296,8 @@ def _is_drawn(out_dir: Path, params: dict, overwrite: bool) -> bool:
         return False
     if not out_dir.is_dir():
         raise FileExistsError(f'{out_dir} is a file; give a folder.')
-    found = {
-        path.relative_to(out_dir).as_posix()
-        for path in out_dir.rglob('*') if not path.is_dir()
-    }
+    found = {path.relative_to(out_dir).as_posix()
+             for path in out_dir.rglob('*') if not path.is_dir()}
     try:
         old = json.loads((out_dir / META).read_text())
         foreign = found - _files(old)

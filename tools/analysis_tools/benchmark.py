@@ -218,9 +218,7 @@ def main():
         torch.set_float32_matmul_precision('high')
         torch.backends.cudnn.allow_tf32 = True
     setting = runs.Setting(
-        args.device,
-        args.threads,
-        rounds=1 if args.quick else args.rounds,
+        args.device, args.threads, rounds=1 if args.quick else args.rounds,
         min_run_time=0.01 if args.quick else 0.2,
         log=lambda text: print(text, file=sys.stderr, flush=True))
     machine = describe_machine(args.device, args.threads)

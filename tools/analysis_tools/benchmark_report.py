@@ -14,12 +14,10 @@ from benchmark_runs import Result
 from benchmark_tables import AUTHORS, MARKS, OURS, PLAIN, REGIMES
 from tables import MIB, Cells
 
-COLORS = {
-    OURS: '#d1495b',
-    AUTHORS: '#8d99ae',
-    'ResNet-50': '#30638e',
-    'DenseNet-161': '#2e7d6b'
-}
+COLORS = {OURS: '#d1495b',
+          AUTHORS: '#8d99ae',
+          'ResNet-50': '#30638e',
+          'DenseNet-161': '#2e7d6b'}
 COLUMNS = ('Network', 'Variant', 'ms', 'IQR %', 'ratio', 'kept MiB',
            'held MiB', 'peak MiB', 'output error', 'gradient error', 'FLOP %',
            'traffic %', 'first s')
@@ -41,8 +39,7 @@ def _groups(results: Sequence[Result]) -> list[tuple[str, list[Result]]]:
             results, lambda r: (r.section, r.regime, r.shape)):
         title = 'Inference' if section == 'inference' else (
             f'Training step, {REGIMES[regime].title}')
-        groups.append(
-            (f'{title}, {"x".join(map(str, shape))}', list(group)))
+        groups.append((f'{title}, {"x".join(map(str, shape))}', list(group)))
     return groups
 
 
@@ -100,18 +97,16 @@ def _cells(result: Result, base: Result | None) -> list[str]:
         share = f' ({value / theirs:.2f})' if value and theirs else ''
         return text(value, '.0f', 1 / MIB) + share
 
-    return [
-        result.network, result.variant, f'{1000 * result.seconds:.0f}',
-        f'{100 * result.spread:.0f}',
-        text(result.ratio, '.2f'),
-        size('kept'),
-        size('held'),
-        size('peak'),
-        text(result.output_error, '.0e'),
-        text(result.grad_error, '.0e'),
-        text(result.flops_share, '.0f', 100),
-        text(result.traffic_share, '.0f', 100), f'{result.first:.1f}'
-    ]
+    return [result.network, result.variant, f'{1000 * result.seconds:.0f}',
+            f'{100 * result.spread:.0f}',
+            text(result.ratio, '.2f'),
+            size('kept'),
+            size('held'),
+            size('peak'),
+            text(result.output_error, '.0e'),
+            text(result.grad_error, '.0e'),
+            text(result.flops_share, '.0f', 100),
+            text(result.traffic_share, '.0f', 100), f'{result.first:.1f}']
 
 
 def to_json(results: Sequence[Result]) -> list[dict]:
@@ -147,11 +142,9 @@ def draw_times(results: Sequence[Result], path: str | os.PathLike) -> None:
         bars = panel.barh(
             [f'{r.network}, {r.variant}' for r in group], times,
             xerr=[t * r.spread / 2 for t, r in zip(times, group)],
-            color=[COLORS.get(r.network, '0.5') for r in group],
-            ecolor='0.3')
-        panel.bar_label(
-            bars, ['' if r.ratio is None else f'{r.ratio:.2f}'
-                   for r in group], padding=12, fontsize=8)
+            color=[COLORS.get(r.network, '0.5') for r in group], ecolor='0.3')
+        panel.bar_label(bars, ['' if r.ratio is None else f'{r.ratio:.2f}'
+                               for r in group], padding=12, fontsize=8)
         panel.tick_params(axis='y', labelsize=8)
         panel.invert_yaxis()
         panel.margins(x=0.12)
@@ -169,9 +162,8 @@ def draw_growth(rows: Sequence[dict], path: str | os.PathLike) -> None:
         ('inference, s', 'kept in a training step, MiB')):
         for batched, name, marker in ((False, 'one image', 'o'),
                                       (True, 'a batch of 256x256', 's')):
-            points = sorted(
-                (r['pixels'] / 1e6, r[key] / unit) for r in rows
-                if (r['shape'][0] > 1) is batched)
+            points = sorted((r['pixels'] / 1e6, r[key] / unit) for r in rows
+                            if (r['shape'][0] > 1) is batched)
             if points:
                 panel.plot(*zip(*points), marker + '-', label=name)
         panel.set(xlabel='millions of pixels', ylabel=label, xlim=(0, None),

@@ -226,13 +226,12 @@ def measure_limits(setting: Setting, bf16: bool) -> tuple[float, float]:
     big = torch.empty(2**25, device=device)
     if bf16:
         matrix, images = matrix.bfloat16(), images.bfloat16()
-    names = dict(
-        a=matrix,
-        kernel=matrix[:, :, None, None],
-        images=images.contiguous(memory_format=torch.channels_last),
-        big=big,
-        other=torch.empty_like(big),
-        conv2d=conv2d)
+    names = dict(a=matrix,
+                 kernel=matrix[:, :, None, None],
+                 images=images.contiguous(memory_format=torch.channels_last),
+                 big=big,
+                 other=torch.empty_like(big),
+                 conv2d=conv2d)
     product, convolution, copy = (
         setting.median(statement, names, 0.1) for statement in
         ('a @ a', 'conv2d(images, kernel)', 'other.copy_(big)'))
@@ -241,10 +240,8 @@ def measure_limits(setting: Setting, bf16: bool) -> tuple[float, float]:
     return rate, 2 * 4 * 2**25 / copy
 
 
-def measure_section(section: str,
-                    shape: tuple[int, ...],
-                    cases: Sequence[tuple[str, Variant]],
-                    setting: Setting,
+def measure_section(section: str, shape: tuple[int, ...],
+                    cases: Sequence[tuple[str, Variant]], setting: Setting,
                     regime: str = 'fixed',
                     others: Callable | None = None) -> list[Result]:
     """Measure several backbones and variants side by side.
@@ -273,8 +270,7 @@ def measure_section(section: str,
         if name not in truths:
             truths[name] = Call(section, deepcopy(model).double(),
                                 images.double(), PLAIN).values()
-            costs[name] = Call(section, deepcopy(model), images,
-                               PLAIN).costs()
+            costs[name] = Call(section, deepcopy(model), images, PLAIN).costs()
         result = Result(section, regime, name, variant.name, tuple(shape))
         _measure_once(result, Call(section, model, images, variant),
                       truths[name], setting)
@@ -314,8 +310,7 @@ def _measure_once(result: Result, call: Call, truth: tuple,
     result.grad_error = largest_error(*zip(*(
         (a, b) for a, b in zip(grads, truth[1]) if b.abs().max() > least)))
     with call.context:
-        result.held = result.kept = measure_kept_bytes(
-            call.model, call.images)
+        result.held = result.kept = measure_kept_bytes(call.model, call.images)
         if call.variant.with_cp:
             result.held += measure_recomputed(call.model, call.images)
     result.peak = call.peak()

@@ -74,13 +74,10 @@ def find_norms(model: nn.Module) -> list[nn.Module]:
 def _fishnet(regime: Regime, with_cp: bool) -> nn.Module:
     norm = dict(type='GN', num_groups=32) if regime.group_norm else dict(
         type='BN')
-    return FishNet(
-        150,
-        out_indices=(3, ),
-        with_cp=with_cp,
-        norm_eval=regime.norm_eval,
-        frozen_stages=-1 if regime.train_stem else 0,
-        norm_cfg=dict(norm, requires_grad=regime.train_affine))
+    return FishNet(150, out_indices=(3, ), with_cp=with_cp,
+                   norm_eval=regime.norm_eval,
+                   frozen_stages=-1 if regime.train_stem else 0,
+                   norm_cfg=dict(norm, requires_grad=regime.train_affine))
 
 
 def _pytorchcv(regime: Regime, with_cp: bool) -> nn.Module:
@@ -151,17 +148,15 @@ class Mark(NamedTuple):
     peer: str = AUTHORS
 
 
-MARKS = (
-    Mark('inference', CHANNELS_LAST, 'seconds', 0.77),
-    Mark('inference', COMPILED, 'seconds', 0.68),
-    Mark('inference', BF16, 'seconds', 0.42),
-    Mark('inference', BF16_COMPILED, 'seconds', 0.38),
-    Mark('step', PLAIN, 'kept', 0.47),
-    Mark('step', PLAIN, 'seconds', 0.95),
-    Mark('step', WITH_CP, 'kept', 0.12),
-    Mark('step', WITH_CP, 'held', 0.22),
-    Mark('step', COMPILED, 'seconds', 0.87),
-)
+MARKS = (Mark('inference', CHANNELS_LAST, 'seconds', 0.77),
+         Mark('inference', COMPILED, 'seconds', 0.68),
+         Mark('inference', BF16, 'seconds', 0.42),
+         Mark('inference', BF16_COMPILED, 'seconds', 0.38),
+         Mark('step', PLAIN, 'kept', 0.47),
+         Mark('step', PLAIN, 'seconds', 0.95),
+         Mark('step', WITH_CP, 'kept', 0.12),
+         Mark('step', WITH_CP, 'held', 0.22),
+         Mark('step', COMPILED, 'seconds', 0.87))
 
 # Shapes ----------------------------------------------------------------------
 

@@ -45,8 +45,7 @@ class Complexity:
         Workspaces, the gradients of features and the allocator's slack come
         on top on a GPU.
         """
-        return (self.state_bytes + self.batch_bytes +
-                batch * self.image_bytes)
+        return (self.state_bytes + self.batch_bytes + batch * self.image_bytes)
 
 
 def count_multiply_adds(model: nn.Module, size: tuple[int, int]) -> int:
@@ -85,17 +84,14 @@ def measure_complexity(model: nn.Module,
     for statistics.
     """
     params = [*model.parameters()]
-    two, three = (
-        measure_kept_bytes(
-            model,
-            torch.randn(n, image_channels(model), *size,
-                        device=params[0].device)) for n in (2, 3))
+    two, three = (measure_kept_bytes(
+                      model,
+                      torch.randn(n, image_channels(model), *size,
+                                  device=params[0].device)) for n in (2, 3))
     return Complexity(
-        size=tuple(size),
-        params=sum(p.numel() for p in params),
+        size=tuple(size), params=sum(p.numel() for p in params),
         multiply_adds=count_multiply_adds(model, size),
-        image_bytes=three - two,
-        batch_bytes=3 * two - 2 * three,
+        image_bytes=three - two, batch_bytes=3 * two - 2 * three,
         state_bytes=sum(p.numel() * p.element_size() *
                         (3 if p.requires_grad else 1) for p in params))
 
@@ -141,13 +137,11 @@ def write_csv(rows: Rows, path: str | Path, batch: int = 32) -> None:
 
 COLORS = dict(FishNet='#d1495b', DenseNet='#2e7d6b', ResNet='#30638e')
 # Where labels stand beside their points, in points; above right if not here.
-OFFSETS = {
-    'FishNet-99': (-7, -10),
-    'FishNet-150': (-7, -10),
-    'FishNet-201': (-7, -10),
-    'DenseNet-169': (-7, -10),
-    'DenseNet-161': (7, -12)
-}
+OFFSETS = {'FishNet-99': (-7, -10),
+           'FishNet-150': (-7, -10),
+           'FishNet-201': (-7, -10),
+           'DenseNet-169': (-7, -10),
+           'DenseNet-161': (7, -12)}
 
 
 def draw_figure4(rows: Rows, path: str | Path) -> None:

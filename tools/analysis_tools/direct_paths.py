@@ -89,11 +89,10 @@ class DirectPaths:
 
     def direct(self) -> tuple[str, ...]:
         """The features that some output reaches directly."""
-        return tuple(
-            feature.name for feature in self.features
-            if feature.name in self.outputs or any(
-                self.is_direct(output, feature.name)
-                for output in self.outputs))
+        return tuple(feature.name for feature in self.features
+                     if feature.name in self.outputs or any(
+                         self.is_direct(output, feature.name)
+                         for output in self.outputs))
 
 
 def make_image(backbone: nn.Module, size: int) -> Tensor:
@@ -189,8 +188,7 @@ def _run(backbone: nn.Module, images: Tensor, stages: dict[str, str],
     return _Pass(outputs, features, {p: name for name, p in params.items()})
 
 
-def find_direct_paths(backbone: nn.Module,
-                      size: int = 64,
+def find_direct_paths(backbone: nn.Module, size: int = 64,
                       stages: dict[str, str] | None = None) -> DirectPaths:
     """Find the direct paths and the isolated convolutions of a backbone.
 
@@ -250,17 +248,14 @@ def find_direct_paths(backbone: nn.Module,
                     round(size / tensor.shape[2]))
             for name, tensor in done.features.items()), tuple(returned), convs,
         links,
-        tuple(
-            IsolatedConv(module, *(
-                tuple(name for name in nodes if name in side)
-                for side in zip(*isolated[module])))
-            for module in sorted(isolated, key=place.get)),
+        tuple(IsolatedConv(module, *(
+                  tuple(name for name in nodes if name in side)
+                  for side in zip(*isolated[module])))
+              for module in sorted(isolated, key=place.get)),
         tuple(sorted(set(weights.values()), key=place.get)))
 
 
-def measure_gradients(backbone: nn.Module,
-                      paths: DirectPaths,
-                      images: Tensor,
+def measure_gradients(backbone: nn.Module, paths: DirectPaths, images: Tensor,
                       grad_outputs: list[Tensor] | None = None,
                       isolated: bool = True) -> dict[str, Tensor]:
     """Back-propagate for real, with messages or isolated convolutions off.
@@ -279,12 +274,10 @@ def measure_gradients(backbone: nn.Module,
         dict[str, Tensor]: The gradient of each feature, the image included.
     """
     alone = {conv.module for conv in paths.isolated}
-    done = _run(
-        backbone,
-        images.clone().requires_grad_(),
-        {f.name: f.module for f in paths.features if f.module},
-        zero=[f'{n}.weight' for n in paths.weighted if n not in alone],
-        cut=() if isolated else alone)
+    done = _run(backbone, images.clone().requires_grad_(),
+                {f.name: f.module for f in paths.features if f.module},
+                zero=[f'{n}.weight' for n in paths.weighted if n not in alone],
+                cut=() if isolated else alone)
     tensors = {**done.features, **dict(zip(paths.outputs, done.outputs))}
     if grad_outputs is None:
         generator = torch.Generator().manual_seed(0)
@@ -294,10 +287,8 @@ def measure_gradients(backbone: nn.Module,
         ]
     gradients = torch.autograd.grad(
         done.outputs, [*tensors.values()], grad_outputs, allow_unused=True)
-    return {
-        name: torch.zeros_like(tensor) if gradient is None else gradient
-        for (name, tensor), gradient in zip(tensors.items(), gradients)
-    }
+    return {name: torch.zeros_like(tensor) if gradient is None else gradient
+            for (name, tensor), gradient in zip(tensors.items(), gradients)}
 
 
 def _read_graph(roots: list, image: Tensor, params: dict[Tensor, str]
@@ -334,9 +325,8 @@ def _read_graph(roots: list, image: Tensor, params: dict[Tensor, str]
         if names:
             weights[node] = min(names).rpartition('.')[0]
     paths = nx.DiGraph()
-    paths.add_edges_from(
-        (node, child, dict(convs=int(node in weights)))
-        for node, child in graph.subgraph(carrying).edges)
+    paths.add_edges_from((node, child, dict(convs=int(node in weights)))
+                         for node, child in graph.subgraph(carrying).edges)
     return paths, end, weights
 
 

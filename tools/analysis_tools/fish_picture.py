@@ -15,18 +15,16 @@ from mmfishnet.wiring import STEM_STRIDE, StageSpec
 
 INK, GREY, DIRECT, ICONV = '#22303c', '#9aa5b1', '#e4572e', '#ffc83d'
 SOFT = '#5b6875'
-PARTS = dict(
-    tail=('#3a6ea5', '#eaf1f8'),
-    body=('#2a9d8f', '#e7f5f3'),
-    head=('#7b5ea7', '#f1edf7'))
+PARTS = dict(tail=('#3a6ea5', '#eaf1f8'),
+             body=('#2a9d8f', '#e7f5f3'),
+             head=('#7b5ea7', '#f1edf7'))
 COLUMNS = dict(tail=2.6, body=7.4, head=12.2)
 LEVEL_HEIGHT, BLOCK_WIDTH = 2.1, 1.95
 SHORT_DASHES, DOTS = (0, (2.2, 1.4)), (0, (1, 3))
-DOWN_LABELS = dict(
-    max2='2×2 max-pool',
-    max3='3×3 max-pool',
-    avg2='2×2 avg-pool',
-    conv='stride-2 conv')
+DOWN_LABELS = dict(max2='2×2 max-pool',
+                   max3='3×3 max-pool',
+                   avg2='2×2 avg-pool',
+                   conv='stride-2 conv')
 
 
 class Edge(NamedTuple):
@@ -71,9 +69,7 @@ def find_direct_edges(fish: FishNet,
     return set(reached), direct
 
 
-def draw_fish(fish: FishNet,
-              paths: DirectPaths,
-              path: str | Path,
+def draw_fish(fish: FishNet, paths: DirectPaths, path: str | Path,
               title: str = '',
               size: int = 224) -> None:
     """Draw the fish with its direct paths and isolated convolutions.

@@ -39,10 +39,9 @@ NETWORKS = dict(fishnet='FishNet', resnet='ResNet')
 # Name of a metric -> its title, what tools/test.py calls it, the factor that
 # makes it a percentage, and the paper's numbers for FishNet-150 and ResNet-50
 # (the authors' own, marked with a dagger in Table 3): Figure 4 and Table 3.
-METRICS = dict(
-    top1=('Top-1 accuracy', 'accuracy/top1', 1, (78.07, 76.22)),
-    box_ap=('Box AP', 'coco/bbox_mAP', 100, (41.5, 38.7)),
-    mask_ap=('Mask AP', 'coco/segm_mAP', 100, (37.0, 34.7)))
+METRICS = dict(top1=('Top-1 accuracy', 'accuracy/top1', 1, (78.07, 76.22)),
+               box_ap=('Box AP', 'coco/bbox_mAP', 100, (41.5, 38.7)),
+               mask_ap=('Mask AP', 'coco/segm_mAP', 100, (37.0, 34.7)))
 TASKS = dict(cls=('top1', ), mask_rcnn=('box_ap', 'mask_ap'))
 
 
@@ -73,10 +72,8 @@ class Study:
         jobs (int): Runs at a time, each with one thread. Defaults to 2.
     """
 
-    def __init__(self,
-                 work_dir: str | os.PathLike,
-                 seeds: Sequence[int] = (0, 1, 2),
-                 scale: Scale = FULL,
+    def __init__(self, work_dir: str | os.PathLike,
+                 seeds: Sequence[int] = (0, 1, 2), scale: Scale = FULL,
                  jobs: int = 2) -> None:
         self.work_dir = Path(work_dir).resolve()
         self.seeds = tuple(seeds)
@@ -113,11 +110,9 @@ class Study:
                 for chain, future in zip(chains, futures)}
         return dict(
             seeds=list(self.seeds),
-            results={
-                network: {metric: [done[seed, network][metric]
-                                   for seed in self.seeds]
-                          for metric in METRICS} for network in NETWORKS
-            },
+            results={network: {metric: [done[seed, network][metric]
+                                        for seed in self.seeds]
+                               for metric in METRICS} for network in NETWORKS},
             minutes=sum(run['seconds'] for run in done.values()) / 60)
 
     def _check_settings(self) -> None:
@@ -242,11 +237,9 @@ class Comparison:
 
 def compare(study: dict) -> list[Comparison]:
     """Put the results of a study beside the paper's, for each metric."""
-    return [
-        Comparison(title, *(study['results'][network][name]
-                            for network in NETWORKS), paper)
-        for name, (title, _, _, paper) in METRICS.items()
-    ]
+    return [Comparison(title, *(study['results'][network][name]
+                                for network in NETWORKS), paper)
+            for name, (title, _, _, paper) in METRICS.items()]
 
 
 def format_spread(values: Sequence[float], sign: bool = False) -> str:
@@ -266,12 +259,11 @@ def write_report(study: dict, out_dir: str | os.PathLike) -> Path:
           format_spread(c.differences, sign=True), f'{c.paper[0]:.1f}',
           f'{c.paper[1]:.1f}', f'{c.paper_difference:+.1f}')
          for c in comparisons])
-    single = Cells(
-        ('Seed', 'Network', *(c.title for c in comparisons)),
-        [(f'{seed}', title, *(f'{getattr(c, network)[i]:.1f}'
-                              for c in comparisons))
-         for i, seed in enumerate(seeds)
-         for network, title in NETWORKS.items()], names=2)
+    single = Cells(('Seed', 'Network', *(c.title for c in comparisons)),
+                   [(f'{seed}', title, *(f'{getattr(c, network)[i]:.1f}'
+                                         for c in comparisons))
+                    for i, seed in enumerate(seeds)
+                    for network, title in NETWORKS.items()], names=2)
     path = Path(out_dir) / 'report.md'
     path.write_text(f"""# FishNet and ResNet in miniature
 

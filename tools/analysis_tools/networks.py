@@ -26,10 +26,7 @@ class Classifier(nn.Module):
     """A backbone, what pools its last feature to (N, ``channels``), and a
     linear layer."""
 
-    def __init__(self,
-                 backbone: nn.Module,
-                 pool: nn.Module,
-                 channels: int,
+    def __init__(self, backbone: nn.Module, pool: nn.Module, channels: int,
                  num_classes: int = 1000) -> None:
         super().__init__()
         self.backbone = backbone
@@ -63,8 +60,7 @@ class Network:
             return model.features
         if isinstance(model, tv.ResNet):
             # All but avgpool and fc.
-            return nn.Sequential(
-                OrderedDict([*model.named_children()][:-2]))
+            return nn.Sequential(OrderedDict([*model.named_children()][:-2]))
         return model
 
 
@@ -79,8 +75,7 @@ def _preact(depth: int) -> Classifier:
     return Classifier(PreActResNet(depth), pool, 2048)
 
 
-def _variant(title: str,
-             params: float | None = None,
+def _variant(title: str, params: float | None = None,
              error: float | None = None,
              **kwargs) -> Network:
     return Network(f'FishNet-150, {title}', '', partial(_fish, **kwargs),
@@ -118,15 +113,13 @@ NETWORKS = {
     'resnet101': Network('ResNet-101', '', tv.resnet101, None, 23.6, RESNET),
     'resnext50': Network('ResNeXt-50 (32x4d)', '', tv.resnext50_32x4d, 25.0,
                          22.2, PAPER),
-    **{
-        f'densenet{depth}': Network(title, 'DenseNet', build, None, error,
-                                    DENSENET)
-        for depth, title, build, error in (
-            (121, 'DenseNet-121', tv.densenet121, 25.0),
-            (169, 'DenseNet-169', tv.densenet169, 23.6),
-            (201, 'DenseNet-201', tv.densenet201, 22.5),
-            (161, 'DenseNet-161 (k=48)', tv.densenet161, 22.2))
-    },
+    **{f'densenet{depth}': Network(title, 'DenseNet', build, None, error,
+                                   DENSENET)
+       for depth, title, build, error in (
+           (121, 'DenseNet-121', tv.densenet121, 25.0),
+           (169, 'DenseNet-169', tv.densenet169, 23.6),
+           (201, 'DenseNet-201', tv.densenet201, 22.5),
+           (161, 'DenseNet-161 (k=48)', tv.densenet161, 22.2))},
 }
 
 

@@ -92,14 +92,11 @@ def plan_training(cfg: Config, gpus: int, images: int | None = None) -> Plan:
     if not cfg.train_cfg.get('max_epochs'):
         raise ValueError('train_cfg.max_epochs is not set: the config does '
                          'not count in epochs.')
-    return Plan(
-        count_images(cfg) if images is None else images,
-        cfg.train_cfg.max_epochs,
-        gpus,
-        cfg.train_dataloader,
-        lr=cfg.optim_wrapper.get('optimizer', {}).get('lr'),
-        base_batch_size=(cfg.get('auto_scale_lr') or {}).get(
-            'base_batch_size'))
+    return Plan(count_images(cfg) if images is None else images,
+                cfg.train_cfg.max_epochs, gpus, cfg.train_dataloader,
+                lr=cfg.optim_wrapper.get('optimizer', {}).get('lr'),
+                base_batch_size=(cfg.get('auto_scale_lr') or {}).get(
+                    'base_batch_size'))
 
 
 # Memory ---------------------------------------------------------------------
@@ -194,9 +191,7 @@ def measure_heads(cfg: Config, size: tuple[int, int]) -> int:
         _features(meta), _image(meta, size, half=False))
 
 
-def measure_memory(cfg: Config,
-                   size: tuple[int, int],
-                   heads: int,
+def measure_memory(cfg: Config, size: tuple[int, int], heads: int,
                    with_cp: bool = False,
                    half: bool = False) -> Memory:
     """Memory of a detector's training step with one image.
@@ -229,8 +224,7 @@ def measure_memory(cfg: Config,
     count = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return Memory(
-        backbone=backbone,
-        neck=both - backbone,
+        backbone=backbone, neck=both - backbone,
         heads=heads // 2 if half else heads,
         recomputed=measure_recomputed(model.backbone, image) if with_cp else 0,
         state=4 * (count + 2 * trained) + (2 * count if half else 0))

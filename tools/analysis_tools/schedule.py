@@ -157,8 +157,7 @@ def simulate(cfg: Config, epoch_length: int) -> Schedule:
             PARAM_SCHEDULERS.build(
                 dict(scheduler),
                 default_args=dict(
-                    optimizer=wrapper,
-                    epoch_length=epoch_length,
+                    optimizer=wrapper, epoch_length=epoch_length,
                     end=epochs if scheduler.get('by_epoch', True) else total))
             for scheduler in schedulers
         ]

@@ -41,8 +41,7 @@ class Meter(TorchDispatchMode):
         read = _tensors((args, kwargs))
         written = _tensors(returned)
         given = {x.untyped_storage()._cdata for x in read}
-        new = [x for x in written
-               if x.untyped_storage()._cdata not in given]
+        new = [x for x in written if x.untyped_storage()._cdata not in given]
         if new or func._schema.is_mutable:
             self.traffic += sum(
                 x.numel() * x.element_size() for x in (*read, *written))
@@ -60,8 +59,7 @@ class Meter(TorchDispatchMode):
         self._live -= self._known.pop(key)
 
 
-def measure_kept_bytes(model: nn.Module,
-                       images: Tensor,
+def measure_kept_bytes(model: nn.Module, images: Tensor,
                        is_part: bool = False) -> int:
     """Measure what autograd keeps of a training forward.
 
@@ -129,6 +127,5 @@ def measure_recomputed(backbone: nn.Module, image: Tensor) -> int:
             lambda part, args: inputs.setdefault(part, args[0]))
     with torch.no_grad():
         backbone.train()(image)
-    return max(
-        measure_kept_bytes(part, x.requires_grad_(), is_part=True)
-        for part, x in inputs.items())
+    return max(measure_kept_bytes(part, x.requires_grad_(), is_part=True)
+               for part, x in inputs.items())

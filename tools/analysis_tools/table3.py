@@ -34,11 +34,9 @@ class Column(NamedTuple):
     title: str
 
 
-COLUMNS = (
-    Column('MaskRCNN', 'segm', 'Mask R-CNN, masks'),
-    Column('MaskRCNN', 'bbox', 'Mask R-CNN, boxes'),
-    Column('FasterRCNN', 'bbox', 'FPN, boxes'),
-)
+COLUMNS = (Column('MaskRCNN', 'segm', 'Mask R-CNN, masks'),
+           Column('MaskRCNN', 'bbox', 'Mask R-CNN, boxes'),
+           Column('FasterRCNN', 'bbox', 'FPN, boxes'))
 
 # Those marked with a dagger, like FishNet-150, were trained by the authors.
 PAPER: dict[str, tuple[Scores, Scores, Scores]] = {
@@ -53,11 +51,9 @@ PAPER: dict[str, tuple[Scores, Scores, Scores]] = {
 }
 
 # Our name: that of the paper's row, and of the backbone in our configs
-BACKBONES = {
-    'ResNet-50': ('ResNet-50†', 'r50'),
-    'ResNeXt-50 (32x4d)': ('ResNeXt-50 (32x4d)†', 'x50_32x4d'),
-    'FishNet-150': ('FishNet-150', 'fishnet150'),
-}
+BACKBONES = {'ResNet-50': ('ResNet-50†', 'r50'),
+             'ResNeXt-50 (32x4d)': ('ResNeXt-50 (32x4d)†', 'x50_32x4d'),
+             'FishNet-150': ('FishNet-150', 'fishnet150')}
 DETECTORS = {'MaskRCNN': 'mask_rcnn', 'FasterRCNN': 'faster_rcnn'}
 
 
@@ -90,8 +86,7 @@ class Row(NamedTuple):
                 or self.source == 'ours - paper')
 
 
-def read_finished(work_dir: str | os.PathLike,
-                  best: bool = False) -> Finished:
+def read_finished(work_dir: str | os.PathLike, best: bool = False) -> Finished:
     """Read a run of tools/train.py or tools/test.py from its work folder.
 
     Which cell of the table it is, is told by the config that MMEngine left
@@ -188,11 +183,9 @@ def arrange_rows(runs: Sequence[Finished]) -> list[Row]:
     fish = 'FishNet-150'
     rows, against = [Row('ResNet-50 [5]', 'paper', PAPER['ResNet-50 [5]'])], []
     for backbone, (name, _) in BACKBONES.items():
-        rows += [
-            Row(name, 'paper', PAPER[name]),
-            Row(backbone, 'ours', ours(backbone)),
-            Row('', 'ours - paper', less(ours(backbone), PAPER[name]))
-        ]
+        rows += [Row(name, 'paper', PAPER[name]),
+                 Row(backbone, 'ours', ours(backbone)),
+                 Row('', 'ours - paper', less(ours(backbone), PAPER[name]))]
         if backbone != fish:
             against += [
                 Row(f'vs. {name}', 'paper', less(PAPER[fish], PAPER[name])),
@@ -206,12 +199,10 @@ def arrange_rows(runs: Sequence[Finished]) -> list[Row]:
 def missing_configs(runs: Sequence[Finished]) -> list[str]:
     """Which of the paper's runs are not there: configs of ours to be run."""
     there = {(run.backbone, run.detector) for run in runs}
-    return [
-        f'{prefix}_{suffix}_fpn.py'
-        for backbone, (_, suffix) in BACKBONES.items()
-        for detector, prefix in DETECTORS.items()
-        if (backbone, detector) not in there
-    ]
+    return [f'{prefix}_{suffix}_fpn.py'
+            for backbone, (_, suffix) in BACKBONES.items()
+            for detector, prefix in DETECTORS.items()
+            if (backbone, detector) not in there]
 
 
 def tabulate_rows(rows: Sequence[Row],
@@ -228,14 +219,12 @@ def tabulate_rows(rows: Sequence[Row],
     texts = [(row.backbone, row.source, *(
         '/'.join(text(score, row.is_difference) for score in row.cells[i] or ()
                  ) for i in shown)) for row in rows]
-    return Cells(
-        ('Backbone', '', *(f'{column.title}\n{"/".join(METRICS)}'
-                           for column in columns)), texts,
-        'Table 3: COCO val2017', names=2)
+    return Cells(('Backbone', '', *(f'{column.title}\n{"/".join(METRICS)}'
+                                    for column in columns)), texts,
+                 'Table 3: COCO val2017', names=2)
 
 
-def to_rich(rows: Sequence[Row],
-            columns: Sequence[Column] = COLUMNS) -> Table:
+def to_rich(rows: Sequence[Row], columns: Sequence[Column] = COLUMNS) -> Table:
     """:func:`tabulate_rows` for the terminal, ours in bold."""
     table = tabulate_rows(rows, columns).rich()
     for column in table.columns[2:]:
@@ -304,8 +293,7 @@ def main():
     console = wide_console(120)
     unlimited = console.options.update(max_width=10**4)
     whole = to_rich(rows)
-    fits = console.measure(
-        whole, options=unlimited).maximum <= console.width
+    fits = console.measure(whole, options=unlimited).maximum <= console.width
     for table in [whole] if fits else [to_rich(rows, [c]) for c in COLUMNS]:
         console.print(table)
     for line in (*map(str, runs), *(f'missing: configs/{config}'

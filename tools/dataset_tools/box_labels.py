@@ -76,10 +76,8 @@ def read_yolo(folder: PictureFolder, names: list[str] | None = None):
                        stem)
         files[picture] = next(
             (f for f in (f'{other}.txt', f'{stem}.txt') if f in texts), None)
-    lines = {
-        picture: folder.read(name).splitlines() if name else []
-        for picture, name in files.items()
-    }
+    lines = {picture: folder.read(name).splitlines() if name else []
+             for picture, name in files.items()}
     some = [line for found in lines.values() for line in found
             if line.strip()][:100]
     fits = [re.fullmatch(r'\d+(\s+-?[\d.e-]+){4,}\s*', line) for line in some]
@@ -143,19 +141,16 @@ def _yolo_object(words: list[str], width: int, height: int,
     if len(numbers) % 2 == 0:
         return None
     return _polygon(
-        int(numbers[0]), [
-            min(max(v, 0), 1) * (height if i % 2 else width)
-            for i, v in enumerate(numbers[1:])
-        ])
+        int(numbers[0]), [min(max(v, 0), 1) * (height if i % 2 else width)
+                          for i, v in enumerate(numbers[1:])])
 
 
 def _polygon(category, *outlines: list[float]) -> dict:
     points = [v for outline in outlines for v in outline]
     xs, ys = points[::2], points[1::2]
-    return dict(
-        category=category,
-        bbox=[min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)],
-        segmentation=[list(outline) for outline in outlines])
+    return dict(category=category,
+                bbox=[min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)],
+                segmentation=[list(outline) for outline in outlines])
 
 
 def _yolo_yaml(folder: PictureFolder) -> dict | None:
@@ -339,9 +334,8 @@ def read_labelme(folder: PictureFolder):
                        (outlines, shape.get('shape_type') == 'rectangle'))
         items = []
         for (label, _), found in groups.items():
-            items.append(
-                _polygon(label, *(o for outlines, _ in found
-                                  for o in outlines)))
+            items.append(_polygon(label, *(o for outlines, _ in found
+                                           for o in outlines)))
             if all(rectangle for _, rectangle in found):
                 del items[-1]['segmentation']
             names.add(label)
@@ -359,12 +353,10 @@ def _shape(shape) -> list[list[float]]:
         if kind == 'mask':  # of its box, as a picture
             data = np.frombuffer(base64.b64decode(shape['mask']), np.uint8)
             mask = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-            return [
-                (contour[:, 0] + points[0]).ravel().tolist()
-                for contour in cv2.findContours(
-                    (mask > 0).astype(np.uint8), cv2.RETR_EXTERNAL,
-                    cv2.CHAIN_APPROX_SIMPLE)[0] if len(contour) > 2
-            ]
+            return [(contour[:, 0] + points[0]).ravel().tolist()
+                    for contour in cv2.findContours(
+                        (mask > 0).astype(np.uint8), cv2.RETR_EXTERNAL,
+                        cv2.CHAIN_APPROX_SIMPLE)[0] if len(contour) > 2]
     # cv2.error, binascii.Error, and whatever is not as labelme writes it
     except (AttributeError, KeyError, TypeError, ValueError, cv2.error):
         return []

@@ -56,9 +56,7 @@ def load_coco(folder: PictureFolder, name: str) -> dict:
     return data
 
 
-def tidy(folder: PictureFolder,
-         data: dict,
-         name: str,
+def tidy(folder: PictureFolder, data: dict, name: str,
          place: str | None = None) -> tuple[dict, str]:
     """Put records right, and leave out what cannot be.
 
@@ -112,11 +110,10 @@ def tidy(folder: PictureFolder,
     ids = [_key(ann.get('id')) for ann in annotations]
     if None in ids or 0 in ids or len(set(ids)) < len(ids):
         annotations = [dict(a, id=i + 1) for i, a in enumerate(annotations)]
-    return dict(
-        data,
-        images=list(images.values()),
-        annotations=annotations,
-        categories=data['categories']), prefix
+    return dict(data,
+                images=list(images.values()),
+                annotations=annotations,
+                categories=data['categories']), prefix
 
 
 def _key(value):
@@ -174,11 +171,10 @@ def _images(folder: PictureFolder, images: list, name: str,
                 sides = size
                 folder.leave_out('picture without width and height',
                                  image['file_name'], 'read from the file')
-        found[key] = dict(
-            image,
-            width=sides[0],
-            height=sides[1],
-            file_name=paths[key].removeprefix(prefix))
+        found[key] = dict(image,
+                          width=sides[0],
+                          height=sides[1],
+                          file_name=paths[key].removeprefix(prefix))
     return found, prefix
 
 
@@ -231,10 +227,8 @@ def _outline(outline):
         return outline if outline.get('counts') else None
     if not isinstance(outline, list):
         return None
-    return [
-        p for p in outline if isinstance(p, list) and len(p) >= 6
-        and len(p) % 2 == 0 and all(map(_is_number, p))
-    ] or None
+    return [p for p in outline if isinstance(p, list) and len(p) >= 6
+            and len(p) % 2 == 0 and all(map(_is_number, p))] or None
 
 
 def samples_of(data: dict, prefix: str) -> list[tuple]:
@@ -260,22 +254,16 @@ def coco_of(samples: Sequence[tuple], names: Sequence[str]) -> dict:
         names (Sequence[str]): Names of the classes, in order.
     """
     numbers = {name: i + 1 for i, name in enumerate(names)}
-    images = [
-        dict(id=i + 1, file_name=path, width=size[0], height=size[1])
-        for i, (path, size, _) in enumerate(samples)
-    ]
+    images = [dict(id=i + 1, file_name=path, width=size[0], height=size[1])
+              for i, (path, size, _) in enumerate(samples)]
     objects = [(i + 1, item) for i, (_, _, items) in enumerate(samples)
                for item in items]
     return dict(
         images=images,
-        annotations=[
-            dict(
-                id=i + 1,
-                image_id=image,
-                category_id=numbers[item['category']],
-                **{k: v for k, v in item.items() if k != 'category'})
-            for i, (image, item) in enumerate(objects)
-        ],
+        annotations=[dict(id=i + 1, image_id=image,
+                          category_id=numbers[item['category']],
+                          **{k: v for k, v in item.items() if k != 'category'})
+                     for i, (image, item) in enumerate(objects)],
         categories=[dict(id=i, name=name) for name, i in numbers.items()])
 
 

@@ -11,9 +11,7 @@ def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('out', type=Path, help='folder to draw to')
     parser.add_argument(
-        '--task',
-        choices=['coco', 'cls'],
-        default='coco',
+        '--task', choices=['coco', 'cls'], default='coco',
         help='coco: instance segmentation in the layout of COCO 2017; '
         'cls: one object per image, one folder per class (default: coco)')
     parser.add_argument(
@@ -21,18 +19,15 @@ def parse_args():
     parser.add_argument(
         '--val', type=int, help='validation images (default: 200; cls: 480)')
     parser.add_argument(
-        '--size',
-        type=int,
+        '--size', type=int,
         help='height and width in pixels (default: 192; cls: 64)')
     parser.add_argument('--seed', type=int, help='default: 0')
     parser.add_argument(
-        '--clutter',
-        type=float,
+        '--clutter', type=float,
         help='0 for plain objects on plain backgrounds, 1 for strong textures '
         '(default: 0.3)')
     parser.add_argument(
-        '--overwrite',
-        action='store_true',
+        '--overwrite', action='store_true',
         help='replace a set drawn with other parameters; files that were not '
         'drawn by this tool are never replaced')
     return parser.parse_args()
@@ -41,11 +36,9 @@ def parse_args():
 def main():
     args = parse_args()
     draw = draw_coco if args.task == 'coco' else draw_classification
-    given = {
-        key: value
-        for key, value in vars(args).items()
-        if key not in ('out', 'task', 'overwrite') and value is not None
-    }
+    given = {key: value
+             for key, value in vars(args).items()
+             if key not in ('out', 'task', 'overwrite') and value is not None}
     start = time.perf_counter()
     try:
         drawn = draw(

@@ -40,14 +40,13 @@ from mmfishnet.words import counted, first_few
 from picture_folder import WRITTEN, PictureFolder, choose_splits
 from recipes import choose_recipe, measure_objects
 
-KINDS = dict(
-    coco='COCO',
-    voc='Pascal VOC',
-    labelme='labelme',
-    yolo='YOLO',
-    instances='masks, one number or picture for each object',
-    maps='maps of classes',
-    folders='folders of classes')
+KINDS = dict(coco='COCO',
+             voc='Pascal VOC',
+             labelme='labelme',
+             yolo='YOLO',
+             instances='masks, one number or picture for each object',
+             maps='maps of classes',
+             folders='folders of classes')
 SAMPLED = 500  # pictures whose size is asked for
 
 
@@ -60,8 +59,7 @@ def parse_args():
     parser.add_argument(
         '--kind', choices=KINDS, help='what the labels are, if not as found')
     parser.add_argument(
-        '--train',
-        metavar='FILE',
+        '--train', metavar='FILE',
         help="annotations in COCO's format to train on, in the folder or a "
         'whole path, where the tool does not find them')
     parser.add_argument('--val', metavar='FILE', help='to validate on')
@@ -69,25 +67,19 @@ def parse_args():
         '--train-images', metavar='DIR', help='pictures of --train')
     parser.add_argument('--val-images', metavar='DIR', help='of --val')
     parser.add_argument(
-        '--classes',
-        nargs='+',
-        metavar='NAME',
+        '--classes', nargs='+', metavar='NAME',
         help='names, in the order of their numbers, for labels without')
     parser.add_argument(
-        '--val-share',
-        type=float,
-        default=0.2,
+        '--val-share', type=float, default=0.2,
         help='part that becomes validation if no split is given (default: '
         '%(default)s)')
     parser.add_argument(
         '--seed', type=int, default=0, help='chooses which (default: 0)')
     parser.add_argument(
-        '--labels-dir',
-        metavar='DIR',
+        '--labels-dir', metavar='DIR',
         help="where labels are written (default: the data's folder)")
     parser.add_argument(
-        '--overwrite',
-        action='store_true',
+        '--overwrite', action='store_true',
         help='replace the config, and labels that were written')
     args = parser.parse_args()
     if not args.config.endswith('.py'):
@@ -157,11 +149,9 @@ class OwnData:
 
     def _coco_files(self) -> dict[str, str] | None:
         """Files in COCO's format, by split."""
-        given = {
-            split: self.folder.relative(self.folder.root / name)
-            for split in ('train', 'val') if (name := getattr(
-                self.args, split))
-        }
+        given = {split: self.folder.relative(self.folder.root / name)
+                 for split in ('train', 'val') if (name := getattr(
+                     self.args, split))}
         if len(given) == 2:
             return given
         files = box_labels.find_coco(self.folder) or {}
@@ -190,9 +180,8 @@ class OwnData:
             for split in set(splits) - {'train', val}:
                 self.notes.append(f'{files[split]} is not used')
             return dict(train=splits['train'], val=splits[val])
-        names = list(
-            dict.fromkeys(c['name'] for data, *_ in splits.values()
-                          for c in data['categories']))
+        names = list(dict.fromkeys(c['name'] for data, *_ in splits.values()
+                                   for c in data['categories']))
         return self._from_samples(
             {'': [s for d, p, _ in splits.values() for s in samples_of(d, p)]},
             names)
@@ -241,8 +230,7 @@ class OwnData:
         from mmdet.datasets import CocoDataset
         with redirect_stdout(io.StringIO()):  # pycocotools counts seconds
             dataset = CocoDataset(
-                data_root=self.args.data_root,
-                ann_file=values['train_file'],
+                data_root=self.args.data_root, ann_file=values['train_file'],
                 data_prefix=dict(img=values['train_prefix']),
                 metainfo=dict(classes=values['classes']),
                 filter_cfg=dict(filter_empty_gt=False, min_size=1))
@@ -253,25 +241,20 @@ class OwnData:
         return self._text(
             kind, config_texts.DETECTOR, recipe, len(sides), **values,
             base=('mask' if masks else 'faster') + '_rcnn_fishnet_small',
-            model='Mask R-CNN' if masks else 'Faster R-CNN',
-            because=because,
+            model='Mask R-CNN' if masks else 'Faster R-CNN', because=because,
             monitor=f'coco/{"segm" if masks else "bbox"}_mAP',
             heads=config_texts.MASK_HEAD if masks else config_texts.BOX_HEAD,
             val_path=os.path.join(self.args.data_root, values['val_file']),
-            scale=objects.anchor_scale,
-            crowd=objects.crowd,
-            rpn_samples=2 * samples,
-            rcnn_samples=samples,
+            scale=objects.anchor_scale, crowd=objects.crowd,
+            rpn_samples=2 * samples, rcnn_samples=samples,
             found=max(100, 2 * objects.crowd))
 
     def _segmenter(self, samples: dict, numbers: list[int],
                    names: list[str]) -> str:
         """Text of a segmenter's config; writes maps where need be."""
         splits = self._choose(samples, lambda sample: sample[2])
-        patterns = {
-            split: pixel_labels.find_pattern(found)
-            for split, found in splits.items()
-        }
+        patterns = {split: pixel_labels.find_pattern(found)
+                    for split, found in splits.items()}
         every = [sample for found in splits.values() for sample in found]
         (_, suffix, _, map_suffix), *_ = patterns.values()
         as_they_are = numbers == list(range(len(numbers))) and all(
@@ -355,11 +338,9 @@ class OwnData:
               because: str, classes: tuple, **values) -> str:
         """The config, and the sentences on it."""
         count = 'one class' if len(classes) == 1 else f'{len(classes)} classes'
-        self.notes[:0] = [
-            f'{self.folder.root}: {KINDS[kind]}',
-            f'chosen: {model}, as there are {because}; {count}: '
-            f'{first_few(classes, 20)}'
-        ]
+        self.notes[:0] = [f'{self.folder.root}: {KINDS[kind]}',
+                          f'chosen: {model}, as there are {because}; {count}: '
+                          f'{first_few(classes, 20)}']
         self.notes += self.folder.told()
         if self.written:
             self.notes.append(f'written: {", ".join(self.written)}')

@@ -18,10 +18,9 @@ PICTURES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm',
             '.pgm')
 # What own_data.py writes; not read again as labels.
 WRITTEN = 'own_data_'
-SPLITS = dict(
-    train=('train', 'training', 'trainval', 'trainannot'),
-    val=('val', 'valid', 'validation', 'dev', 'valannot'),
-    test=('test', 'testing', 'testannot'))
+SPLITS = dict(train=('train', 'training', 'trainval', 'trainannot'),
+              val=('val', 'valid', 'validation', 'dev', 'valannot'),
+              test=('test', 'testing', 'testannot'))
 
 
 class PictureFolder:
@@ -45,9 +44,8 @@ class PictureFolder:
     def __init__(self, root: str | os.PathLike) -> None:
         self.root = Path(root)
         if not self.root.is_dir():
-            raise FileNotFoundError(
-                f'there is no folder {root} (looked for '
-                f'{self.root.absolute()}).')
+            raise FileNotFoundError(f'there is no folder {root} (looked for '
+                                    f'{self.root.absolute()}).')
         self.files, seen = [], set()
         for folder, names, files in os.walk(self.root, followlinks=True):
             seen.add(os.path.realpath(folder))
@@ -57,8 +55,7 @@ class PictureFolder:
             place = Path(folder).relative_to(self.root)
             self.files += [(place / name).as_posix() for name in sorted(files)
                            if not name.startswith(('.', WRITTEN))]
-        self.pictures = [f for f in self.files
-                         if f.lower().endswith(PICTURES)]
+        self.pictures = [f for f in self.files if f.lower().endswith(PICTURES)]
         if not self.pictures:
             raise FileNotFoundError(
                 f'{root} holds no pictures ({", ".join(PICTURES)}).')

@@ -242,10 +242,9 @@ def find_pattern(samples) -> tuple:
     suffix = os.path.splitext(pictures[0])[1]
     stem = pictures[0][len(prefix):-len(suffix)]
     before, found, after = samples[0][1].rpartition(stem)
-    fits = found and all(
-        picture.endswith(suffix) and path ==
-        before + picture[len(prefix):-len(suffix)] + after
-        for picture, path, _ in samples)
+    fits = found and all(picture.endswith(suffix) and path ==
+                         before + picture[len(prefix):-len(suffix)] + after
+                         for picture, path, _ in samples)
     return (prefix, suffix, before, after) if fits else (None, ) * 4
 
 

@@ -39,10 +39,8 @@ class Recipe:
     warmup: int
 
 
-def choose_recipe(sides: Sequence[float],
-                  batch_size: int,
-                  images: int | None = None,
-                  seen: int = SEEN,
+def choose_recipe(sides: Sequence[float], batch_size: int,
+                  images: int | None = None, seen: int = SEEN,
                   max_side: int = 512) -> Recipe:
     """Choose by the number of images and by their size.
 
@@ -65,8 +63,7 @@ def choose_recipe(sides: Sequence[float],
     side = 32 * math.ceil(np.percentile(sides, 95) / 32)
     few = epochs >= 20
     return Recipe(
-        side=min(max_side, side),
-        epochs=epochs,
+        side=min(max_side, side), epochs=epochs,
         val_interval=max(1, epochs // (10 if few else 3)),
         patience=4 if few else 0,
         # Few steps allow no high rate: the warm-up alone would eat them.
@@ -103,10 +100,8 @@ def measure_objects(dataset: BaseDataset, side: int) -> Objects:
     extents, counts = [], []
     for info in map(dataset.get_data_info, range(len(dataset))):
         shrink = side / max(info['width'], info['height'])
-        boxes = np.array([
-            item['bbox'] for item in info['instances']
-            if not item['ignore_flag']
-        ]).reshape(-1, 4)
+        boxes = np.array([item['bbox'] for item in info['instances']
+                          if not item['ignore_flag']]).reshape(-1, 4)
         sizes = boxes[:, 2:] - boxes[:, :2]
         extents += (np.sqrt(sizes.prod(axis=1)) * shrink).tolist()
         counts += [len(boxes)] if len(boxes) else []
@@ -115,6 +110,5 @@ def measure_objects(dataset: BaseDataset, side: int) -> Objects:
     # The second of five anchor sizes at the median: one for smaller objects,
     # three for larger ones. Below 2 strides an anchor is hardly there.
     scale = np.median(extents) / 2 / FINEST_STRIDE
-    return Objects(
-        anchor_scale=float(np.clip(round(2 * scale) / 2, 2, 8)),
-        crowd=int(np.ceil(np.percentile(counts, 90))))
+    return Objects(anchor_scale=float(np.clip(round(2 * scale) / 2, 2, 8)),
+                   crowd=int(np.ceil(np.percentile(counts, 90))))

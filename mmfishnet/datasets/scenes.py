@@ -180,8 +180,7 @@ def _texture(rng: np.random.Generator, side: int, unit: float,
     kind = rng.choice(
         ['flat', 'gradient', 'stripes', 'checks', 'dots', 'noise'])
     t = dict(
-        flat=lambda: np.zeros_like(u),
-        gradient=lambda: u / unit + 0.5,
+        flat=lambda: np.zeros_like(u), gradient=lambda: u / unit + 0.5,
         stripes=lambda: np.sin(u * wave) * period / 3 + 0.5,
         checks=lambda: np.sin(u * wave) * np.sin(v * wave) * period / 2 + 0.5,
         dots=lambda: (np.cos(u * wave) + np.cos(v * wave) - 0.7) * period / 3

@@ -83,38 +83,38 @@ def draw_coco(out_dir: str | os.PathLike, train: int = 2400, val: int = 200,
         FileExistsError: If the folder holds anything else; with ``overwrite``,
             if anything that was not drawn by this module.
     """
-    params = dict(task='coco',
-                  version=VERSION,
+    params = dict(task='coco', version=VERSION,
                   train=_integer('train', train, 1),
-                  val=_integer('val', val, 1),
-                  size=_integer('size', size, 64),
+                  val=_integer('val', val, 1), size=_integer('size', size, 64),
                   seed=_integer('seed', seed, 0),
                   max_objects=_integer('max_objects', max_objects, 1, 50),
                   classes=_classes(classes),
                   clutter=_fraction('clutter', clutter))
     wanted = params['classes']
+    labels = [CLASSES.index(name) for name in wanted]
+    info = dict(description='Shapes drawn by mmfishnet', **params)
     with _whole_set(out_dir, params, overwrite) as folder:
         for split in SPLITS if folder else ():
             images, annotations = [], []
-            for index in _indices(params, split, progress):
-                scene = _coco_scene(params, split, index)
-                picture, label_map = (folder / name for name in _image_files(
-                    params, split, index))
+            for rng, picture, label_map in _draws(
+                    folder, params, split, progress):
+                scene = draw_scene(
+                    rng,
+                    rng.choice(labels, rng.integers(1, max_objects + 1)),
+                    params['size'], (0.25, 0.95), params['clutter'])
                 _write_image(picture, scene.image,
                              [cv2.IMWRITE_JPEG_QUALITY, 95])
                 _write_image(label_map, semantic_map(scene, wanted))
-                images.append(dict(id=index + 1,
-                                   file_name=picture.name,
-                                   width=params['size'],
-                                   height=params['size']))
+                images.append(dict(
+                    id=len(images) + 1, file_name=picture.name,
+                    width=params['size'], height=params['size']))
                 for label, mask in zip(scene.labels, scene.masks):
-                    annotations.append(
-                        dict(id=len(annotations) + 1, image_id=index + 1,
-                             category_id=wanted.index(CLASSES[label]) + 1,
-                             iscrowd=0, **encode_mask(mask)))
+                    annotations.append(dict(
+                        id=len(annotations) + 1, image_id=len(images),
+                        category_id=wanted.index(CLASSES[label]) + 1,
+                        iscrowd=0, **encode_mask(mask)))
             categories = [dict(id=i + 1, name=name, supercategory='shape')
                           for i, name in enumerate(wanted)]
-            info = dict(description='Shapes drawn by mmfishnet', **params)
             _write_json(folder / f'annotations/instances_{split}2017.json',
                         dict(info=info, licenses=[], images=images,
                              annotations=annotations, categories=categories))
@@ -143,8 +143,7 @@ def draw_classification(out_dir: str | os.PathLike, train: int = 7200,
     Returns:
         bool: As :func:`draw_coco`, which raises the same.
     """
-    params = dict(task='cls',
-                  version=VERSION,
+    params = dict(task='cls', version=VERSION,
                   train=_integer('train', train, len(CLASSES)),
                   val=_integer('val', val, len(CLASSES)),
                   size=_integer('size', size, 32),
@@ -152,13 +151,11 @@ def draw_classification(out_dir: str | os.PathLike, train: int = 7200,
                   clutter=_fraction('clutter', clutter))
     with _whole_set(out_dir, params, overwrite) as folder:
         for split in SPLITS if folder else ():
-            for index in _indices(params, split, progress):
-                scene = draw_scene(
-                    _rng(params, split, index), [index % len(CLASSES)],
-                    params['size'], diameters=(0.5, 0.95),
-                    clutter=params['clutter'])
-                path, = _image_files(params, split, index)
-                _write_image(folder / path, scene.image)
+            for i, (rng, path) in enumerate(
+                    _draws(folder, params, split, progress)):
+                scene = draw_scene(rng, [i % len(CLASSES)], params['size'],
+                                   (0.5, 0.95), params['clutter'])
+                _write_image(path, scene.image)
     return folder is not None
 
 
@@ -188,8 +185,7 @@ def encode_mask(mask: np.ndarray) -> dict:
             corners = (contour[:, 0] + 1) // 2
             same = (corners == np.roll(corners, 1, axis=0)).all(axis=1)
             segmentation.append(corners[~same].ravel().tolist())
-    return dict(segmentation=segmentation,
-                area=int(coco_mask.area(rle)),
+    return dict(segmentation=segmentation, area=int(coco_mask.area(rle)),
                 bbox=coco_mask.toBbox(rle).tolist())
 
 
@@ -227,27 +223,18 @@ def _classes(classes: Sequence[str]) -> list[str]:
     return classes
 
 
-def _rng(params: dict, split: str, index: int) -> np.random.Generator:
-    task = int(params['task'] == 'cls')
-    return np.random.default_rng(
-        [params['seed'], task, SPLITS.index(split), index])
-
-
-def _coco_scene(params: dict, split: str, index: int) -> Scene:
-    rng = _rng(params, split, index)
-    labels = [CLASSES.index(name) for name in params['classes']]
-    labels = rng.choice(labels, rng.integers(1, params['max_objects'] + 1))
-    return draw_scene(rng, labels, params['size'],
-                      diameters=(0.25, 0.95), clutter=params['clutter'])
-
-
 # ----------------------------------------------------------------------------
 # The folder
 
 
-def _indices(params: dict, split: str, progress: bool) -> Iterator[int]:
-    return track(range(params[split]), f'Drawing {split}',
-                 disable=not progress)
+def _draws(folder: Path, params: dict, split: str,
+           progress: bool) -> Iterator[tuple]:
+    """For each image of a split its source of randomness and its files."""
+    start = params['seed'], int(params['task'] == 'cls'), SPLITS.index(split)
+    for index in track(range(params[split]), f'Drawing {split}',
+                       disable=not progress):
+        yield (np.random.default_rng([*start, index]),
+               *(folder / name for name in _image_files(params, split, index)))
 
 
 def _image_files(params: dict, split: str, index: int) -> list[str]:

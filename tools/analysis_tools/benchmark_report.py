@@ -98,13 +98,9 @@ def _cells(result: Result, base: Result | None) -> list[str]:
         return text(value, '.0f', 1 / MIB) + share
 
     return [result.network, result.variant, f'{1000 * result.seconds:.0f}',
-            f'{100 * result.spread:.0f}',
-            text(result.ratio, '.2f'),
-            size('kept'),
-            size('held'),
-            size('peak'),
-            text(result.output_error, '.0e'),
-            text(result.grad_error, '.0e'),
+            f'{100 * result.spread:.0f}', text(result.ratio, '.2f'),
+            size('kept'), size('held'), size('peak'),
+            text(result.output_error, '.0e'), text(result.grad_error, '.0e'),
             text(result.flops_share, '.0f', 100),
             text(result.traffic_share, '.0f', 100), f'{result.first:.1f}']
 

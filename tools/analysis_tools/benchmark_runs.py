@@ -226,12 +226,9 @@ def measure_limits(setting: Setting, bf16: bool) -> tuple[float, float]:
     big = torch.empty(2**25, device=device)
     if bf16:
         matrix, images = matrix.bfloat16(), images.bfloat16()
-    names = dict(a=matrix,
-                 kernel=matrix[:, :, None, None],
+    names = dict(a=matrix, kernel=matrix[:, :, None, None],
                  images=images.contiguous(memory_format=torch.channels_last),
-                 big=big,
-                 other=torch.empty_like(big),
-                 conv2d=conv2d)
+                 big=big, other=torch.empty_like(big), conv2d=conv2d)
     product, convolution, copy = (
         setting.median(statement, names, 0.1) for statement in
         ('a @ a', 'conv2d(images, kernel)', 'other.copy_(big)'))

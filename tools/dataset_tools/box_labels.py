@@ -20,13 +20,15 @@ import cv2
 import numpy as np
 import yaml
 
+from coco_records import KEYS
 from mmfishnet.words import first_few
 from picture_folder import PictureFolder, split_of
 
 KINDS_OF_JSON = ('instances', '_annotations', 'result')
+LISTS = ('classes.txt', 'labels.txt', 'class_names.txt', '_darknet.labels')
 
 
-def find_coco(folder: PictureFolder) -> dict[str, str] | None:
+def find_coco(folder: PictureFolder) -> dict[str, str]:
     """Files in COCO's format, by split.
 
     Raises:
@@ -36,10 +38,8 @@ def find_coco(folder: PictureFolder) -> dict[str, str] | None:
     for name in folder.with_suffix('.json'):
         try:
             text = folder.read(name)
-            if not ('"images"' in text and '"annotations"' in text
-                    and '"categories"' in text):
-                continue
-            data = json.loads(text)
+            data = json.loads(text) if all(
+                f'"{key}"' in text for key in KEYS) else {}
         except (OSError, ValueError):
             folder.leave_out('file unreadable as JSON', name)
             continue
@@ -58,7 +58,15 @@ def find_coco(folder: PictureFolder) -> dict[str, str] | None:
                 f'for {split or "no split"}: {first_few(names)}. Name those '
                 'to read by --train and --val.')
         found[split] = names[0]
-    return dict(found) or None
+    return dict(found)
+
+
+def _polygon(category, *outlines: list[float]) -> dict:
+    xs, ys = ([v for outline in outlines for v in outline[axis::2]]
+              for axis in (0, 1))
+    return dict(category=category,
+                bbox=[min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)],
+                segmentation=[list(outline) for outline in outlines])
 
 
 # ----------------------------------------------------------------------------
@@ -67,8 +75,7 @@ def find_coco(folder: PictureFolder) -> dict[str, str] | None:
 
 def read_yolo(folder: PictureFolder, names: list[str] | None = None):
     """Boxes and polygons in fractions of the picture."""
-    texts = set(folder.with_suffix('.txt'))
-    files = {}
+    texts, files = set(folder.with_suffix('.txt')), {}
     for picture in folder.pictures:
         stem = os.path.splitext(picture)[0]
         # The last folder named images has one named labels beside it.
@@ -85,76 +92,60 @@ def read_yolo(folder: PictureFolder, names: list[str] | None = None):
     if not any(files.values()) or not described and sum(
             map(bool, fits)) <= len(fits) // 2:
         return None
-    described = described or {}
     names = names or described.get('names') or listed_names(folder)
-    keypoints = 'kpt_shape' in described
-    unnamed, samples = set(), defaultdict(list)
-    splits = _yolo_splits(folder, described)
+    samples, splits = defaultdict(list), _yolo_splits(folder, described)
     for picture, found in lines.items():
         size = folder.size(picture)
         if size is None:
             continue
         items = []
         for number, line in enumerate(found, 1):
-            item = _yolo_object(line.split(), *size, keypoints)
+            item = _yolo_object(line.split(), *size, 'kpt_shape' in described)
             if item is None and line.strip():
                 folder.leave_out(
                     "line other than YOLO's (a class and fractions of the "
                     'picture)', f'{files[picture]}:{number}: {line}')
             elif item:
-                kind = item['category']
-                if names and kind >= len(names):
+                if names and item['category'] >= len(names):
                     raise ValueError(
-                        f'{files[picture]}, line {number}: class {kind}, and '
-                        f'there are {len(names)} names, counted from 0: '
-                        f'{first_few(names)}.')
-                unnamed |= set() if names else {kind}
+                        f'{files[picture]}, line {number}: class '
+                        f'{item["category"]}, and there are {len(names)} '
+                        f'names, counted from 0: {first_few(names)}.')
                 items.append(item)
         samples[splits(picture)].append((picture, size, items))
+    every = [item for found in samples.values() for _, _, items in found
+             for item in items]
     named = dict(enumerate(names)) or {
-        i: f'class_{i}' for i in sorted(unnamed)
-    }
-    for items in (items for found in samples.values()
-                  for _, _, items in found):
-        for item in items:
-            item['category'] = named[item['category']]
+        i: f'class_{i}' for i in sorted({item['category'] for item in every})}
+    for item in every:
+        item['category'] = named[item['category']]
     return samples, list(named.values())
 
 
 def _yolo_object(words: list[str], width: int, height: int,
                  keypoints: bool) -> dict | None:
     try:
-        numbers = [float(word) for word in words]
+        kind, *numbers = map(float, words)
     except ValueError:
         return None
     # A polygon, a box, or a box with its score.
-    if len(numbers) < 5 or not numbers[0].is_integer() or numbers[0] < 0 \
-            or not all(-0.5 <= v <= 1.5 for v in numbers[1:5]):
+    if len(numbers) < 4 or not kind.is_integer() or kind < 0 or not all(
+            -0.5 <= v <= 1.5 for v in numbers[:4]):
         return None
-    if keypoints or len(numbers) in (5, 6):
-        x, y, w, h = (max(v, 0) for v in numbers[1:5])
+    if keypoints or len(numbers) in (4, 5):
+        x, y, w, h = (max(v, 0) for v in numbers[:4])
         # A hair beyond the border is rounding.
         left, top = max(x - w / 2, 0), max(y - h / 2, 0)
         w, h = min(x + w / 2, 1) - left, min(y + h / 2, 1) - top
         box = [left * width, top * height, w * width, h * height]
-        return dict(category=int(numbers[0]), bbox=box)
-    if len(numbers) % 2 == 0:
-        return None
-    return _polygon(
-        int(numbers[0]), [min(max(v, 0), 1) * (height if i % 2 else width)
-                          for i, v in enumerate(numbers[1:])])
+        return dict(category=int(kind), bbox=box)
+    return None if len(numbers) % 2 else _polygon(
+        int(kind), [min(max(v, 0), 1) * (height if i % 2 else width)
+                    for i, v in enumerate(numbers)])
 
 
-def _polygon(category, *outlines: list[float]) -> dict:
-    points = [v for outline in outlines for v in outline]
-    xs, ys = points[::2], points[1::2]
-    return dict(category=category,
-                bbox=[min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)],
-                segmentation=[list(outline) for outline in outlines])
-
-
-def _yolo_yaml(folder: PictureFolder) -> dict | None:
-    """What data.yaml says, with ``names`` as a list."""
+def _yolo_yaml(folder: PictureFolder) -> dict:
+    """What data.yaml says, with ``names`` as a list; empty without one."""
     for name in folder.with_suffix('.yaml', '.yml'):
         try:
             data = yaml.safe_load(folder.read(name))
@@ -174,15 +165,13 @@ def _yolo_yaml(folder: PictureFolder) -> dict | None:
                 raise ValueError(f'{name}: a name is given twice in names: '
                                  f'{first_few(names, 20)}.')
             return dict(data, names=names, file=name)
-    return None
+    return {}
 
 
 def listed_names(folder: PictureFolder) -> list[str]:
     """Names in classes.txt (Label Studio, LabelImg) or obj.names (Darknet)."""
     for name in folder.files:
-        if os.path.basename(name) in ('classes.txt', 'labels.txt',
-                                      'class_names.txt', '_darknet.labels'
-                                      ) or name.endswith('.names'):
+        if os.path.basename(name) in LISTS or name.endswith('.names'):
             return [line.strip() for line in folder.read(name).splitlines()
                     if line.strip()]
     return []
@@ -191,36 +180,32 @@ def listed_names(folder: PictureFolder) -> list[str]:
 def _yolo_splits(folder: PictureFolder, described: dict):
     """A function that tells a picture's split, by data.yaml or its path."""
     entries = {}
-    base = os.path.dirname(described.get('file', ''))
     for split in ('train', 'val', 'test'):
         value = described.get(split) or (split == 'val'
                                          and described.get('valid')) or []
         for entry in [value] if isinstance(value, str) else value:
-            found = _entry(folder, str(entry), base,
-                           str(described.get('path') or ''))
+            found = _entry(folder, str(entry), described)
             if found is not None:
                 entries.setdefault(split, []).append(found)
     if entries.get('train') == entries.get('val'):
         entries = {}
 
     def split(picture: str) -> str:
-        for name, found in entries.items():
-            for entry in found:
-                if picture in entry if isinstance(entry, set) else (
-                        picture.startswith(entry)):
-                    return name
-        return split_of(picture)
+        return next((name for name, found in entries.items() if any(
+            picture in entry if isinstance(entry, set) else
+            picture.startswith(entry) for entry in found)), split_of(picture))
 
     return split
 
 
-def _entry(folder: PictureFolder, entry: str, base: str, path: str):
+def _entry(folder: PictureFolder, entry: str, described: dict):
     """Pictures of a split: a set from a list, or what their paths start with.
 
     Roboflow writes ``../train/images`` for a folder beside data.yaml.
     """
-    entry = entry.replace('\\', '/')
-    for start in (os.path.join(base, path), base, ''):
+    base, entry = os.path.dirname(described['file']), entry.replace('\\', '/')
+    for start in (os.path.join(base, str(described.get('path') or '')), base,
+                  ''):
         for name in (entry, re.sub(r'^(\.\./)+', '', entry)):
             full = folder.root / start / name
             if full.is_dir():
@@ -234,47 +219,69 @@ def _entry(folder: PictureFolder, entry: str, base: str, path: str):
 
 
 # ----------------------------------------------------------------------------
-# Pascal VOC: an XML file for each picture.
+# A label file for each picture
+
+
+def _label_files(folder: PictureFolder, kind: str, load, named):
+    """The label files of a kind, and whose they are.
+
+    Args:
+        folder (PictureFolder): Where they are.
+        kind (str): 'XML' or 'JSON'.
+        load (Callable): Makes of a text what it holds; None where the file is
+            of another kind.
+        named (Callable): Gives the picture's name that it holds, or nothing.
+
+    Yields:
+        tuple: File, content, picture, and its (width, height).
+    """
+    for name in folder.with_suffix(f'.{kind.lower()}'):
+        try:
+            content = load(folder.read(name))
+        except (ValueError, ET.ParseError):
+            folder.leave_out(f'file unreadable as {kind}', name)
+            continue
+        if content is None:
+            continue
+        stem = os.path.splitext(os.path.basename(name))[0]
+        picture = folder.find(str(named(content) or stem),
+                              name) or folder.find(stem, name)
+        if picture is None:
+            folder.leave_out('label file without its picture', name)
+        elif size := folder.size(picture):
+            yield name, content, picture, size
+
+
+def _result(samples: dict):
+    """What a reader gives, the classes by name."""
+    names = {item['category'] for found in samples.values()
+             for _, _, items in found for item in items}
+    return (samples, sorted(names)) if samples else None
 
 
 def read_voc(folder: PictureFolder):
-    """Boxes; objects that are difficult count neither for nor against."""
-    splits = {}
+    """Pascal VOC: boxes; what is difficult counts neither for nor against."""
+    splits, samples = {}, defaultdict(list)
     for name in folder.with_suffix('.txt'):
         stem = os.path.splitext(os.path.basename(name))[0]
         if 'ImageSets/' in name and stem in ('train', 'val', 'test'):
             for line in folder.read(name).splitlines():
                 splits.setdefault(os.path.basename(line.strip()), stem)
-    samples, names = defaultdict(list), set()
-    for name in folder.with_suffix('.xml'):
-        try:
-            tree = ET.fromstring(folder.read(name))
-        except (ET.ParseError, ValueError):
-            folder.leave_out('file unreadable as XML', name)
-            continue
-        if tree.tag != 'annotation':
-            continue
+
+    def load(text):
+        tree = ET.fromstring(text)
+        return tree if tree.tag == 'annotation' else None
+
+    for name, tree, picture, size in _label_files(
+            folder, 'XML', load, lambda tree: tree.findtext('filename')):
+        found = [_voc_object(item, *size) for item in tree.iter('object')]
+        if None in found:
+            folder.leave_out('object without a name or a box', name)
         stem = os.path.splitext(os.path.basename(name))[0]
-        picture = folder.find(tree.findtext('filename') or stem,
-                              name) or folder.find(stem, name)
-        if picture is None:
-            folder.leave_out('label file without its picture', name)
-            continue
-        size = folder.size(picture)
-        if size is None:
-            continue
-        items = []
-        for item in tree.iter('object'):
-            found = _voc_object(item, *size)
-            if found is None:
-                folder.leave_out('object without a name or a box', name)
-            else:
-                items.append(found)
-                names.add(found['category'])
-        split = splits.get(stem) or (split_of(name) or split_of(picture)
-                                     if not splits else '')
-        samples[split].append((picture, size, items))
-    return (samples, sorted(names)) if samples else None
+        split = splits.get(stem, '') if splits else (
+            split_of(name) or split_of(picture))
+        samples[split].append((picture, size, [*filter(None, found)]))
+    return _result(samples)
 
 
 def _voc_object(item: ET.Element, width: int, height: int) -> dict | None:
@@ -294,54 +301,39 @@ def _voc_object(item: ET.Element, width: int, height: int) -> dict | None:
                 iscrowd=int(difficult))
 
 
-# ----------------------------------------------------------------------------
-# labelme: a JSON file for each picture.
-
-
 def read_labelme(folder: PictureFolder):
-    """Polygons, rectangles, circles; parts of a group are one object."""
-    samples, names, labelled = defaultdict(list), set(), False
-    for name in folder.with_suffix('.json'):
-        try:
-            data = json.loads(folder.read(name))
-        except ValueError:
-            folder.leave_out('file unreadable as JSON', name)
-            continue
-        if not isinstance(data, dict) or not isinstance(
-                data.get('shapes'), list):
-            continue
-        stem = os.path.splitext(os.path.basename(name))[0]
-        picture = folder.find(str(data.get('imagePath') or stem),
-                              name) or folder.find(stem, name)
-        labelled = True
-        size = picture and folder.size(picture)
-        if picture is None:
-            folder.leave_out('label file without its picture', name)
-        if not size:
-            continue
+    """labelme: polygons, rectangles, circles; a group is one object."""
+
+    def load(text):
+        data = json.loads(text)
+        return data if isinstance(data, dict) and isinstance(
+            data.get('shapes'), list) else None
+
+    samples = defaultdict(list)
+    for name, data, picture, size in _label_files(
+            folder, 'JSON', load, lambda data: data.get('imagePath')):
         groups = defaultdict(list)
         for i, shape in enumerate(data['shapes']):
             outlines = _shape(shape)
-            if not outlines:
+            if outlines:
+                group = shape.get('group_id')
+                groups[str(shape['label']),
+                       i if group is None else f'g{group}'].append(
+                           (outlines, shape.get('shape_type')))
+            else:
                 kind = shape.get('shape_type') if isinstance(
                     shape, dict) else shape
                 folder.leave_out('shape without an area or a label',
                                  f'{name}: {kind}')
-                continue
-            group = shape.get('group_id')
-            groups[str(shape['label']),
-                   i if group is None else f'g{group}'].append(
-                       (outlines, shape.get('shape_type') == 'rectangle'))
         items = []
         for (label, _), found in groups.items():
             items.append(_polygon(label, *(o for outlines, _ in found
                                            for o in outlines)))
-            if all(rectangle for _, rectangle in found):
+            if all(kind == 'rectangle' for _, kind in found):
                 del items[-1]['segmentation']
-            names.add(label)
         samples[split_of(name) or split_of(picture)].append(
             (picture, size, items))
-    return (samples, sorted(names)) if labelled else None
+    return _result(samples)
 
 
 def _shape(shape) -> list[list[float]]:

@@ -21,14 +21,7 @@ KEYS = ('images', 'annotations', 'categories')
 
 
 def load_coco(folder: PictureFolder, name: str) -> dict:
-    """Read a file in COCO's format.
-
-    Args:
-        folder (PictureFolder): Where relative names start.
-        name (str): The file.
-
-    Returns:
-        dict: Its content.
+    """Read a file in COCO's format, of the folder or by its whole path.
 
     Raises:
         FileNotFoundError: If it is not there.
@@ -66,7 +59,6 @@ def tidy(folder: PictureFolder, data: dict, name: str,
         data (dict): Records in COCO's format, not changed.
         name (str): Their file, for messages.
         place (str, optional): Folder of the pictures, where it is known.
-            Defaults to None.
 
     Returns:
         tuple[dict, str]: The records, equal to the old ones if nothing was to
@@ -79,22 +71,21 @@ def tidy(folder: PictureFolder, data: dict, name: str,
     images, prefix = _images(folder, data['images'], name, place)
     annotations, lost, bad = [], [], []
     for ann in data['annotations']:
+        where = f'{name}: id {ann.get("id")}'
         image = images.get(_key(ann.get('image_id')))
         if image is None:
             folder.leave_out('object of a picture that is not listed, or left '
-                             'out', f'{name}: id {ann.get("id")}')
+                             'out', where)
         elif _key(ann.get('category_id')) not in categories:
             lost.append(ann)
         else:
             ann, reason, mended = _annotation(ann, image)
             for key in mended if name else ():
-                folder.leave_out(f'object without a proper {key}',
-                                 f'{name}: id {ann.get("id")}', 'added')
+                folder.leave_out(f'object without a proper {key}', where,
+                                 'added')
             if reason:
-                bad.append(ann.get('id'))
-                folder.leave_out(reason, f'{name}: id {ann.get("id")}')
-            else:
-                annotations.append(ann)
+                folder.leave_out(reason, where)
+            (bad if reason else annotations).append(ann)
     if lost:
         raise ValueError(
             f'{name}: {len(lost)} annotations '
@@ -105,15 +96,14 @@ def tidy(folder: PictureFolder, data: dict, name: str,
     if len(bad) > len(annotations):
         raise ValueError(
             f'{name}: {len(bad)} of {len(bad) + len(annotations)} boxes '
-            f"cannot be used (ids {first_few(bad)}): COCO's are "
-            '[x, y, width, height] in pixels, inside of the picture.')
+            f'cannot be used (ids {first_few([a.get("id") for a in bad])}): '
+            "COCO's are [x, y, width, height] in pixels, inside of the "
+            'picture.')
     ids = [_key(ann.get('id')) for ann in annotations]
-    if None in ids or 0 in ids or len(set(ids)) < len(ids):
+    if {None, 0} & {*ids} or len(set(ids)) < len(ids):
         annotations = [dict(a, id=i + 1) for i, a in enumerate(annotations)]
-    return dict(data,
-                images=list(images.values()),
-                annotations=annotations,
-                categories=data['categories']), prefix
+    return dict(data, images=list(images.values()),
+                annotations=annotations), prefix
 
 
 def _key(value):
@@ -146,34 +136,31 @@ def _images(folder: PictureFolder, images: list, name: str,
         if path is None:
             folder.leave_out(f'picture listed in {name} and missing',
                              file_name)
-            continue
-        found[key], paths[key] = image, path
+        else:
+            found[key], paths[key] = image, path
     if not found:
         raise ValueError(
             f'{name}: none of its {len(images)} pictures is in {folder.root} '
             f'({first_few([i["file_name"] for i in images])})'
             f'{near(images[0]["file_name"], folder.pictures)}.')
-    first = next(iter(found))
-    prefix = paths[first].removesuffix(found[first]['file_name'])
-    prefix = prefix if prefix != paths[first] else ''
-    for key, image in list(found.items()):
-        if prefix + image['file_name'] != paths[key]:
-            prefix = ''  # then all are named from the folder
+    # One folder for all, or they are named from the data's.
+    prefixes = {paths[key].removesuffix(image['file_name'])
+                if paths[key].endswith(image['file_name']) else ''
+                for key, image in found.items()}
+    prefix = prefixes.pop() if len(prefixes) == 1 else ''
     for key, image in list(found.items()):
         sides = [image.get('width'), image.get('height')]
         said = all(type(side) is int and side > 0 for side in sides)
-        if not said or len(images) <= OPENED:
-            size = folder.size(paths[key])
-            if size is None:
-                del found[key]
-                continue
-            if not said:
-                sides = size
-                folder.leave_out('picture without width and height',
-                                 image['file_name'], 'read from the file')
-        found[key] = dict(image,
-                          width=sides[0],
-                          height=sides[1],
+        size = sides if said and len(images) > OPENED else folder.size(
+            paths[key])
+        if size is None:
+            del found[key]
+            continue
+        if not said:
+            sides = size
+            folder.leave_out('picture without width and height',
+                             image['file_name'], 'read from the file')
+        found[key] = dict(image, width=sides[0], height=sides[1],
                           file_name=paths[key].removeprefix(prefix))
     return found, prefix
 
@@ -182,15 +169,14 @@ def _annotation(ann: dict, image: dict) -> tuple[dict, str, list[str]]:
     """A record with all keys, why it is left out (or nothing), and the keys
     that were added."""
     width, height = image['width'], image['height']
-    ann = dict(ann)
     outline = _outline(ann.get('segmentation'))
     if outline or ann.get('segmentation'):
-        ann['segmentation'] = outline or []
+        ann = dict(ann, segmentation=outline or [])
     box, area = ann.get('bbox'), ann.get('area')
     has_box = isinstance(box, list) and len(box) == 4 and all(
         map(_is_number, box))
     has_area = _is_number(area) and area > 0
-    rle, mended = None, []
+    rle, added = None, {}
     if outline and not (has_box and has_area):
         try:
             rle = coco_mask.frPyObjects(outline, height, width)
@@ -201,20 +187,17 @@ def _annotation(ann: dict, image: dict) -> tuple[dict, str, list[str]]:
         if rle is None:
             return (ann, 'object without a box of four numbers or an outline',
                     [])
-        mended.append('bbox')
-        box = ann['bbox'] = coco_mask.toBbox(rle).tolist()
+        box = added['bbox'] = coco_mask.toBbox(rle).tolist()
     x, y, w, h = box
     if min(w, h) < 1:
         return ann, 'object narrower or lower than a pixel', []
     if min(x + w, width) <= max(x, 0) or min(y + h, height) <= max(y, 0):
         return ann, 'object outside of the picture', []
     if not has_area:
-        mended.append('area')
-        ann['area'] = float(coco_mask.area(rle)) if rle else w * h
+        added['area'] = float(coco_mask.area(rle)) if rle else w * h
     if ann.get('iscrowd') not in (0, 1):
-        mended.append('iscrowd')
-        ann['iscrowd'] = 0
-    return ann, '', mended
+        added['iscrowd'] = 0
+    return {**ann, **added}, '', [*added]
 
 
 def _is_number(value) -> bool:
@@ -225,9 +208,8 @@ def _outline(outline):
     """Polygons of three corners and more, or RLE; None if there is none."""
     if isinstance(outline, dict):
         return outline if outline.get('counts') else None
-    if not isinstance(outline, list):
-        return None
-    return [p for p in outline if isinstance(p, list) and len(p) >= 6
+    polygons = outline if isinstance(outline, list) else []
+    return [p for p in polygons if isinstance(p, list) and len(p) >= 6
             and len(p) % 2 == 0 and all(map(_is_number, p))] or None
 
 
@@ -236,10 +218,8 @@ def samples_of(data: dict, prefix: str) -> list[tuple]:
     names = {c['id']: c['name'] for c in data['categories']}
     objects = {image['id']: [] for image in data['images']}
     for ann in data['annotations']:
-        item = {k: v for k, v in ann.items()
-                if k not in ('id', 'image_id', 'category_id')}
         objects[ann['image_id']].append(
-            dict(item, category=names[ann['category_id']]))
+            dict(ann, category=names[ann['category_id']]))
     return [(prefix + image['file_name'], (image['width'], image['height']),
              objects[image['id']]) for image in data['images']]
 
@@ -253,17 +233,18 @@ def coco_of(samples: Sequence[tuple], names: Sequence[str]) -> dict:
             ``bbox``, and what else an annotation may have.
         names (Sequence[str]): Names of the classes, in order.
     """
-    numbers = {name: i + 1 for i, name in enumerate(names)}
-    images = [dict(id=i + 1, file_name=path, width=size[0], height=size[1])
-              for i, (path, size, _) in enumerate(samples)]
-    objects = [(i + 1, item) for i, (_, _, items) in enumerate(samples)
-               for item in items]
+    numbers = {name: i for i, name in enumerate(names, 1)}
+    images = [dict(id=i, file_name=path, width=size[0], height=size[1])
+              for i, (path, size, _) in enumerate(samples, 1)]
+    annotations = []
+    for image, (_, _, items) in zip(images, samples):
+        for item in items:
+            item = dict(item, category_id=numbers[item['category']],
+                        image_id=image['id'], id=len(annotations) + 1)
+            del item['category']
+            annotations.append(item)
     return dict(
-        images=images,
-        annotations=[dict(id=i + 1, image_id=image,
-                          category_id=numbers[item['category']],
-                          **{k: v for k, v in item.items() if k != 'category'})
-                     for i, (image, item) in enumerate(objects)],
+        images=images, annotations=annotations,
         categories=[dict(id=i, name=name) for name, i in numbers.items()])
 
 
@@ -273,9 +254,8 @@ def coco_of(samples: Sequence[tuple], names: Sequence[str]) -> dict:
 
 def same_classes(folder: PictureFolder, train: dict, val: dict,
                  prefix: str) -> dict:
-    """Validation's records with the categories of training, in their order.
-
-    Labels are counted in the order of each file's categories.
+    """Validation's records with the categories of training, in their order:
+    labels are counted in the order of each file's categories.
 
     Returns:
         dict: ``val`` itself if they are so already; else paths start from
@@ -284,26 +264,26 @@ def same_classes(folder: PictureFolder, train: dict, val: dict,
     names = [c['name'] for c in train['categories']]
     if names == [c['name'] for c in val['categories']]:
         return val
-    samples = samples_of(val, prefix)
-    for _, _, items in samples:
-        for item in items[:]:
+    samples = []
+    for path, size, items in samples_of(val, prefix):
+        for item in items:
             if item['category'] not in names:
-                items.remove(item)
                 folder.leave_out('object of validation of a class without '
                                  'any in training', item['category'])
+        samples.append((path, size, [item for item in items
+                                     if item['category'] in names]))
     return coco_of(samples, names)
 
 
 def shown_classes(train: dict) -> tuple[tuple[str, ...], list[str]]:
     """Names of the classes that training shows, in order; and a note on each
     of the others."""
-    categories = train['categories']
     shown = {ann['category_id'] for ann in train['annotations']}
-    parents = {c.get('supercategory') for c in categories}
-    return tuple(c['name'] for c in categories if c['id'] in shown), [
+    parents = {c.get('supercategory') for c in train['categories']}
+    return tuple(c['name'] for c in train['categories'] if c['id'] in shown), [
         f'{"parent " if c["name"] in parents else ""}category {c["name"]!r} '
         'has no objects to learn from: left out'
-        for c in categories if c['id'] not in shown
+        for c in train['categories'] if c['id'] not in shown
     ]
 
 
@@ -322,13 +302,12 @@ def has_outlines(splits: Iterable[dict]) -> tuple[bool, str]:
 
 def drop_unoutlined(folder: PictureFolder, data: dict) -> bool:
     """Leave out the objects without outlines; whether there are any."""
-    kept = [ann for ann in data['annotations'] if ann.get('segmentation')]
-    for ann in data['annotations']:
-        if not ann.get('segmentation'):
-            folder.leave_out('object without an outline', f'id {ann["id"]}')
-    changed = len(kept) < len(data['annotations'])
-    data['annotations'] = kept
-    return changed
+    bare = [ann for ann in data['annotations'] if not ann.get('segmentation')]
+    for ann in bare:
+        folder.leave_out('object without an outline', f'id {ann["id"]}')
+    data['annotations'] = [
+        ann for ann in data['annotations'] if ann.get('segmentation')]
+    return bool(bare)
 
 
 def _is_box(ann: dict) -> bool:
@@ -337,9 +316,7 @@ def _is_box(ann: dict) -> bool:
     if not isinstance(outline, list) or len(outline) > 1:
         return False
     x, y, w, h = ann['bbox']
-    corners = {(x, y), (x + w, y), (x, y + h), (x + w, y + h)}
-    near_corner = [
-        any(abs(px - cx) < 1 and abs(py - cy) < 1 for cx, cy in corners)
-        for px, py in zip(outline[0][::2], outline[0][1::2])
-    ]
+    near_corner = [min(abs(px - x), abs(px - x - w)) < 1
+                   and min(abs(py - y), abs(py - y - h)) < 1
+                   for px, py in zip(outline[0][::2], outline[0][1::2])]
     return len(near_corner) in (4, 5) and all(near_corner)

@@ -35,93 +35,20 @@ custom_hooks = [
         patience={patience})
 ]
 """
-DETECTOR = """\
+SIZE = """\
 size = ({side}, {side})  # the longer side of the larger pictures, 512 at most
-model = dict(
-    # The second of five anchor sizes is that of half of the objects.
-    rpn_head=dict(anchor_generator=dict(scales=[{scale:g}])),
-    roi_head=dict({heads}),
-    # A crowded picture has {crowd} objects.
-    train_cfg=dict(
-        rpn=dict(sampler=dict(num={rpn_samples})),
-        rcnn=dict(sampler=dict(num={rcnn_samples}, pos_fraction=0.5))),
-    test_cfg=dict(rcnn=dict(max_per_img={found})))
-
-train_pipeline = _base_.train_pipeline
-train_pipeline[2].update(scale=size)
-test_pipeline = _base_.test_pipeline
-test_pipeline[1].update(scale=size)
-common = dict(data_root=data_root, metainfo=dict(classes=classes))
-train_dataloader = dict(
-    dataset=dict(
-        ann_file={train_file!r},
-        data_prefix=dict(img={train_prefix!r}),
-        # Pictures without objects show what is none.
-        filter_cfg=dict(filter_empty_gt=False, min_size=1),
-        pipeline=train_pipeline,
-        **common))
-val_dataloader = dict(
-    dataset=dict(
-        ann_file={val_file!r},
-        data_prefix=dict(img={val_prefix!r}),
-        pipeline=test_pipeline,
-        **common))
-test_dataloader = val_dataloader
-val_evaluator = dict(ann_file={val_path!r})
-test_evaluator = val_evaluator
 """
-BOX_HEAD = 'bbox_head=dict(num_classes=len(classes))'
-MASK_HEAD = """
-        bbox_head=dict(num_classes=len(classes)),
-        mask_head=dict(num_classes=len(classes))"""
-SEGMENTER = """\
-palette = {palette!r}
-
-size = ({side}, {side})  # the longer side of the larger pictures, 512 at most
-model = dict(
-    data_preprocessor=dict(size=size),
-    decode_head=dict(num_classes=len(classes)))
-
+PIPELINES = """
 train_pipeline = _base_.train_pipeline
-train_pipeline[2].update(scale=size)
+train_pipeline[{resize}].update(scale=size)
 test_pipeline = _base_.test_pipeline
 test_pipeline[1].update(scale=size)
-common = dict(
-    data_root=data_root,
-    metainfo=dict(classes=classes, palette=palette),
-    img_suffix={img_suffix!r},
-    seg_map_suffix={map_suffix!r})
-train_dataloader = dict(
-    dataset=dict(
-        ann_file={train_file!r},
-        data_prefix=dict(
-            img_path={train_prefix!r}, seg_map_path={train_maps!r}),
-        pipeline=train_pipeline,
-        **common))
-val_dataloader = dict(
-    dataset=dict(
-        ann_file={val_file!r},
-        data_prefix=dict(
-            img_path={val_prefix!r}, seg_map_path={val_maps!r}),
-        pipeline=test_pipeline,
-        **common))
-test_dataloader = val_dataloader
 """
-CLASSIFIER = """\
-size = {side}  # the longer side of the larger pictures, 224 at most
-model = dict(head=dict(num_classes=len(classes)))
-data_preprocessor = dict(num_classes=len(classes))
-
-train_pipeline = _base_.train_pipeline
-train_pipeline[1].update(scale=size)
-test_pipeline = _base_.test_pipeline
-test_pipeline[1].update(scale=size)
-test_pipeline[2].update(crop_size=size)
-common = dict(data_root=data_root, metainfo=dict(classes=classes))
+LOADERS = """\
 train_dataloader = dict(
     dataset=dict(
         ann_file={train_file!r},
-        data_prefix={train_prefix!r},
+        data_prefix={train_prefix!r},{kept}
         pipeline=train_pipeline,
         **common))
 val_dataloader = dict(
@@ -132,12 +59,57 @@ val_dataloader = dict(
         **common))
 test_dataloader = val_dataloader
 """
+COMMON = """\
+common = dict(data_root=data_root, metainfo=dict(classes=classes))
+"""
+KEPT = """
+        # Pictures without objects show what is none.
+        filter_cfg=dict(filter_empty_gt=False, min_size=1),"""
+DETECTOR = SIZE + """\
+model = dict(
+    # The second of five anchor sizes is that of half of the objects.
+    rpn_head=dict(anchor_generator=dict(scales=[{scale:g}])),
+    roi_head=dict({heads}),
+    # A crowded picture has {crowd} objects.
+    train_cfg=dict(
+        rpn=dict(sampler=dict(num={rpn_samples})),
+        rcnn=dict(sampler=dict(num={rcnn_samples}, pos_fraction=0.5))),
+    test_cfg=dict(rcnn=dict(max_per_img={found})))
+""" + PIPELINES + COMMON + LOADERS + """\
+val_evaluator = dict(ann_file={val_path!r})
+test_evaluator = val_evaluator
+"""
+BOX_HEAD = 'bbox_head=dict(num_classes=len(classes))'
+MASK_HEAD = f"""
+        {BOX_HEAD},
+        mask_head=dict(num_classes=len(classes))"""
+SEGMENTER = """\
+palette = {palette!r}
+
+""" + SIZE + """\
+model = dict(
+    data_preprocessor=dict(size=size),
+    decode_head=dict(num_classes=len(classes)))
+""" + PIPELINES + """\
+common = dict(
+    data_root=data_root,
+    metainfo=dict(classes=classes, palette=palette),
+    img_suffix={img_suffix!r},
+    seg_map_suffix={map_suffix!r})
+""" + LOADERS
+CLASSIFIER = """\
+size = {side}  # the longer side of the larger pictures, 224 at most
+model = dict(head=dict(num_classes=len(classes)))
+data_preprocessor = dict(num_classes=len(classes))
+""" + PIPELINES + """\
+test_pipeline[2].update(crop_size=size)
+""" + COMMON + LOADERS
 
 
 def write_text(body: str, **values) -> str:
     """A config's text; ``body`` is DETECTOR, SEGMENTER or CLASSIFIER."""
     text = HEAD + body + TAIL + (STOP if values['patience'] else '')
-    return text.format(**values)
+    return text.format(**{'kept': '', 'resize': 2, **values})
 
 
 def palette(count: int) -> list[list[int]]:

@@ -8,7 +8,6 @@ FishNet. Labels in other formats than COCO's are written in it, beside the
 data. What the data can say stands in the config with the reason.
 """
 import argparse
-import dataclasses
 import io
 import json
 import os
@@ -54,32 +53,25 @@ def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('data_root', help='folder of the data set')
-    parser.add_argument('config', help='where to write the config (.py)')
-    parser.add_argument(
-        '--kind', choices=KINDS, help='what the labels are, if not as found')
-    parser.add_argument(
-        '--train', metavar='FILE',
+    add = parser.add_argument
+    add('data_root', help='folder of the data set')
+    add('config', help='where to write the config (.py)')
+    add('--kind', choices=KINDS, help='what the labels are, if not as found')
+    add('--train', metavar='FILE',
         help="annotations in COCO's format to train on, in the folder or a "
         'whole path, where the tool does not find them')
-    parser.add_argument('--val', metavar='FILE', help='to validate on')
-    parser.add_argument(
-        '--train-images', metavar='DIR', help='pictures of --train')
-    parser.add_argument('--val-images', metavar='DIR', help='of --val')
-    parser.add_argument(
-        '--classes', nargs='+', metavar='NAME',
+    add('--val', metavar='FILE', help='to validate on')
+    add('--train-images', metavar='DIR', help='pictures of --train')
+    add('--val-images', metavar='DIR', help='of --val')
+    add('--classes', nargs='+', metavar='NAME',
         help='names, in the order of their numbers, for labels without')
-    parser.add_argument(
-        '--val-share', type=float, default=0.2,
+    add('--val-share', type=float, default=0.2,
         help='part that becomes validation if no split is given (default: '
         '%(default)s)')
-    parser.add_argument(
-        '--seed', type=int, default=0, help='chooses which (default: 0)')
-    parser.add_argument(
-        '--labels-dir', metavar='DIR',
+    add('--seed', type=int, default=0, help='chooses which (default: 0)')
+    add('--labels-dir', metavar='DIR',
         help="where labels are written (default: the data's folder)")
-    parser.add_argument(
-        '--overwrite', action='store_true',
+    add('--overwrite', action='store_true',
         help='replace the config, and labels that were written')
     args = parser.parse_args()
     if not args.config.endswith('.py'):
@@ -102,6 +94,10 @@ class OwnData:
         self.labels = Path(args.labels_dir or args.data_root)
         self.notes = []  # what is said at the end
         self.written = []
+        self.readers = dict(
+            coco=self._coco_files, voc=box_labels.read_voc,
+            labelme=box_labels.read_labelme,
+            yolo=partial(box_labels.read_yolo, names=args.classes))
 
     def config(self) -> str:
         """Find the labels, and write the config's text.
@@ -109,35 +105,30 @@ class OwnData:
         Raises:
             ValueError: If there are no labels, or none that can be used.
         """
-        kind, folder = self.args.kind, self.folder
-        if self.args.train or self.args.val:
-            kind = 'coco'
-        if kind in (None, 'coco') and (files := self._coco_files()):
-            return self._detector('coco', self._from_coco(files))
-        for name, reader in (('voc', box_labels.read_voc),
-                             ('labelme', box_labels.read_labelme),
-                             ('yolo', partial(box_labels.read_yolo,
-                                              names=self.args.classes))):
+        folder, classes = self.folder, self.args.classes
+        kind = 'coco' if self.args.train or self.args.val else self.args.kind
+        for name, reader in self.readers.items():
             if kind in (None, name) and (found := reader(folder)):
+                if name == 'coco':
+                    return self._detector(name, self._from_coco(found))
                 folder.leave_unlabelled(
                     s[0] for samples in found[0].values() for s in samples)
                 return self._detector(name, self._from_samples(*found))
-        masks = {}
-        if kind in (None, 'instances', 'maps'):
-            masks = pixel_labels.find_masks(folder)
+        masks = kind in (None, 'instances', 'maps') and (
+            pixel_labels.find_masks(folder))
         if masks and kind != 'maps' and (
                 kind or any(len(paths) > 1 for paths in masks.values())
                 or pixel_labels.shows_instances(folder, masks)):
-            name = (self.args.classes or ['object'])[0]
-            found = pixel_labels.read_masks(folder, masks, name)
             self.notes.append('each number or picture is taken for an object; '
                               'if numbers are classes: --kind maps')
-            return self._detector('instances', self._from_samples(*found))
+            return self._detector('instances', self._from_samples(
+                *pixel_labels.read_masks(folder, masks,
+                                         (classes or ['object'])[0])))
         if masks:
             self.notes.append('each number is taken for a class; if it is an '
                               'object: --kind instances')
-            return self._segmenter(*pixel_labels.read_maps(
-                folder, masks, self.args.classes))
+            return self._segmenter(
+                *pixel_labels.read_maps(folder, masks, classes))
         if kind in (None, 'folders') and (
                 found := pixel_labels.read_folders(folder)):
             return self._classifier(*found)
@@ -147,44 +138,42 @@ class OwnData:
             f'Known are: {"; ".join(KINDS.values())}. docs/your_own_data.md '
             f'shows how each looks. {". ".join(folder.told())}'.strip())
 
-    def _coco_files(self) -> dict[str, str] | None:
+    def _coco_files(self, folder: PictureFolder) -> dict[str, str]:
         """Files in COCO's format, by split."""
-        given = {split: self.folder.relative(self.folder.root / name)
-                 for split in ('train', 'val') if (name := getattr(
-                     self.args, split))}
-        if len(given) == 2:
-            return given
-        files = box_labels.find_coco(self.folder) or {}
+        given = {split: folder.relative(folder.root / name)
+                 for split in ('train', 'val')
+                 if (name := getattr(self.args, split))}
+        files = len(given) < 2 and box_labels.find_coco(folder) or {}
         if given:
             files.pop('', None)
         return {**files, **given}
 
     def _from_coco(self, files: dict[str, str]) -> dict[str, tuple]:
         """COCO's records, their pictures' folder and their file, by split."""
-        splits = {}
+        folder, splits = self.folder, {}
         for split, name in files.items():
             place = getattr(self.args, f'{split}_images', None)
-            if place and not (self.folder.root / place).is_dir():
+            if place and not (folder.root / place).is_dir():
                 raise FileNotFoundError(
-                    f'there is no folder {self.folder.root / place}; name the '
+                    f'there is no folder {folder.root / place}; name the '
                     'one with the pictures (--train-images, --val-images).')
-            data = load_coco(self.folder, name)
-            place = place and self.folder.relative(self.folder.root / place)
-            tidied, prefix = tidy(self.folder, data, name, place)
+            data = load_coco(folder, name)
+            place = place and folder.relative(folder.root / place)
+            tidied, prefix = tidy(folder, data, name, place)
             splits[split] = tidied, prefix, name if tidied == data else None
-        self.folder.leave_unlabelled(prefix + image['file_name']
-                                     for records, prefix, _ in splits.values()
-                                     for image in records['images'])
+        folder.leave_unlabelled(prefix + image['file_name']
+                                for records, prefix, _ in splits.values()
+                                for image in records['images'])
         val = 'val' if 'val' in splits else 'test'
         if {'train', val} <= set(splits):
-            for split in set(splits) - {'train', val}:
-                self.notes.append(f'{files[split]} is not used')
+            self.notes += [f'{files[split]} is not used'
+                           for split in set(splits) - {'train', val}]
             return dict(train=splits['train'], val=splits[val])
-        names = list(dict.fromkeys(c['name'] for data, *_ in splits.values()
-                                   for c in data['categories']))
+        names = [c['name'] for data, *_ in splits.values()
+                 for c in data['categories']]
         return self._from_samples(
             {'': [s for d, p, _ in splits.values() for s in samples_of(d, p)]},
-            names)
+            [*dict.fromkeys(names)])
 
     def _from_samples(self, samples: dict[str, list], names: list[str]):
         """The same of what other formats hold."""
@@ -197,9 +186,9 @@ class OwnData:
 
     def _detector(self, kind: str, splits: dict[str, tuple]) -> str:
         """Text of a detector's config; writes labels where need be."""
-        files = {split: file for split, (_, _, file) in splits.items()}
-        prefixes = {split: prefix for split, (_, prefix, _) in splits.items()}
-        data = {split: records for split, (records, _, _) in splits.items()}
+        data, prefixes, files = (
+            {split: found[i] for split, found in splits.items()}
+            for i in range(3))
         records = same_classes(self.folder, data['train'], data['val'],
                                prefixes['val'])
         if records is not data['val']:
@@ -208,15 +197,15 @@ class OwnData:
         for split, records in data.items():
             if masks and drop_unoutlined(self.folder, records):
                 files[split] = None
-        values = {}
-        values['classes'], notes = shown_classes(data['train'])
+        classes, notes = shown_classes(data['train'])
         self.notes += notes
+        values = {}
         for split, records in data.items():
             if files[split] is None:
-                text = json.dumps(dict(dict(info={}, licenses=[]), **records))
-                files[split] = self._write(f'{split}.json', text)
+                files[split] = self._write(f'{split}.json', json.dumps(
+                    dict(dict(info={}, licenses=[]), **records)))
             values[f'{split}_file'] = files[split]
-            values[f'{split}_prefix'] = prefixes[split]
+            values[f'{split}_prefix'] = dict(img=prefixes[split])
             filled = {a['image_id'] for a in records['annotations']}
             empty = len(records['images']) - len(filled)
             self.notes.append(
@@ -229,24 +218,25 @@ class OwnData:
         leave_out_noise('mmdet')
         from mmdet.datasets import CocoDataset
         with redirect_stdout(io.StringIO()):  # pycocotools counts seconds
-            dataset = CocoDataset(
+            objects = measure_objects(CocoDataset(
                 data_root=self.args.data_root, ann_file=values['train_file'],
-                data_prefix=dict(img=values['train_prefix']),
-                metainfo=dict(classes=values['classes']),
-                filter_cfg=dict(filter_empty_gt=False, min_size=1))
-        objects = measure_objects(dataset, recipe.side)
+                data_prefix=values['train_prefix'],
+                metainfo=dict(classes=classes),
+                filter_cfg=dict(filter_empty_gt=False, min_size=1)),
+                recipe.side)
         # Half of RPN's samples may be objects, so twice as many as there are;
         # the heads see half of the objects in a step, and all before long.
         samples = max(32, min(128, objects.crowd))
+        name, metric, heads = (
+            ('Mask', 'segm', config_texts.MASK_HEAD) if masks else
+            ('Faster', 'bbox', config_texts.BOX_HEAD))
         return self._text(
             kind, config_texts.DETECTOR, recipe, len(sides), **values,
-            base=('mask' if masks else 'faster') + '_rcnn_fishnet_small',
-            model='Mask R-CNN' if masks else 'Faster R-CNN', because=because,
-            monitor=f'coco/{"segm" if masks else "bbox"}_mAP',
-            heads=config_texts.MASK_HEAD if masks else config_texts.BOX_HEAD,
+            base=f'{name.lower()}_rcnn_fishnet_small', model=f'{name} R-CNN',
+            because=because, classes=classes, monitor=f'coco/{metric}_mAP',
+            heads=heads, kept=config_texts.KEPT, scale=objects.anchor_scale,
             val_path=os.path.join(self.args.data_root, values['val_file']),
-            scale=objects.anchor_scale, crowd=objects.crowd,
-            rpn_samples=2 * samples, rcnn_samples=samples,
+            crowd=objects.crowd, rpn_samples=2 * samples, rcnn_samples=samples,
             found=max(100, 2 * objects.crowd))
 
     def _segmenter(self, samples: dict, numbers: list[int],
@@ -272,11 +262,10 @@ class OwnData:
             patterns = dict.fromkeys(splits, ('', suffix, maps, map_suffix))
         values = dict(img_suffix=suffix, map_suffix=map_suffix)
         for split, (prefix, _, maps, _) in patterns.items():
-            values[f'{split}_prefix'], values[f'{split}_maps'] = prefix, maps
-            values[f'{split}_file'] = self._write(
-                f'{split}.txt', ''.join(
-                    picture.removeprefix(prefix).removesuffix(suffix) + '\n'
-                    for picture, _, _ in splits[split]))
+            values |= self._listed(
+                split, dict(img_path=prefix, seg_map_path=maps),
+                [picture.removeprefix(prefix).removesuffix(suffix)
+                 for picture, _, _ in splits[split]])
         return self._text(
             'maps', config_texts.SEGMENTER,
             self._recipe(splits, batch_size=4), len(splits['train']), **values,
@@ -288,24 +277,28 @@ class OwnData:
         """Text of a classifier's config; writes lists of pictures."""
         splits = self._choose(samples, lambda sample: sample[1:])
         learnt = {name for _, name in splits['train']}
-        values = {}
+        classes = [name for name in classes if name in learnt]
         for picture, name in splits['val']:
             if name not in learnt:
                 self.folder.leave_out(
                     'picture of a class without any in training', picture)
-        classes = [name for name in classes if name in learnt]
+        values = {}
         for split, found in splits.items():
-            values[f'{split}_prefix'] = ''
-            values[f'{split}_file'] = self._write(
-                f'{split}.txt', ''.join(
-                    f'{picture} {classes.index(name)}\n'
-                    for picture, name in found if name in learnt))
+            values |= self._listed(split, '', [
+                f'{picture} {classes.index(name)}'
+                for picture, name in found if name in learnt])
         return self._text(
             'folders', config_texts.CLASSIFIER,
             self._recipe(splits, batch_size=16, seen=10800, max_side=224),
             len(splits['train']), **values, base='classifier_fishnet_small',
-            model='classifier', because='folders of classes',
+            model='classifier', because='folders of classes', resize=1,
             monitor='accuracy/top1', classes=tuple(classes))
+
+    def _listed(self, split: str, prefix, lines: list[str]) -> dict:
+        """Write the list of a split; the values that the config has of it."""
+        text = ''.join(f'{line}\n' for line in lines)
+        return {f'{split}_file': self._write(f'{split}.txt', text),
+                f'{split}_prefix': prefix}
 
     def _recipe(self, splits: dict[str, list], **bounds):
         """The recipe for pictures of sizes that nothing says."""
@@ -351,7 +344,7 @@ class OwnData:
         return config_texts.write_text(
             body, about=f'{images} pictures of {count}, {KINDS[kind]}',
             data_root=os.path.join(self.args.data_root, ''), classes=classes,
-            **dataclasses.asdict(recipe), **values)
+            **recipe._asdict(), **values)
 
 
 def main():

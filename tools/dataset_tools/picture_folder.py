@@ -34,8 +34,6 @@ class PictureFolder:
     Attributes:
         files (list[str]): All files, relative, with ``/``.
         pictures (list[str]): Those that are pictures by their suffix.
-        left_out (dict[tuple, dict]): What was left out or put right, by the
-            reason and by what was done.
 
     Raises:
         FileNotFoundError: If there is no such folder, or nothing in it.
@@ -59,6 +57,7 @@ class PictureFolder:
         if not self.pictures:
             raise FileNotFoundError(
                 f'{root} holds no pictures ({", ".join(PICTURES)}).')
+        # What was left out or put right, by reason and by what was done.
         self.left_out = defaultdict(dict)
         self._by_name = defaultdict(list)
         self._known = set(self.pictures)
@@ -72,12 +71,8 @@ class PictureFolder:
         return [f for f in self.files if f.lower().endswith(suffixes)]
 
     def read(self, name: str) -> str:
-        """A text file of the folder, or of anywhere.
-
-        Raises:
-            OSError: If it cannot be read.
-            ValueError: If it is no text.
-        """
+        """A text file of the folder or of anywhere; ValueError if it is no
+        text."""
         try:
             return (self.root / name).read_text(encoding='utf-8-sig')
         except UnicodeDecodeError as fault:
@@ -108,12 +103,11 @@ class PictureFolder:
         Returns:
             str | None: Relative path; None if there is none.
         """
-        name = name.replace('\\', '/')
+        name, whole = name.replace('\\', '/'), self.root.absolute()
         near = os.path.dirname(label) if place is None else place
         for start in (near, ''):
-            path = os.path.normpath(
-                os.path.join(self.root.absolute(), start, name))
-            path = os.path.relpath(path, self.root.absolute())
+            path = os.path.relpath(os.path.normpath(
+                os.path.join(whole, start, name)), whole)
             if path in self._known:
                 return path
         words = {*re.split('[/_.]', f'{label}/{place or ""}')}
@@ -127,27 +121,30 @@ class PictureFolder:
         found = self._by_name.get(os.path.basename(name), ())
         return max(found, key=likeness, default=None)
 
-    def size(self, picture: str) -> tuple[int, int] | None:
-        """Width and height, upright; None if the file is no whole picture."""
+    def _read(self, picture: str, read: Callable):
+        """What a function makes of an open picture; None if it is none."""
         try:
             with Image.open(self.root / picture) as image:
-                if not _has_end(self.root / picture, image.format):
-                    image.load()  # raises where the end is missing
-                turned = image.getexif().get(0x0112, 1) > 4
-                return image.size[::-1] if turned else image.size
+                return read(image)
         # Pillow's plugins raise OSError, SyntaxError, struct.error ...
         except Exception:
             self.leave_out('file unreadable as a picture', picture)
             return None
 
+    def size(self, picture: str) -> tuple[int, int] | None:
+        """Width and height, upright; None if the file is no whole picture."""
+
+        def read(image):
+            if not _has_end(self.root / picture, image.format):
+                image.load()  # raises where the end is missing
+            turned = image.getexif().get(0x0112, 1) > 4
+            return image.size[::-1] if turned else image.size
+
+        return self._read(picture, read)
+
     def array(self, picture: str) -> np.ndarray | None:
         """Pixels as they are stored, indices of a palette as such."""
-        try:
-            with Image.open(self.root / picture) as image:
-                return np.asarray(image)
-        except Exception:
-            self.leave_out('file unreadable as a picture', picture)
-            return None
+        return self._read(picture, np.asarray)
 
     def is_indexed(self, picture: str) -> bool:
         """Whether a picture holds bytes of one channel, as maps should."""
@@ -166,12 +163,9 @@ class PictureFolder:
 
     def told(self) -> list[str]:
         """What was left out or put right, a line for each reason."""
-        lines = []
-        for (reason, instead), names in self.left_out.items():
-            thing, _, rest = reason.partition(' ')
-            lines.append(f'{counted(len(names), thing)} {rest}: {instead} '
-                         f'({first_few(names, 3)})')
-        return lines
+        return [f'{counted(len(names), reason.split()[0])} '
+                f'{reason.partition(" ")[2]}: {done} ({first_few(names, 3)})'
+                for (reason, done), names in self.left_out.items()]
 
 
 def _has_end(path: Path, kind: str | None) -> bool:
@@ -198,7 +192,7 @@ def split_of(path: str) -> str:
 
 def choose_splits(items: dict[str, list], classes_of: Callable, share: float,
                   seed: int) -> tuple[dict[str, list], list[str]]:
-    """Two splits, train and val, of what a folder has.
+    """Two splits, train and val, of what a folder has; and what is to be said.
 
     Args:
         items (dict[str, list]): By the split's name, '' for none.
@@ -207,20 +201,15 @@ def choose_splits(items: dict[str, list], classes_of: Callable, share: float,
         share (float): What of the items becomes val where no split is given.
         seed (int): Chooses which.
 
-    Returns:
-        tuple: The splits, and what is to be said.
-
     Raises:
         ValueError: If there is one item only.
     """
     items = {split: found for split, found in items.items() if found}
     val = next((s for s in ('val', 'test') if s in items), None)
     if 'train' in items and val:
-        more = [
-            counted(len(found), 'picture') + (
-                f' of {split}' if split else ' of no split')
-            for split, found in items.items() if split not in ('train', val)
-        ]
+        more = [counted(len(found), 'picture') + f' of {split or "no split"}'
+                for split, found in items.items()
+                if split not in ('train', val)]
         return dict(train=items['train'], val=items[val]), (
             [f'not used: {", ".join(more)}'] if more else [])
     every = [item for found in items.values() for item in found]
@@ -230,15 +219,15 @@ def choose_splits(items: dict[str, list], classes_of: Callable, share: float,
     wanted = max(1, round(share * len(every)))
     rest = Counter(c for item in every for c in set(classes_of(item)))
     order = random.Random(seed).sample(range(len(every)), len(every))
-    chosen = []
+    chosen = set()
     for i in order:
         classes = set(classes_of(every[i]))
         if len(chosen) < wanted and all(rest[c] > 1 for c in classes):
-            chosen.append(i)
+            chosen.add(i)
             rest.subtract(classes)
-    chosen = set(chosen or order[:1])
-    splits = dict(
-        train=[item for i, item in enumerate(every) if i not in chosen],
-        val=[item for i, item in enumerate(every) if i in chosen])
+    chosen = chosen or {order[0]}
+    splits = dict(train=[], val=[])
+    for i, item in enumerate(every):
+        splits['val' if i in chosen else 'train'].append(item)
     return splits, [f'no split was given: {len(chosen)} of {len(every)} '
                     f'pictures, chosen by seed {seed}, are for validation']

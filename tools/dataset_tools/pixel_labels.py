@@ -25,6 +25,7 @@ MASKS = ('mask masks label labels labelids annotation annotations annot ann '
          'semantic lab labs maps map gtfine segmentationclass '
          'segmentationobject segmentationclasspng instances objects '
          'trainannot valannot testannot').split()
+ANNOTS = MASKS[-3:]
 IMAGES = ('image images img imgs img_dir jpegimages pictures leftimg8bit '
           'raw').split()
 LOOKED_AT = 60  # maps by which instances and classes are told apart
@@ -34,48 +35,42 @@ IGNORED = 255
 def _key(path: str) -> tuple[str, bool]:
     """A path without such words, and whether one said that it is a mask."""
     *folders, name = os.path.splitext(path)[0].split('/')
-    is_mask, kept = False, []
-    for part in folders:
-        word = part.lower()
-        is_mask |= word in MASKS
-        if word.endswith('annot') and word != 'annot':
-            kept.append(part[:-5])
-        elif word not in MASKS and word not in IMAGES:
-            kept.append(part)
+    words = [part.lower() for part in folders]
+    kept = [
+        # SegNet's trainannot
+        part[:-5] if word.endswith('annot') and word != 'annot' else part
+        for part, word in zip(folders, words)
+        if word not in MASKS + IMAGES or word in ANNOTS]
     *stem, last = re.split(r'[_\-.]', name)
     while stem and last.lower() in MASKS + IMAGES:
-        is_mask |= last.lower() in MASKS
+        words.append(last.lower())
         *stem, last = stem
-    return '/'.join([*kept, name[:len('_'.join([*stem, last]))]]), is_mask
+    return '/'.join([*kept, name[:len('_'.join([*stem, last]))]]), any(
+        word in MASKS for word in words)
 
 
 def find_masks(folder: PictureFolder) -> dict[str, list[str]] | None:
     """Label pictures of each picture; None if less than half have any."""
-    pictures, masks = {}, []
+    pictures, masks, alone = {}, [], defaultdict(list)
     for path in folder.pictures:
         key, is_mask = _key(path)
         if is_mask:
             masks.append((path, key))
         else:
             pictures[key] = path
-    alone = defaultdict(list)
-    for key in pictures:
-        alone[os.path.dirname(key)].append(key)
+            alone[os.path.dirname(key)].append(key)
     found, strays = defaultdict(list), []
     for path, key in masks:
         parent = os.path.dirname(key)
-        begins = re.sub(r'[_\-][^_\-/]*$', '', key)
-        if key not in pictures:
-            if parent in pictures:  # masks/PICTURE/1.png
-                key = parent
-            elif begins in pictures:  # masks/PICTURE_1.png
-                key = begins
-            elif len(alone[parent]) == 1:  # PICTURE/masks/abc.png
-                key, = alone[parent]
-        if key in pictures:
-            found[pictures[key]].append(path)
-        else:
+        # masks/PICTURE.png, masks/PICTURE/1.png, masks/PICTURE_1.png and
+        # PICTURE/masks/abc.png
+        meant = [key, parent, re.sub(r'[_\-][^_\-/]*$', '', key)]
+        meant += alone[parent] if len(set(alone[parent])) == 1 else []
+        key = next((k for k in meant if k in pictures), None)
+        if key is None:
             strays.append(path)
+        else:
+            found[pictures[key]].append(path)
     if 2 * len(found) < max(len(pictures), 1):
         return None
     for path in set(pictures.values()) - set(found):
@@ -93,10 +88,8 @@ def read_map(folder: PictureFolder, path: str,
         return None
     if array.ndim == 3:
         array = array[..., :3].astype(np.int32)
-        if array.shape[2] < 3 or (array == array[..., :1]).all():
-            array = array[..., 0]
-        else:
-            array = array @ np.array([1 << 16, 1 << 8, 1])
+        grey = array.shape[2] < 3 or (array == array[..., :1]).all()
+        array = array[..., 0] if grey else array @ [1 << 16, 1 << 8, 1]
     array = array.astype(np.int32)
     if path.lower().endswith(('.jpg', '.jpeg')):  # whose numbers are blurred
         array = np.where(array & 255 > 127, 255, 0)
@@ -105,6 +98,16 @@ def read_map(folder: PictureFolder, path: str,
                          path)
         return None
     return array
+
+
+def _maps(folder: PictureFolder, masks: dict, pictures=None):
+    """Picture, its size, the path of a label picture, and what it holds."""
+    for picture in masks if pictures is None else pictures:
+        size = folder.size(picture)
+        for path in masks[picture] if size else ():
+            array = read_map(folder, path, size)
+            if array is not None:
+                yield picture, size, path, array
 
 
 def shows_instances(folder: PictureFolder, masks: dict) -> bool:
@@ -116,45 +119,35 @@ def shows_instances(folder: PictureFolder, masks: dict) -> bool:
     if _numbered_names(folder) or listed_names(folder):
         return False
     counts, whole, numbers, gaps = [], 0, 0, 0
-    step = max(1, len(masks) // LOOKED_AT)
-    for picture in list(masks)[::step]:
-        size = folder.size(picture)
-        array = size and read_map(folder, masks[picture][0], size)
-        if array is None:
-            continue
-        values = np.unique(array)
-        values = values[values > 0]
+    some = list(masks)[::max(1, len(masks) // LOOKED_AT)]
+    for *_, array in _maps(folder, masks, some):
+        values = np.unique(array[array > 0])
         gaps += len(values) > 0 and values[-1] > 1.2 * len(values)
         counts.append(len(values))
-        for value in values[:20]:
-            pieces = cv2.connectedComponents(
-                (array == value).astype(np.uint8))[0] - 1
-            whole += pieces == 1
         numbers += len(values[:20])
+        whole += sum(
+            cv2.connectedComponents((array == value).astype(np.uint8))[0] == 2
+            for value in values[:20])
     return (len(set(counts)) > 1 and max(counts) > 2
             and gaps < 0.1 * len(counts) and whole > 0.9 * numbers)
 
 
 def read_masks(folder: PictureFolder, masks: dict, name: str):
     """Objects of one class: by number in one picture, or one a picture."""
+    found = {}
+    for picture, size, path, array in _maps(folder, masks):
+        items = found.setdefault(picture, (picture, size, []))[2]
+        values = np.unique(array[array > 0])
+        if len(masks[picture]) > 1 and not len(values):
+            folder.leave_out('mask that shows nothing', path)
+        elif len(masks[picture]) > 1:
+            array, values = array > 0, [True]
+        items += [dict(category=name, **encode_mask(array == value))
+                  for value in values]
     samples = defaultdict(list)
-    for picture, paths in masks.items():
-        size = folder.size(picture)
-        if size is None:
-            continue
-        items = []
-        for path in paths:
-            array = read_map(folder, path, size)
-            if array is None:
-                continue
-            values = np.unique(array)
-            for value in values[values > 0] if len(paths) == 1 else [None]:
-                mask = array > 0 if value is None else array == value
-                if mask.any():
-                    items.append(dict(category=name, **encode_mask(mask)))
-                else:
-                    folder.leave_out('mask that shows nothing', path)
-        samples[split_of(picture)].append((picture, size, items))
+    for picture in masks:
+        if sample := found.get(picture):
+            samples[split_of(picture)].append(sample)
     return samples, [name]
 
 
@@ -170,13 +163,11 @@ def read_maps(folder: PictureFolder, masks: dict,
         ValueError: If they hold more numbers than there can be classes.
     """
     samples, values = defaultdict(list), set()
-    for picture, (path, *more) in masks.items():
-        size = folder.size(picture)
-        array = None if size is None else read_map(folder, path, size)
+    for _, *more in masks.values():
         for other in more:
             folder.leave_out('further label picture of a picture', other)
-        if array is None:
-            continue
+    for picture, _, path, array in _maps(
+            folder, {p: paths[:1] for p, paths in masks.items()}):
         here = set(np.unique(array).tolist())
         values |= here
         samples[split_of(picture)].append((picture, path, here))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from mmengine.dataset import BaseDataset
@@ -18,25 +18,15 @@ SEEN = 3600
 LR = 2.4e-3
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How long, how large and how fast to train.
+class Recipe(NamedTuple):
+    """How long, how large and how fast to train."""
 
-    Attributes:
-        side (int): Longer side of the images in pixels, a multiple of 32.
-        epochs (int): So that 3600 images are seen, from 8 to 100.
-        val_interval (int): Epochs from one validation to the next.
-        patience (int): Validations without gain after which to stop; 0 where
-            there are too few of them to judge by.
-        lr (float): Less for fewer steps in all.
-        warmup (int): Iterations of the warm-up.
-    """
-    side: int
-    epochs: int
-    val_interval: int
-    patience: int
-    lr: float
-    warmup: int
+    side: int  # longer side of the images in pixels, a multiple of 32
+    epochs: int  # so that 3600 images are seen, from 8 to 100
+    val_interval: int  # epochs from one validation to the next
+    patience: int  # validations without gain that end it; 0: too few to judge
+    lr: float  # less for fewer steps in all
+    warmup: int  # iterations
 
 
 def choose_recipe(sides: Sequence[float], batch_size: int,
@@ -52,47 +42,31 @@ def choose_recipe(sides: Sequence[float], batch_size: int,
             ``sides``.
         seen (int): Images that are seen in all. Defaults to 3600.
         max_side (int): Bound of ``side``. Defaults to 512.
-
-    Returns:
-        Recipe: The settings.
     """
     images = images or len(sides)
     epochs = int(np.clip(round(seen / images), 8, 100))
     steps = epochs * math.ceil(images / batch_size)
-    # No picture loses pixels but for a few odd ones, and those that are huge.
-    side = 32 * math.ceil(np.percentile(sides, 95) / 32)
     few = epochs >= 20
     return Recipe(
-        side=min(max_side, side), epochs=epochs,
-        val_interval=max(1, epochs // (10 if few else 3)),
+        # No picture loses pixels but for a few odd ones, and huge ones.
+        side=min(max_side, 32 * math.ceil(np.percentile(sides, 95) / 32)),
+        epochs=epochs, val_interval=max(1, epochs // (10 if few else 3)),
         patience=4 if few else 0,
         # Few steps allow no high rate: the warm-up alone would eat them.
         lr=LR * min(1., math.sqrt(steps * batch_size / seen)),
         warmup=min(200, max(20, steps // 20)))
 
 
-@dataclass(frozen=True)
-class Objects:
-    """What the objects of a data set say of a detector.
+class Objects(NamedTuple):
+    """What the objects of a data set say of a detector."""
 
-    Attributes:
-        anchor_scale (float): Side of the finest anchors in strides.
-        crowd (int): Objects of a crowded image (the 90th percentile of those
-            with objects).
-    """
-    anchor_scale: float
-    crowd: int
+    anchor_scale: float  # side of the finest anchors in strides
+    crowd: int  # objects of a crowded image, of ten with objects one has more
 
 
 def measure_objects(dataset: BaseDataset, side: int) -> Objects:
-    """Measure the boxes that a built data set trains on.
-
-    Args:
-        dataset (BaseDataset): Of MMDetection, as ``CocoDataset``.
-        side (int): Longer side that images are resized to.
-
-    Returns:
-        Objects: The measures.
+    """Measure the boxes that a data set of MMDetection trains on, its images
+    resized so that ``side`` is the longer side.
 
     Raises:
         ValueError: If there is no object.
@@ -110,5 +84,5 @@ def measure_objects(dataset: BaseDataset, side: int) -> Objects:
     # The second of five anchor sizes at the median: one for smaller objects,
     # three for larger ones. Below 2 strides an anchor is hardly there.
     scale = np.median(extents) / 2 / FINEST_STRIDE
-    return Objects(anchor_scale=float(np.clip(round(2 * scale) / 2, 2, 8)),
-                   crowd=int(np.ceil(np.percentile(counts, 90))))
+    return Objects(float(np.clip(round(2 * scale) / 2, 2, 8)),
+                   int(np.ceil(np.percentile(counts, 90))))

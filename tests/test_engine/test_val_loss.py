@@ -63,7 +63,7 @@ def test_losses_of_validation(tmp_path, name, package):
             work_dir=str(tmp_path / f'run{len(hooks)}'), custom_hooks=hooks,
             experiment_name=f'{name}{len(hooks)}', launcher='none')
         DefaultScope.get_instance(f'{name}{len(hooks)}', scope_name=package)
-        runner = build_runner(cfg, check=False)
+        runner = build_runner(cfg)
         record = Record()
         runner.register_hook(record)
         runner.train()

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain
+from multiprocessing.sharedctypes import RawValue
 
 import torch
 from mmengine import dist
@@ -37,6 +38,8 @@ class StopHook(Hook):
     def __init__(self) -> None:
         self.signalled = False
         self.lost = 0
+        # Whether the training is over; processes that load data see it.
+        self.over = RawValue('b', False)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -50,6 +53,7 @@ class StopHook(Hook):
         try:
             yield
         finally:
+            self.over.value = True
             signal.signal(signal.SIGTERM, before)
 
     def _listen(self, *args) -> None:
@@ -59,7 +63,8 @@ class StopHook(Hook):
         """Have the processes that load data survive the signal."""
         loader = runner.train_loop.dataloader
         if isinstance(loader, DataLoader) and loader.num_workers > 0:
-            loader.worker_init_fn = _StartWorker(loader.worker_init_fn)
+            loader.worker_init_fn = _StartWorker(loader.worker_init_fn,
+                                                 self.over)
 
     def after_train_iter(self,
                          runner,
@@ -156,21 +161,24 @@ class _StartWorker:
 
     A scheduler that ends a job sends SIGTERM to all its processes. The main
     one then still ends its step and writes a checkpoint, and must not lose
-    its workers before, so they end a minute later if it has not ended them.
+    its workers before: they end when the training is over, by the signal that
+    Python sends them, or a minute later.
 
     Args:
         start (Callable, optional): The loader's own ``worker_init_fn``.
+        over (ctypes.c_byte): Whether the training is over.
     """
 
-    def __init__(self, start: Callable[[int], None] | None) -> None:
-        self.start = start
+    def __init__(self, start: Callable[[int], None] | None, over) -> None:
+        self.start, self.over = start, over
 
     def __call__(self, worker_id: int) -> None:
         if hasattr(signal, 'alarm'):
-            signal.signal(signal.SIGTERM, _end_later)
+            signal.signal(signal.SIGTERM, self._end)
         if self.start is not None:
             self.start(worker_id)
 
-
-def _end_later(*args) -> None:
-    signal.alarm(GRACE)
+    def _end(self, *args) -> None:
+        if self.over.value:
+            os._exit(0)
+        signal.alarm(GRACE)

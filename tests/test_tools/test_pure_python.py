@@ -68,11 +68,11 @@ def test_every_tool(folder, call_tool, monkeypatch):
         tool('test', config, checkpoint, *given, '--tta', '--show-dir',
              'shown')
         tool('check', config, '--data-root', folder / 'data')
-        tool('predict', folder / 'data/val', '--checkpoint', checkpoint,
+        tool('predict', folder / 'data/val2017', '--checkpoint', checkpoint,
              '--out-dir', run / 'drawn')
         assert (run / 'drawn/predictions.json').is_file()
         tool('report', run, '--out', run / 'report.html')
-        assert 'val_loss' in (run / 'report.html').read_text()
+        assert 'loss, validation' in (run / 'report.html').read_text()
         tool('publish', checkpoint, run / 'published')
         assert list((run / 'published').glob('*.pth'))
     assert losses['text'] == losses['pure'] and losses['text'][1]

@@ -177,6 +177,21 @@ def test_hooks_act_once():
             hook.before_run(runner_of(nn.Linear(1, 1)))
 
 
+@pytest.mark.slow
+def test_compiled_with_cp_and_live_statistics():
+    """What is computed twice updates its statistics once, compiled too."""
+    torch._dynamo.reset()
+    model = FishNet(SMALL, with_cp=True).double().train()
+    plain = deepcopy(model)
+    compile_in_place(model, backend='aot_eager')
+    images = torch.randn(2, 3, 64, 96, dtype=torch.double)
+    for _ in range(2):
+        torch.testing.assert_close(step(model, images), step(plain, images))
+    torch.testing.assert_close(model.state_dict(), plain.state_dict())
+    batches = {int(b) for n, b in model.named_buffers() if 'num' in n}
+    assert batches == {2}
+
+
 def test_roi_align_takes_channels_last_for_contiguous():
     """The trap: if this fails, MMCV has learnt it and the copies may go."""
     ops = pytest.importorskip('mmcv.ops')

@@ -3,6 +3,7 @@ import subprocess
 import sys
 from itertools import combinations
 
+import pytest
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
@@ -23,22 +24,39 @@ SMALL = dict(
 OUT_INDICES = [c for n in (1, 2, 3, 4) for c in combinations(range(4), n)]
 
 
-def gradients(rank, compiled):
-    """Of one step in float64, each stage computed twice."""
+def gradients(rank, norm_eval, compiled):
+    """And buffers, of one step in float64, each stage computed twice."""
     torch.manual_seed(0)
-    model = FishNet(SMALL, norm_eval=True, with_cp=True).double().train()
+    model = FishNet(SMALL, norm_eval=norm_eval, with_cp=True).double().train()
     if compiled:
         compile_in_place(model, backend='aot_eager')
     model = DistributedDataParallel(model)
     torch.manual_seed(rank)
     features = model(torch.randn(2, 3, 32, 64, dtype=torch.double))
     sum(f.square().mean() for f in features).backward()
-    return [p.grad for p in model.parameters()]
+    return [*(p.grad for p in model.parameters()), *model.buffers()]
+
+
+def check_sync_bn():
+    """Fixed statistics are a batch norm's; for others torch wants GPUs."""
+    x = torch.randn(2, 3, 32, 64, dtype=torch.double)
+    found = []
+    for kind in 'BN', 'SyncBN':
+        torch.manual_seed(0)
+        model = FishNet(SMALL, norm_cfg=dict(type=kind), norm_eval=True)
+        features = model.double().train()(x)
+        sum(f.square().mean() for f in features).backward()
+        found.append([*features, *(p.grad for p in model.parameters())])
+    torch.testing.assert_close(*found, rtol=0, atol=0)
+    model.norm_eval = False
+    with pytest.raises(ValueError, match='GPU'):
+        model.train()(x)
 
 
 def train(results):
     dist.init_process_group('gloo')
     rank = dist.get_rank()
+    check_sync_bn()
     for out_indices in OUT_INDICES:
         for variant in (dict(frozen_stages=2),
                         dict(down_sample='conv', with_cp=True)):
@@ -60,7 +78,9 @@ def train(results):
                 # After every step, to the bit.
                 assert torch.equal(*both)
     torch.save([p.grad for p in model.parameters()], f'{results}/{rank}.pth')
-    torch.testing.assert_close(gradients(rank, True), gradients(rank, False))
+    for norm_eval in True, False:
+        torch.testing.assert_close(*(gradients(rank, norm_eval, compiled)
+                                     for compiled in (True, False)))
     dist.destroy_process_group()
 
 

@@ -9,7 +9,13 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from mmfishnet.models import FishNet, FishNetScore, FishNeXt
-from mmfishnet.models.blocks import Bottleneck, ChannelReduction, build_norm
+from mmfishnet.models.blocks import (
+    Bottleneck,
+    ChannelReduction,
+    DRBlock,
+    URBlock,
+    build_norm,
+)
 
 # A fish in which every stage is there, small enough for many training steps.
 SMALL = dict(
@@ -21,6 +27,11 @@ SMALL = dict(
     head=(1, 2, 1),
     body_transfer=(1, 1, 1),
     head_transfer=(1, 1, 2))
+# Section 4.4.
+RECIPE = dict(
+    frozen_stages=0,
+    norm_cfg=dict(type='BN', requires_grad=False),
+    norm_eval=True)
 
 
 def count(*modules):
@@ -217,11 +228,7 @@ def test_frozen_stem_keeps_its_statistics_only():
 
 
 def test_recipe_norms_are_fixed():
-    model = FishNet(
-        SMALL,
-        frozen_stages=0,
-        norm_cfg=dict(type='BN', requires_grad=False),
-        norm_eval=True).train()
+    model = FishNet(SMALL, **RECIPE).train()
     trainable = {n for n, p in model.named_parameters() if p.requires_grad}
     norms = {
         id(p)
@@ -245,6 +252,58 @@ def test_fused_norms_give_the_same_features():
                    for m in fused.modules()) < norms
         for a, b in zip(expected, fused(x)):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_stages_are_the_blocks_of_figure_3():
+    model = FishNet(SMALL)
+    kinds = {
+        spec.name: type(getattr(model, spec.name))
+        for spec in model.specs
+    }
+    assert [n for n, kind in kinds.items() if kind is URBlock] == [
+        'body1', 'body2', 'body3']
+    assert [n for n, kind in kinds.items() if kind is DRBlock] == [
+        'head1', 'head2', 'head3']
+    seen = {}
+    for name in kinds:
+        getattr(model, name).register_forward_hook(
+            lambda module, args, outputs, name=name: seen.update(
+                {name: outputs}))
+    features = model(torch.randn(2, 3, 64, 96))
+    for i in range(3):
+        assert torch.equal(features[i], seen[f'head{i + 1}'][0])
+    assert torch.equal(features[3], seen['head3'][1])
+    for spec in model.specs:
+        refined, output = seen[spec.name]
+        assert refined.shape[1] == spec.channels
+        assert output.shape[1] == spec.out_channels
+        assert output.shape[-1] == 96 // spec.out_stride
+
+
+@pytest.mark.parametrize('fixed', [True, False])
+@pytest.mark.parametrize('depth', [99, 150, 201])
+def test_low_precision_is_sound(depth, fixed):
+    """bf16 and fp16 stay finite and close to float64, at any depth."""
+    torch.manual_seed(0)
+    model = FishNet(depth, **(RECIPE if fixed else {})).train()
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+        # Keeps sums of many blocks in range, as training does.
+        if isinstance(module, Bottleneck):
+            nn.init.constant_(module.norm3.weight, 0.2)
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        features = {'float32': model(x)}
+        for name in ('bfloat16', 'float16'):
+            with torch.autocast('cpu', getattr(torch, name)):
+                features[name] = model(x)
+        expected = model.double()(x.double())
+    for name, most in (('float32', 1e-4), ('float16', 0.05),
+                       ('bfloat16', 0.2)):
+        for feature, exact in zip(features[name], expected):
+            error = (feature.double() - exact).norm() / exact.norm()
+            assert error < most, (name, error)
 
 
 @pytest.mark.parametrize('scope', ['mmengine', 'mmdet', 'mmpretrain'])

@@ -7,18 +7,11 @@ from unittest import mock
 
 import pytest
 import torch
+from mmengine.model import ExponentialMovingAverage
 from torch import nn
 from torch.autograd import forward_ad
 
-from mmfishnet.models import FishNet, FishNeXt, PreActResNet, lean
-from mmfishnet.models.blocks import (
-    Bottleneck,
-    ChannelReduction,
-    DRBlock,
-    URBlock,
-    conv1x1,
-)
-from mmfishnet.models.layout import channels_last
+from mmfishnet.models import FishNet, lean
 from mmfishnet.models.lean import MaxPool2x2, norm_relu_conv
 
 SMALL = dict(
@@ -273,47 +266,30 @@ REGIMES = dict(
 @pytest.mark.parametrize('size', [(64, 96), (65, 97)])
 @pytest.mark.parametrize('regime', REGIMES)
 def test_fish_is_the_same(regime, size):
-    """Lean, with ``with_cp`` and layer by layer: features, gradients and
-    running statistics of two steps."""
-    found = []
+    """Layer by layer, lean, and with ``with_cp``, which changes no bit:
+    features, gradients and running statistics of two steps."""
+    found, sizes = [], []
     for with_cp, plain in (False, True), (False, False), (True, False):
         torch.manual_seed(0)
         model = FishNet(SMALL, with_cp=with_cp, **REGIMES[regime]).double()
         if regime == 'fixed':
             fix(model)
-        kept = []
         with mock.patch.object(lean, 'is_recorded', lambda x: False) if (
                 plain) else nullcontext():
             for _ in range(2):
                 x = torch.randn(2, 3, *size, dtype=torch.double)
-                size_, features = kept_bytes(model.train(), x)
-                kept.append(size_)
+                kept, features = kept_bytes(model.train(), x)
                 sum(f.square().mean() for f in features).backward()
+        sizes.append(kept)
         found.append([
             *features, *(p.grad for p in model.parameters()
                          if p.requires_grad), *model.buffers()
         ])
-    for other in found[1:]:
-        for a, b in zip(found[0], other, strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize('regime', REGIMES)
-def test_recomputing_changes_nothing(regime):
-    """To the bit, in float32, statistics included."""
-    x = torch.randn(2, 3, 64, 64)
-    model = FishNet(SMALL, **REGIMES[regime]).train()
-    recomputing = deepcopy(model)
-    for module in recomputing.modules():
-        if hasattr(module, 'with_cp'):
-            module.with_cp = True
-    for m in model, recomputing:
-        sum(f.square().mean() for f in m(x)).backward()
-    for name, value in model.state_dict(keep_vars=True).items():
-        other = recomputing.get_parameter(name) if value.is_leaf and (
-            isinstance(value, nn.Parameter)) else recomputing.get_buffer(name)
-        assert torch.equal(value, other), name
-        assert value.grad is None or torch.equal(value.grad, other.grad), name
+    plain, lean_, recomputed = found
+    for a, b, c in zip(plain, lean_, recomputed, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+        assert torch.equal(b, c)
+    assert sizes[2] < sizes[1] < sizes[0]
 
 
 @pytest.mark.parametrize('regime', REGIMES)
@@ -338,106 +314,6 @@ def test_bytes_against_pytorchcv(regime):
     assert least < (0.12 if regime == 'fixed' else 0.25) * reference
 
 
-@pytest.mark.parametrize('size', [(64, 96), (33, 7)])
-def test_strided_convolution_of_few_channels(size):
-    """Not torch's, which breaks its memory in channels-last."""
-    ours = conv1x1(3, 8, stride=2).double()
-    theirs = nn.Conv2d(3, 8, 1, stride=2, bias=False).double()
-    theirs.load_state_dict(ours.state_dict())
-    assert type(ours) is not type(theirs) is type(conv1x1(16, 8, stride=2))
-    x = torch.randn(2, 3, *size, dtype=torch.double)
-    for function in (ours, theirs):
-        function(x).square().sum().backward()
-    assert torch.equal(ours(x), theirs(x))
-    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
-
-
-def variants():
-    yield 'released', lambda: FishNet(SMALL)
-    yield 'recipe', lambda: FishNet(SMALL, **RECIPE)
-    yield 'with_cp', lambda: FishNet(SMALL, with_cp=True)
-    yield 'GN', lambda: FishNet(
-        SMALL, norm_cfg=dict(type='GN', num_groups=32))
-    for name in ('max3', 'avg2', 'conv'):
-        yield name, lambda name=name: FishNet(SMALL, down_sample=name)
-    for name in ('conv7x7', 'residual'):
-        yield name, lambda name=name: FishNet(SMALL, stem=name)
-    yield 'DCN', lambda: FishNet(
-        SMALL,
-        dcn=dict(type='DCNv2', deform_groups=1),
-        stage_with_dcn=('head3', ))
-    yield 'FishNeXt', lambda: FishNeXt(
-        dict(SMALL, tail_channels=(32, 64, 128)), group_width=2)
-    yield 'PreActResNet', lambda: PreActResNet((1, 1, 1, 1))
-
-
-@pytest.mark.parametrize('name, build', [*variants()])
-@pytest.mark.parametrize('training', [True, False])
-def test_channels_last_stays(name, build, training):
-    """No module returns another layout, and the values are the same."""
-    torch.manual_seed(0)
-    model = build().train(training)
-    for key, value in model.named_parameters():
-        if 'conv_offset' in key:
-            nn.init.normal_(value, 0, 0.1)
-    x = torch.randn(2, 3, 64, 96)
-    with torch.no_grad():
-        expected = model(x)
-        assert all(feature.is_contiguous() for feature in expected)
-    model.to(memory_format=torch.channels_last)
-    lost = []
-
-    def look(module, args, outputs):
-        for x in outputs if isinstance(outputs, tuple) else (outputs, ):
-            # Of one place or one channel, each layout is another's.
-            if min(x.shape[1:]) > 1 and not x.is_contiguous(
-                    memory_format=torch.channels_last):
-                lost.append(type(module).__name__)
-
-    for key, module in model.named_modules():
-        # MMCV's deformable convolutions are given the layout they want.
-        if not (name == 'DCN' and '.conv2' in key):
-            module.register_forward_hook(look)
-    with torch.set_grad_enabled(training):
-        features = model(x.contiguous(memory_format=torch.channels_last))
-    assert not lost
-    for feature, other in zip(features, expected):
-        torch.testing.assert_close(feature, other, rtol=1e-3, atol=1e-3)
-
-
-@pytest.mark.parametrize('channels', [1, 3])
-@pytest.mark.parametrize('given', [
-    torch.contiguous_format, torch.channels_last])
-def test_fast_whatever_is_given(given, channels):
-    """On a CPU, features and their gradients inside are channels-last, and
-    those that are given and returned lie as the image does."""
-    model = FishNet(SMALL, in_channels=channels, **RECIPE).train()
-    inside = []
-
-    def look(module, args, output):
-        inside.append(output)
-        output.register_hook(inside.append)
-
-    for module in model.modules():
-        if isinstance(module, ChannelReduction):
-            module.register_forward_hook(look)
-    image = torch.randn(2, channels, 64, 96)
-    if given == torch.channels_last:
-        image = channels_last(image)
-    features = model(image)
-    torch.autograd.backward(features, [torch.randn_like(f) for f in features])
-    assert all(f.is_contiguous(memory_format=given) for f in features)
-    assert len(inside) == 4
-    assert all(x.stride(1) == 1 for x in inside)
-
-
-def test_features_may_be_changed_in_place():
-    """Of the smallest image, too, whose last feature is one pixel."""
-    model = FishNet(SMALL).train()
-    features = model(torch.randn(2, 3, 32, 32))
-    sum(f.mul_(2).sum() for f in features).backward()
-
-
 @pytest.mark.parametrize('arguments', [{}, RECIPE, dict(with_cp=True)])
 @pytest.mark.parametrize('training', [True, False])
 def test_symbolic_trace(arguments, training):
@@ -451,53 +327,26 @@ def test_symbolic_trace(arguments, training):
         torch.testing.assert_close(feature, expected)
 
 
-def test_stages_are_the_blocks_of_figure_3():
-    model = FishNet(SMALL)
-    kinds = {
-        spec.name: type(getattr(model, spec.name))
-        for spec in model.specs
-    }
-    assert [n for n, kind in kinds.items() if kind is URBlock] == [
-        'body1', 'body2', 'body3']
-    assert [n for n, kind in kinds.items() if kind is DRBlock] == [
-        'head1', 'head2', 'head3']
-    seen = {}
-    for name in kinds:
-        getattr(model, name).register_forward_hook(
-            lambda module, args, outputs, name=name: seen.update(
-                {name: outputs}))
-    features = model(torch.randn(2, 3, 64, 96))
-    for i in range(3):
-        assert torch.equal(features[i], seen[f'head{i + 1}'][0])
-    assert torch.equal(features[3], seen['head3'][1])
-    for spec in model.specs:
-        refined, output = seen[spec.name]
-        assert refined.shape[1] == spec.channels
-        assert output.shape[1] == spec.out_channels
-        assert output.shape[-1] == 96 // spec.out_stride
-
-
-@pytest.mark.parametrize('fixed', [True, False])
-@pytest.mark.parametrize('depth', [99, 150, 201])
-def test_low_precision_is_sound(depth, fixed):
-    """bf16 and fp16 stay finite and close to float64, at any depth."""
-    torch.manual_seed(0)
-    model = FishNet(depth, **(RECIPE if fixed else {})).train()
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight)
-        # Keeps sums of many blocks in range, as training does.
-        if isinstance(module, Bottleneck):
-            nn.init.constant_(module.norm3.weight, 0.2)
-    x = torch.randn(2, 3, 64, 64)
-    with torch.no_grad():
-        features = {'float32': model(x)}
-        for name in ('bfloat16', 'float16'):
-            with torch.autocast('cpu', getattr(torch, name)):
-                features[name] = model(x)
-        expected = model.double()(x.double())
-    for name, most in (('float32', 1e-4), ('float16', 0.05),
-                       ('bfloat16', 0.2)):
-        for feature, exact in zip(features[name], expected):
-            error = (feature.double() - exact).norm() / exact.norm()
-            assert error < most, (name, error)
+@pytest.mark.parametrize('arguments', [{}, RECIPE])
+def test_copies_averages_and_exports(arguments):
+    """What EMA averages and what is exported is the network as it is."""
+    model = FishNet(SMALL, **arguments).double().train()
+    x = torch.randn(2, 3, 64, 64, dtype=torch.double)
+    ema = ExponentialMovingAverage(model, momentum=0.5, update_buffers=True)
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    states = []
+    for _ in range(2):
+        optimizer.zero_grad()
+        sum(f.square().mean() for f in model(x)).backward()
+        optimizer.step()
+        ema.update_parameters(model)
+        states.append(deepcopy(model.state_dict()))
+    # The first was copied.
+    for name, value in ema.module.state_dict().items():
+        first, second = (state[name] for state in states)
+        if value.is_floating_point():
+            torch.testing.assert_close(value, (first + second) / 2)
+    expected = model.eval()(x)
+    exported = torch.export.export(model, (x, )).module()
+    for found in deepcopy(model)(x), exported(x):
+        torch.testing.assert_close(found, expected)

@@ -3,8 +3,10 @@
 
 Sections: 'inference' and 'step' (a training step, in each of the regimes of
 the norms that are asked for) time backbones; 'sizes' compiles a step for all
-sizes and times the first one of each; 'growth' shows that cost grows linearly
-with pixels and batch; 'detector' records the memory of Mask R-CNN's step.
+sizes and times the first one of each; 'dial' compiles a small FishNet's with
+several of torch's activation memory budgets; 'growth' shows that cost grows
+linearly with pixels and batch; 'detector' records the memory of Mask R-CNN's
+step.
 Peers that are not installed (pytorchcv) are left out.
 """
 import argparse
@@ -15,6 +17,7 @@ from dataclasses import replace
 from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import quantiles
 
 import torch
 import torchvision
@@ -23,10 +26,12 @@ import benchmark_report as report
 import benchmark_runs as runs
 import benchmark_tables as rows
 from mmfishnet.engine.errors import short_errors
+from mmfishnet.engine.hooks.compile import set_memory_budget
+from mmfishnet.models import FishNet
 from step_memory import measure_kept_bytes
 from tables import MIB, wide_console
 
-SECTIONS = ('inference', 'step', 'sizes', 'growth', 'detector')
+SECTIONS = ('inference', 'step', 'sizes', 'dial', 'growth', 'detector')
 
 
 def parse_args():
@@ -39,11 +44,13 @@ def parse_args():
         help='of the norms in a step: ' + '; '.join(
             f'{name}: {regime.title}'
             for name, regime in rows.REGIMES.items()) + ' (default: fixed)')
-    add('--device', default='cpu', help='cpu or cuda')
+    add('--device', default='cpu',
+        help='cpu, cuda, or meta, which computes nothing and counts the bytes '
+        'of a step')
     add('--shapes', nargs='+', metavar='NxHxW',
         help='images of inference and step (default: 4x224x224 and '
         '1x800x1344, 1x512x512 for the step; on a GPU 1x800x1344, '
-        '8x800x1344 and 256x224x224 for both)')
+        '8x800x1344 and 256x224x224 for both, on meta 4x224x224)')
     add('--networks', nargs='+', choices=rows.BACKBONES, metavar='NAME',
         default=[*rows.BACKBONES],
         help=f'default: {", ".join(rows.BACKBONES)}')
@@ -64,9 +71,12 @@ def parse_args():
 
 
 def shapes_of(args, section):
+    texts = rows.SHAPES[torch.device(args.device).type][section]
+    if not texts:
+        return []
     if args.quick:
         return [(2, 3, 64, 64)]
-    texts = args.shapes or rows.SHAPES[torch.device(args.device).type][section]
+    texts = args.shapes or texts
     shapes = []
     for text in texts:
         try:
@@ -79,10 +89,11 @@ def shapes_of(args, section):
 
 
 def cases_of(args, section):
-    theirs = rows.PLAIN, rows.CHANNELS_LAST
-    return [(name, variant) for name in args.networks for variant in
-            (rows.VARIANTS[section] if name == rows.OURS else theirs)
+    return [(name, variant) for name in args.networks
+            for variant in rows.find_variants(name, section)
             if not (variant.compiled and args.no_compile)
+            and (args.device != 'meta' or variant in (rows.PLAIN,
+                                                      rows.WITH_CP))
             and (name != rows.AUTHORS or find_spec('pytorchcv'))]
 
 
@@ -138,7 +149,8 @@ def measure_backbones(args, setting, console):
         console.print('{} {}, at most {}: {}'.format(*line))
     report.write_markdown(results, describe_machine(
         args.device, args.threads), args.out_dir / 'benchmark.md')
-    report.draw_times(results, args.out_dir / 'benchmark.png')
+    if args.device != 'meta':
+        report.draw_times(results, args.out_dir / 'benchmark.png')
     return dict(results=report.to_json(results),
                 marks=report.check_marks(results))
 
@@ -161,6 +173,55 @@ def measure_sizes(args, setting, console):
             call.clear()
         console.print(f'first compiled step, {name}, s: ' + ', '.join(
             f'{size} {seconds:.1f}' for size, seconds in times.items()))
+    return found
+
+
+def measure_dial(args, setting, console):
+    """Kept bytes and time of a small FishNet's step, batch norms live:
+    compiled with each memory budget, and eager's two points."""
+    shape = (2, 3, 64, 64) if args.quick else (2, 3, 256, 256)
+    images = torch.randn(shape, device=args.device)
+
+    def call(variant=rows.PLAIN):
+        torch.manual_seed(0)
+        model = FishNet(rows.SMALL, with_cp=variant.with_cp)
+        return runs.Call('step', model.to(args.device), images, variant)
+
+    others = {'eager': call(), 'eager, with_cp': call(rows.WITH_CP)}
+    found = {}
+    for budget in () if args.no_compile else rows.BUDGETS:
+        # What another budget has compiled would be taken for this one's.
+        torch.compiler.reset()
+        if not set_memory_budget(budget):
+            raise ValueError(f'torch {torch.__version__} has no activation '
+                             'memory budget (2.4 has).')
+        calls = dict(others, compiled=call(
+            replace(rows.PLAIN, compiled=True)))
+        found[f'compiled, {budget}'] = _pair_with_eager(calls, setting)[
+            'compiled']
+    set_memory_budget(1.0)
+    found = {**_pair_with_eager(others, setting), **found}
+    for name, (kept, ratio, spread) in found.items():
+        console.print(f'{name}: {kept / MIB:.1f} MiB kept, {ratio:.2f} of '
+                      f"eager's time (IQR {spread:.2f})")
+    return found
+
+
+def _pair_with_eager(calls, setting):
+    """Kept bytes, and time over that of 'eager': median, IQR."""
+    times = {name: [] for name in calls}
+    for call in calls.values():
+        call()
+    for _ in range(max(2, 3 * setting.rounds)):
+        for name, call in calls.items():
+            times[name].append(call.timed(setting))
+            call.clear()
+    found = {}
+    for name, call in calls.items():
+        ratios = [a / b for a, b in zip(times[name], times['eager'])]
+        low, middle, high = quantiles(ratios, n=4, method='inclusive')
+        found[name] = (measure_kept_bytes(call.model, call.images), middle,
+                       high - low)
     return found
 
 
@@ -226,6 +287,7 @@ def main():
     with short_errors(ValueError, ImportError, FileNotFoundError):
         content.update(measure_backbones(args, setting, console))
         for name, measure in (('sizes', measure_sizes),
+                              ('dial', measure_dial),
                               ('growth', measure_growth),
                               ('detector', measure_detector)):
             if name in args.sections:

@@ -11,13 +11,23 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from benchmark_runs import Result
-from benchmark_tables import AUTHORS, MARKS, OURS, PLAIN, REGIMES
+from benchmark_tables import (
+    AUTHORS,
+    LAYERS,
+    MARKS,
+    OURS,
+    PLAIN,
+    REGIMES,
+)
 from tables import MIB, Cells
 
-COLORS = {OURS: '#d1495b',
-          AUTHORS: '#8d99ae',
-          'ResNet-50': '#30638e',
-          'DenseNet-161': '#2e7d6b'}
+COLORS = {
+    OURS: '#d1495b',
+    AUTHORS: '#8d99ae',
+    LAYERS: '#e9a3ad',
+    'ResNet-50': '#30638e',
+    'DenseNet-161': '#2e7d6b'
+}
 COLUMNS = ('Network', 'Variant', 'ms', 'IQR %', 'ratio', 'kept MiB',
            'held MiB', 'peak MiB', 'output error', 'gradient error', 'FLOP %',
            'traffic %', 'first s')
@@ -61,8 +71,11 @@ def check_marks(results: Sequence[Result]) -> list[tuple[str, float, float]]:
                                          ours.regime) != (mark.section,
                                                           mark.regime):
                 continue
-            ratio = (getattr(ours, mark.quantity) /
-                     getattr(theirs, mark.quantity))
+            values = (getattr(ours, mark.quantity),
+                      getattr(theirs, mark.quantity))
+            if None in values:
+                continue
+            ratio = values[0] / values[1]
             of = '' if mark.peer == AUTHORS else f' of {mark.peer}'
             found.append((f'{title}, {mark.variant.name}: '
                           f'{mark.quantity}{of}', ratio, mark.bound))
@@ -97,12 +110,20 @@ def _cells(result: Result, base: Result | None) -> list[str]:
         share = f' ({value / theirs:.2f})' if value and theirs else ''
         return text(value, '.0f', 1 / MIB) + share
 
-    return [result.network, result.variant, f'{1000 * result.seconds:.0f}',
-            f'{100 * result.spread:.0f}', text(result.ratio, '.2f'),
-            size('kept'), size('held'), size('peak'),
-            text(result.output_error, '.0e'), text(result.grad_error, '.0e'),
-            text(result.flops_share, '.0f', 100),
-            text(result.traffic_share, '.0f', 100), f'{result.first:.1f}']
+    return [
+        result.network, result.variant,
+        text(result.seconds, '.0f', 1000),
+        text(result.spread, '.0f', 100),
+        text(result.ratio, '.2f'),
+        size('kept'),
+        size('held'),
+        size('peak'),
+        text(result.output_error, '.0e'),
+        text(result.grad_error, '.0e'),
+        text(result.flops_share, '.0f', 100),
+        text(result.traffic_share, '.0f', 100),
+        text(result.first, '.1f')
+    ]
 
 
 def to_json(results: Sequence[Result]) -> list[dict]:

@@ -42,13 +42,13 @@ class Result:
     network: str
     variant: str  # or another runtime
     shape: tuple[int, ...]  # (N, C, H, W)
-    seconds: float = 0.0  # of a forward or a step, the median
-    spread: float = 0.0  # interquartile range of the time, over the median
+    seconds: float | None = None  # of a forward or a step, the median
+    spread: float | None = None  # interquartile range over the median
     ratio: float | None = None  # of the time, to the authors' arithmetic
-    first: float = 0.0  # seconds of the first call, the compilation in it
+    first: float | None = None  # seconds of the first call, compiling included
     # Largest difference from float64 over the largest value: of an output,
     # and of a parameter's gradient.
-    output_error: float = 0.0
+    output_error: float | None = None
     grad_error: float | None = None
     # Bytes: what autograd keeps for the backward pass; that, and what with_cp
     # recomputes at a time; what lives at most in a step beside parameters and
@@ -92,15 +92,17 @@ def build(name: str, variant: Variant, device: str,
     """Build a backbone in training mode, not compiled yet: the same weights
     for the same name, the statistics of its batch norms those of noise."""
     torch.manual_seed(0)
-    model = BACKBONES[name](REGIMES[regime], variant.with_cp)
-    if hasattr(model, 'init_weights'):
-        model.init_weights()
+    with torch.device('meta' if device == 'meta' else 'cpu'):
+        model = BACKBONES[name](REGIMES[regime], variant.with_cp)
+        if device != 'meta' and hasattr(model, 'init_weights'):
+            model.init_weights()
+        images = torch.randn(2, 3, 64, 64)
     norms = [m for m in find_norms(model) if isinstance(m, _BatchNorm)]
     for norm in norms:
         norm.train()
         norm.momentum = 1
     with torch.no_grad():
-        model(torch.randn(2, 3, 64, 64))
+        model(images)
     for norm in norms:
         norm.momentum = 0.1
     model.to(device).train()
@@ -248,7 +250,8 @@ def measure_section(section: str, shape: tuple[int, ...],
         shape (tuple[int]): Of the images, (N, C, H, W).
         cases (Sequence[tuple[str, Variant]]): What to measure. Ratios are to
             (``AUTHORS``, ``PLAIN``), where it is among them.
-        setting (Setting): Where and how long.
+        setting (Setting): Where and how long. On 'meta' nothing is computed:
+            of a step the bytes are counted.
         regime (str): One of ``REGIMES``. Defaults to 'fixed'.
         others (Callable, optional): Takes a model and images and yields
             names and functions of other runtimes of our network.
@@ -264,14 +267,20 @@ def measure_section(section: str, shape: tuple[int, ...],
         setting.log(f'{section} ({regime}) {"x".join(map(str, shape))}: '
                     f'{name}, {variant.name}')
         model = build(name, variant, setting.device, regime)
+        result = Result(section, regime, name, variant.name, tuple(shape))
+        results.append(result)
+        if setting.device == 'meta':
+            _count_bytes(result, Call(section, model, images, variant))
+            continue
         if name not in truths:
             truths[name] = Call(section, deepcopy(model).double(),
                                 images.double(), PLAIN).values()
-            costs[name] = Call(section, deepcopy(model), images, PLAIN).costs()
-        result = Result(section, regime, name, variant.name, tuple(shape))
+            costs[name] = Call(section, deepcopy(model), images,
+                               PLAIN).costs()
         _measure_once(result, Call(section, model, images, variant),
                       truths[name], setting)
-        results.append(result)
+    if setting.device == 'meta':
+        return results
     if others is not None and section == 'inference':
         model = build(OURS, PLAIN, setting.device).eval()
         for name, call in others(model, images):
@@ -306,10 +315,17 @@ def _measure_once(result: Result, call: Call, truth: tuple,
     least = 1e-6 * max(float(grad.abs().max()) for grad in truth[1])
     result.grad_error = largest_error(*zip(*(
         (a, b) for a, b in zip(grads, truth[1]) if b.abs().max() > least)))
+    _count_bytes(result, call)
+
+
+def _count_bytes(result: Result, call: Call) -> None:
+    """What a step keeps, holds and takes at most."""
     with call.context:
         result.held = result.kept = measure_kept_bytes(call.model, call.images)
         if call.variant.with_cp:
-            result.held += measure_recomputed(call.model, call.images)
+            more = measure_recomputed(call.model, call.images)
+            # Of what is recomputed in another way the peak tells.
+            result.held = result.held + more if more else None
     result.peak = call.peak()
 
 

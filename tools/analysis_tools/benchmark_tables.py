@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from math import gcd
 from typing import NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torchvision.models.resnet import Bottleneck as ResNetBlock
 
 from mmfishnet.models import FishNet
+from mmfishnet.models.recompute import recompute
 from networks import NETWORKS
 
 
@@ -38,6 +40,8 @@ REGIMES = {
 # Networks --------------------------------------------------------------------
 
 OURS, AUTHORS = 'FishNet-150', 'FishNet-150, pytorchcv'
+# Ours, where norm, ReLU and convolution are three layers for autograd.
+LAYERS = 'FishNet-150, layer by layer'
 
 
 class Peer(nn.Sequential):
@@ -80,6 +84,19 @@ def _fishnet(regime: Regime, with_cp: bool) -> nn.Module:
                    norm_cfg=dict(norm, requires_grad=regime.train_affine))
 
 
+def _layer_by_layer(regime: Regime, with_cp: bool) -> nn.Module:
+    model = _fishnet(regime, with_cp)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            # What has a hook is called by itself.
+            module.register_forward_pre_hook(_do_nothing)
+    return model
+
+
+def _do_nothing(module: nn.Module, args: tuple) -> None:
+    pass
+
+
 def _pytorchcv(regime: Regime, with_cp: bool) -> nn.Module:
     # Here: an optional package. It is the authors' code in other words, and
     # computes what ours does with out_indices=(3, ).
@@ -88,16 +105,43 @@ def _pytorchcv(regime: Regime, with_cp: bool) -> nn.Module:
     return Peer((features.init_block, features.hg), regime)
 
 
+class Recomputed(nn.Module):
+    """A block with ``with_cp``, as those of MMDetection's ResNet."""
+
+    with_cp = True
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        return recompute(self.block, x, self.with_cp)
+
+
 def _torchvision(name: str) -> Callable[[Regime, bool], nn.Module]:
-    return lambda regime, with_cp: Peer(
-        NETWORKS[name].backbone().children(), regime)
+    """As lean as a library offers, with ``with_cp``: a ResNet's blocks are
+    computed once more, a DenseNet is torchvision's memory-efficient one."""
+
+    def build(regime: Regime, with_cp: bool) -> nn.Module:
+        backbone = NETWORKS[name].backbone()
+        for module in [*backbone.modules()] if with_cp else ():
+            if hasattr(module, 'memory_efficient'):
+                module.memory_efficient = True
+            for child_name, child in module.named_children():
+                if isinstance(child, ResNetBlock):
+                    setattr(module, child_name, Recomputed(child))
+        layers = [*backbone.children()]
+        # Convolution, norm, ReLU and pooling.
+        return Peer((nn.Sequential(*layers[:4]), *layers[4:]), regime)
+
+    return build
 
 
-# From the name to what builds the backbone, of a regime and with_cp, which is
-# ours alone.
+# From the name to what builds the backbone, of a regime and with_cp.
 BACKBONES: dict[str, Callable[[Regime, bool], nn.Module]] = {
     AUTHORS: _pytorchcv,
     OURS: _fishnet,
+    LAYERS: _layer_by_layer,
     'ResNet-50': _torchvision('resnet50'),
     'DenseNet-161': _torchvision('densenet161'),
 }
@@ -128,10 +172,20 @@ OPEN_SIZES = replace(
 BF16 = Variant('bf16, channels-last', channels_last=True, bf16=True)
 BF16_COMPILED = replace(
     BF16, name='bf16, channels-last, compiled', compiled=True)
-# Of ours; those of others are the two layouts.
 VARIANTS = dict(
     inference=(PLAIN, CHANNELS_LAST, COMPILED, BF16, BF16_COMPILED),
     step=(PLAIN, WITH_CP, CHANNELS_LAST, COMPILED, OPEN_SIZES, BF16))
+
+
+def find_variants(network: str, section: str) -> tuple[Variant, ...]:
+    """Those in which a network is measured: ours in all of them."""
+    if network == LAYERS:
+        return (PLAIN, ) if section == 'step' else ()
+    if network == OURS:
+        return VARIANTS[section]
+    lean = (WITH_CP, ) if network != AUTHORS and section == 'step' else ()
+    return PLAIN, *lean, CHANNELS_LAST
+
 
 # Marks -----------------------------------------------------------------------
 
@@ -148,25 +202,46 @@ class Mark(NamedTuple):
     peer: str = AUTHORS
 
 
-MARKS = (Mark('inference', CHANNELS_LAST, 'seconds', 0.77),
-         Mark('inference', COMPILED, 'seconds', 0.68),
-         Mark('inference', BF16, 'seconds', 0.42),
-         Mark('inference', BF16_COMPILED, 'seconds', 0.38),
-         Mark('step', PLAIN, 'kept', 0.47),
-         Mark('step', PLAIN, 'seconds', 0.95),
-         Mark('step', WITH_CP, 'kept', 0.12),
-         Mark('step', WITH_CP, 'held', 0.22),
-         Mark('step', COMPILED, 'seconds', 0.87))
+MARKS = (
+    Mark('inference', CHANNELS_LAST, 'seconds', 0.77),
+    Mark('inference', COMPILED, 'seconds', 0.68),
+    Mark('inference', BF16, 'seconds', 0.42),
+    Mark('inference', BF16_COMPILED, 'seconds', 0.38),
+    Mark('step', PLAIN, 'kept', 0.47),
+    Mark('step', PLAIN, 'seconds', 0.88),
+    Mark('step', WITH_CP, 'kept', 0.12),
+    Mark('step', WITH_CP, 'held', 0.22),
+    Mark('step', COMPILED, 'seconds', 0.87),
+    *(Mark('step', PLAIN, 'kept', 0.52, regime)
+      for regime in REGIMES if regime != 'fixed'),
+    *(Mark('step', PLAIN, 'seconds', 1.00, regime, LAYERS)
+      for regime in REGIMES if regime != 'fixed'),
+    *(Mark('step', WITH_CP, 'peak', 0.25, regime) for regime in REGIMES),
+    Mark('step', PLAIN, 'kept', 0.80, 'live', 'ResNet-50'),
+)
 
 # Shapes ----------------------------------------------------------------------
 
 SHAPES = dict(
     cpu=dict(inference=('4x224x224', '1x800x1344'), step=('1x512x512', )),
     cuda=dict.fromkeys(('inference', 'step'),
-                       ('1x800x1344', '8x800x1344', '256x224x224')))
+                       ('1x800x1344', '8x800x1344', '256x224x224')),
+    # Bytes alone.
+    meta=dict(inference=(), step=('4x224x224', )))
 # Of pictures of COCO, resized to 1333x800 and padded to multiples of 32.
 SIZES = ((800, 1344), (1344, 800), (800, 1088), (800, 1216), (1216, 800),
          (800, 1056), (800, 1248), (800, 800), (1088, 800), (672, 1344))
 SIDES, BATCHES = (256, 384, 512, 768, 1024, 1344), (2, 4, 8)
+# For the memory budgets: a fish that is compiled in a minute.
+SMALL = dict(
+    stem_channels=16,
+    tail=(1, 1, 1),
+    tail_channels=(32, 64, 128),
+    bridge=1,
+    body=(1, 1, 1),
+    head=(1, 1, 1),
+    body_transfer=(1, 1, 1),
+    head_transfer=(1, 1, 1))
+BUDGETS = (1.0, 0.75, 0.5, 0.25, 0.0)
 # The most MiB that Mask R-CNN's step at 800x1344 should hold, by with_cp.
 DETECTOR = {False: 2450, True: 1700}

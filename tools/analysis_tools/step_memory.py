@@ -116,7 +116,8 @@ def _recomputed_parts(backbone: nn.Module) -> Iterator[nn.Module]:
 
 def measure_recomputed(backbone: nn.Module, image: Tensor) -> int:
     """Bytes that ``with_cp`` recomputes at a time of a backbone that has it,
-    on or off: what autograd keeps of the largest part, beyond its input."""
+    on or off: what autograd keeps of the largest part, beyond its input; 0
+    where no part has it."""
     backbone = deepcopy(backbone)
     for module in backbone.modules():
         if hasattr(module, 'with_cp'):
@@ -125,7 +126,10 @@ def measure_recomputed(backbone: nn.Module, image: Tensor) -> int:
     for part in _recomputed_parts(backbone):
         part.register_forward_pre_hook(
             lambda part, args: inputs.setdefault(part, args[0]))
+    # MMDetection's ResNet returns nothing from train().
+    backbone.train()
     with torch.no_grad():
-        backbone.train()(image)
-    return max(measure_kept_bytes(part, x.requires_grad_(), is_part=True)
-               for part, x in inputs.items())
+        backbone(image)
+    return max(
+        (measure_kept_bytes(part, x.requires_grad_(), is_part=True)
+         for part, x in inputs.items()), default=0)

@@ -87,7 +87,7 @@ def set_data_root(cfg: Config,
                 continue
             if isinstance(value, (list, tuple)):
                 node[key] = type(value)(map(move, value))
-            else:
+            elif isinstance(value, str):  # a lazy type stays one
                 node[key] = move(value)
     if cfg.get('data_root'):
         cfg.data_root = move(cfg.data_root)

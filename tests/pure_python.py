@@ -2,6 +2,8 @@
 """Write a config in MMDetection's pure-Python style."""
 from __future__ import annotations
 
+from importlib import import_module
+
 from mmengine.config import Config
 from mmengine.registry import DATA_SAMPLERS as SAMPLERS
 from mmengine.registry import (
@@ -23,6 +25,14 @@ REGISTRIES = (MODELS, DATASETS, TRANSFORMS, SAMPLERS, HOOKS, METRICS, LOOPS,
               PARAM_SCHEDULERS, OPTIMIZERS, VISBACKENDS, VISUALIZERS)
 
 
+def exporter(cls: type) -> str:
+    """The package from which a user would import a class."""
+    parts = cls.__module__.split('.')
+    names = ['.'.join(parts[:i]) for i in range(2, len(parts) + 1)]
+    return next(name for name in names or parts if getattr(
+        import_module(name), cls.__name__, None) is cls)
+
+
 def write_pure(cfg: Config, path) -> None:
     """Write a config whose types are imported classes.
 
@@ -42,7 +52,7 @@ def write_pure(cfg: Config, path) -> None:
             for key, item in value.items():
                 cls = find(item) if key == 'type' else None
                 if cls:
-                    imports[cls.__name__] = cls.__module__
+                    imports[cls.__name__] = exporter(cls)
                 items.append(f'{key!r}: {cls.__name__ if cls else text(item)}')
             return '{' + ', '.join(items) + '}'
         if isinstance(value, (list, tuple)):

@@ -102,11 +102,11 @@ def test_bytes_counted_on_meta_are_those_of_the_cpu(small):
             'live') for device in ('meta', 'cpu'))
     for a, b in zip(counted, computed, strict=True):
         assert (a.kept, a.held) == pytest.approx((b.kept, b.held), rel=0.01)
-        # The image is laid out anew on the CPU.
-        assert a.peak == pytest.approx(b.peak, rel=0.15)
+        # On the CPU the image and the features are laid out anew.
+        assert 0.75 * b.peak < a.peak <= b.peak
         assert a.seconds is None
     lean, recomputed, layers = counted
-    assert recomputed.kept < lean.kept < 0.6 * layers.kept
+    assert recomputed.kept < lean.kept < 0.65 * layers.kept
     marks = {what for what, *_ in check_marks(counted)}
     assert not any(what.endswith(f'seconds of {rows.LAYERS}')
                    for what in marks)

@@ -154,6 +154,7 @@ def test_file(exported):
         check_same(find(picture), picture, model)
 
 
+@pytest.mark.slow
 def test_no_objects(exported, tmp_path):
     """Where nothing reaches the threshold, there are no masks to compute."""
     onnx = pytest.importorskip('onnx')
@@ -176,6 +177,7 @@ def test_no_objects(exported, tmp_path):
     assert found['masks'].shape == (0, *SIZES[0])
 
 
+@pytest.mark.slow
 def test_alone(exported, tmp_path):
     """It runs where there is no torch, MMCV, MMDetection nor mmfishnet."""
     _, folder = exported

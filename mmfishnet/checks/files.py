@@ -143,12 +143,13 @@ def _read(data: Data, record: dict) -> Reading:
     results = data.dataset.get_data_info(record['index'])
     for transform in data.loaders:
         given = results
+        if 'img' in given and not isinstance(record['seg_map_path'], str):
+            # Of objects nothing is wanted, and pycocotools crash on some.
+            break
         try:
             results = transform(given)
         except Exception as fault:
             if 'img' in given:
-                if not isinstance(record['seg_map_path'], str):
-                    return reading  # of the annotations, or an own format
                 reading.path = record['seg_map_path']
             reading.fault = _reason(reading.path, fault)
             return reading

@@ -75,7 +75,8 @@ def test_every_variant_is_the_same_function(small, regime, tmp_path):
         bound = 10 if low else 0.1 if regime == 'live' else high
         assert low <= result.grad_error < bound
     plain, recomputed = ours[:2]
-    assert recomputed.kept < 0.7 * plain.kept
+    # Of half of what layers keep, little is left where a fish is so small.
+    assert recomputed.kept < 0.85 * plain.kept
     assert recomputed.kept < recomputed.peak < plain.peak
     assert 0 < plain.flops_share
     # One network, one variant: the same bytes.

@@ -1,14 +1,15 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 """Jobs of others, each run by MMEngine's runner and by ours.
 
-    python tests/twins.py [NAME ...]
+    python tests/twins.py [--classes] [NAME ...]
 
 Stock configs of MMDetection, MMPretrain and MMSegmentation train two steps on
 small data in the layout that they read, and validate; then the same job is
 run by our runner, with its check. Both have to end, with the same losses and
 metrics to the last digit, or both to refuse. Pictures and models are those of
 the configs, at a smaller size and without pretrained weights; what a run draws
-is seeded alike in both.
+is seeded alike in both. With --classes, types are classes and there is no
+default scope, as in pure-Python configs.
 """
 from __future__ import annotations
 
@@ -28,7 +29,6 @@ from mmengine.registry import (
     METRICS,
     MODELS,
     TRANSFORMS,
-    DefaultScope,
 )
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
@@ -216,11 +216,12 @@ def compare(name: str, root: str, classes: bool = False) -> str:
 def main() -> int:
     warnings.simplefilter('ignore')
     MMLogger.get_instance('twins', log_level='ERROR')
-    wrong = 0
+    wrong, names = 0, sys.argv[1:]
+    classes = '--classes' in names
+    names = [name for name in names if name != '--classes']
     with tempfile.TemporaryDirectory() as root:
-        for name in sys.argv[1:] or JOBS:
-            DefaultScope.get_instance('mmengine', scope_name='mmengine')
-            said = compare(name, root)
+        for name in names or JOBS:
+            said = compare(name, root, classes)
             wrong += said.startswith('DIFFER')
             print(f'{name}: {said}', flush=True)
     print(f'{wrong} differ')

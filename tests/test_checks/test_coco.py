@@ -301,7 +301,7 @@ def test_warning(coco, name):
 
 def test_all_at_once(coco):
     """As many mistakes as one has are said together, each with its file."""
-    changes = ['annotation twice', 'no iscrowd in val', 'missing', 'palette']
+    changes = ['annotation twice', 'misspelt', 'missing in val', 'half']
     found = problems(coco, both(*(ERRORS[name][0] for name in changes)))
     for name in changes:
         expect(found, 'error', ERRORS[name][1:])
@@ -317,7 +317,8 @@ def test_all_at_once(coco):
         both(drop('segmentation', 'val'),
              lambda c: c.cfg['val_evaluator'].update(metric='bbox')),
         both(lambda c: c.val.pop('annotations'),
-             lambda c: c.cfg['val_evaluator'].update(format_only=True)),
+             lambda c: c.cfg['val_evaluator'].update(
+                 format_only=True, outfile_prefix='results')),
         file(lambda p: Image.open(p).convert('L').save(p)),
         file(lambda p: Image.open(p).convert('CMYK').save(p)),
         file(lambda p: p.write_bytes(p.read_bytes() + b'\0' * 100)),
@@ -367,9 +368,9 @@ def test_subclass(coco):
 
 
 def test_sampling_is_said(coco, monkeypatch):
-    monkeypatch.setattr('mmfishnet.checks.images.OPENED', 2)
+    monkeypatch.setattr('mmfishnet.checks.files.READ', 2)
     found = problems(coco, lambda c: None)
-    expect(found, 'note', ['4 image files', 'of 2, evenly spread'])
+    expect(found, 'note', ['4 image files', '2, evenly spread, read by'])
 
 
 # Against those who read the files ------------------------------------------

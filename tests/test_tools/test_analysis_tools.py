@@ -44,8 +44,8 @@ def test_direct_bp(call_tool, tmp_path):
 PURE = """
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.transforms import Resize
-from mmdet.models import (FPN, AnchorGenerator, DetDataPreprocessor,
-                          MaxIoUAssigner, RetinaHead, RetinaNet)
+from mmdet.models import FPN, DetDataPreprocessor, RetinaHead, RetinaNet
+from mmdet.models.task_modules import AnchorGenerator, MaxIoUAssigner
 from mmengine.optim import MultiStepLR
 from torch.optim import SGD
 

@@ -1,5 +1,7 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 """Tools, and mmfishnet as others get it: built and installed."""
+import gc
+import itertools
 import logging
 import os
 import re
@@ -28,6 +30,17 @@ def pytest_collection_modifyitems(items):
 def seed():
     """A test that fails once fails again."""
     set_random_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def light_heap(counter=itertools.count()):
+    """MMEngine collects garbage for each data set that it builds, which takes
+    a second where as much is loaded as here: what is there before a test is
+    left out, but for a collection now and then."""
+    if next(counter) % 25 == 24:
+        gc.unfreeze()
+        gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope='session')

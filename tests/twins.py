@@ -131,6 +131,10 @@ def short_job(path: Path) -> Config:
             shrink(cfg[key])
     if 'data_preprocessor' in cfg:
         shrink(cfg.data_preprocessor)
+    if cfg.default_scope == 'mmpretrain':  # a picture of each class is many
+        for part in stand_in_data.PARTS:
+            for leaf in stand_in_data.leaves(cfg.get(part)):
+                leaf['indices'] = 4
     train = cfg.train_dataloader
     train.update(num_workers=0, persistent_workers=False)
     if 'batch_sampler' not in train or train.batch_sampler is None or (

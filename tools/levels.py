@@ -59,9 +59,12 @@ def main():
     # Takes seconds; --help does not need them.
     from mmfishnet.apis.predict import Predictor
     from mmfishnet.checkpoints import use_safe_loading
+    from mmfishnet.engine.noise import leave_out_noise
     from mmfishnet.visualization import beside, draw_instances, draw_scores
 
     use_safe_loading()
+    for scope in ('mmpretrain', 'mmdet', 'mmseg'):
+        leave_out_noise(scope)
     images = large_objects(args.data_root, args.rows)
     side = max(images[0].shape[:2]) * 2
     classifier = Predictor(args.classifier)

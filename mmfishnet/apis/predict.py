@@ -32,13 +32,13 @@ from rich.progress import Progress
 from ..checkpoints.loading import load_from_local
 from ..kinds import dicts_in, find_class, is_a, scope_of
 from ..models.pretrained_module import check_fit
+from ..picture_file import doubts
 from ..visualization.instances import to_numpy
 from ..work_dir import config_in
 from .inputs import (
     Picture,
     as_loaded,
     count_pictures,
-    doubts,
     find_inputs,
     load_inputs,
     to_rgb,

@@ -11,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
 
-import cv2
 import numpy as np
 from PIL import Image
 
+from ..picture_file import doubts
 from ..words import first_few
 from .built import Data, is_local
 from .problem import Problem, error, note, warning
@@ -22,7 +22,6 @@ from .problem import Problem, error, note, warning
 # Files that are read, as many as these seconds are enough for.
 READ, SECONDS, AT_ONCE = 1000, 10, 64
 THREADS = 8  # disks of a network answer late, but many at a time
-SUFFIXES = ('.tif', '.tiff', '.png')  # formats that hold more than 8 bits
 ENDS = {b'\xff\xd8': b'\xff\xd9', b'\x89P': b'IEND'}  # JPEG and PNG
 EARLY = 'end too early (a copy that was cut off?)'
 DAMAGED = 'are no pictures, or damaged'
@@ -186,26 +185,11 @@ def _odd(path: str, picture: np.ndarray) -> tuple | None:
         if end and end not in file.read() and _reason(
                 path, ValueError()) == EARLY:
             return warning, f'{EARLY}, and are read as far as they go'
-    if not path.lower().endswith(SUFFIXES):
-        return None
-    raw = cv2.imread(path, cv2.IMREAD_UNCHANGED)
-    if raw is not None and picture.dtype == np.uint8 != raw.dtype:
-        bits = int(raw.max()).bit_length() if raw.dtype == np.uint16 else 16
-        if raw.dtype.kind == 'f':
-            return error, (
-                f'hold {raw.dtype} values and are read as 8 bits, which makes '
-                'nonsense of them. Save them as 8 or 16 bits, or load them '
-                "with LoadImageFromFile(color_type='unchanged', "
-                "imdecode_backend='tifffile')")
-        if bits <= 12:
-            return warning, (
-                f'hold 16 bits of which {bits} are used, and are read as 8 '
-                'bits: they become nearly black. Stretch them, or load them '
-                "with LoadImageFromFile(color_type='unchanged')")
-    pages = 1 if path.lower().endswith('.png') else cv2.imcount(path)
-    if pages > 1 and picture.ndim == 3 and picture.shape[2] <= 4:
-        return warning, f'have {pages} pages, and further pages are not read'
-    return None
+    try:
+        words = doubts(path, picture)
+    except ValueError as why:
+        return error, f'have {why}'
+    return words and (warning, f'have {words}')
 
 
 def check_files(data: Data, readings: list[Reading],

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmfishnet.apis.inputs import doubts, find_inputs, load_inputs, to_rgb
+from mmfishnet.apis.inputs import find_inputs, load_inputs, to_rgb
+from mmfishnet.picture_file import doubts
 
 GREY = np.full((32, 48, 3), 120, np.uint8)
 
@@ -53,14 +54,14 @@ def test_what_of_a_file_is_not_read(tmp_path):
     assert said('float.tif', light, light) is None
     for name in ('twelve.png', 'twelve.tif'):
         twelve = GREY.astype(np.uint16) * 16
-        assert '11 of 16 bits are used' in said(name, twelve)
+        assert '11 of 16 bits in use' in said(name, twelve)
         assert said(name, twelve, twelve) is None
         assert said(name, twelve * 16) is None
         assert said(name, GREY) is None
     pages = [Image.fromarray(GREY)] * 3
     pages[0].save(tmp_path / 'pages.tif', save_all=True,
                   append_images=pages[1:])
-    assert 'first of 3 pages' in doubts(str(tmp_path / 'pages.tif'), GREY)
+    assert '3 pages, of which the first' in doubts(str(tmp_path / 'pages.tif'), GREY)
     for content, words in ((b'', 'is empty'), (b'x', 'is not a picture')):
         (tmp_path / 'no.png').write_bytes(content)
         with pytest.raises(ValueError, match=words):

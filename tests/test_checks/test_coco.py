@@ -343,7 +343,7 @@ def test_what_is_allowed(coco, change):
 def test_wrappers(coco, wrap):
     loader = coco.cfg['train_dataloader']
     loader['dataset'] = wrap(loader['dataset'])
-    expect(problems(coco, ann(bbox=[30, 5, -10, 9])), 'error', ['negative'])
+    expect(problems(coco, ann(bbox=[30, 5, -10, 9])), 'warning', ['negative'])
 
 
 def test_subclass(coco):
@@ -355,16 +355,22 @@ def test_subclass(coco):
     class Other(CocoDataset):
 
         def load_data_list(self):
-            return []
+            self.cat_ids, self.cat_img_map = [], {}
+            return [dict(img_path=str(coco.root / 'train/2.jpg'), img_id=2,
+                         height=48, width=64, instances=[])]
 
     dataset = coco.cfg['train_dataloader']['dataset']
     dataset.pop('metainfo')
     dataset['type'] = Mine
     expect(problems(coco, lambda c: None), 'error', ["'square'", 'Mine'])
-    dataset['type'] = Other
-    expect(problems(coco, lambda c: None), 'note', ['Other', 'not looked'])
+    # What it makes of the file is its own affair.
+    dataset.update(type=Other, filter_cfg=None)
+    found = problems(coco, drop('bbox'))
+    assert not [p for p in found if p.level == 'error'], report(found)
+    expect(found, 'note', ['1 image files were looked for'])
     dataset['type'] = 'Unheard'
-    expect(problems(coco, lambda c: None), 'note', ['Unheard', 'not looked'])
+    expect(problems(coco, lambda c: None), 'warning',
+           ['Unheard', 'not looked at'])
 
 
 def test_sampling_is_said(coco, monkeypatch):

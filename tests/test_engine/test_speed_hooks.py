@@ -27,9 +27,8 @@ from mmfishnet.models.layout import open_size, to_fast_layout
 from mmfishnet.models.lean import MaxPool2x2
 
 ROOT = Path(__file__).parents[2]
-# As COCO's pictures are: landscape, portrait, panorama, square.
-SIZES = ((64, 96), (96, 64), (64, 160), (128, 96), (64, 64), (96, 96),
-         (96, 128), (160, 64), (64, 128), (128, 64))
+# As COCO's pictures are: landscape, portrait, panorama.
+SIZES = (64, 96), (96, 64), (64, 160), (128, 96), (160, 64)
 SMALL = dict(
     tail=(1, 1, 1),
     bridge=1,
@@ -70,7 +69,7 @@ def test_compiled_backbone():
     torch._dynamo.reset()
     counters = torch._dynamo.utils.counters
     counters.clear()
-    model = Model(with_cp=True).double().train()
+    model = Model().double().train()
     plain, names = deepcopy(model), [*model.state_dict()]
     # What is traced is what 'inductor' would compile; nothing is generated.
     compile_backbone(model, backend='aot_eager')
@@ -83,8 +82,7 @@ def test_compiled_backbone():
 
     for size in SIZES:
         check(*size)
-    # The first, and one more where height and width are the same.
-    assert counters['stats']['unique_graphs'] <= 2
+    assert counters['stats']['unique_graphs'] == 1
     # What 32 does not divide is another graph, with other up-sampling.
     check(50, 97, layout=torch.channels_last)
     assert not counters['graph_break']
@@ -150,12 +148,13 @@ def test_compiling_that_does_not_work(monkeypatch):
     runner.model(torch.rand(1, 3, 32, 32))
 
 
-def test_memory_budget(monkeypatch):
+def test_memory_budget():
     config = pytest.importorskip('torch._functorch.config')
-    monkeypatch.setattr(config, 'activation_memory_budget', 1.0)
-    CompileBackboneHook(backend='eager', memory_budget=0.5).before_run(
-        runner_of(Model()))
-    assert config.activation_memory_budget == 0.5
+    with config.patch(activation_memory_budget=1.0):
+        CompileBackboneHook(backend='eager', memory_budget=0.5).before_run(
+            runner_of(Model()))
+        assert config.activation_memory_budget == 0.5
+    assert config.activation_memory_budget == 1.0
     with pytest.raises(ValueError, match='memory_budget=2 '):
         CompileBackboneHook(memory_budget=2)
 
@@ -175,21 +174,6 @@ def test_hooks_act_once():
     for hook in (ChannelsLastHook(), CompileBackboneHook(backend='eager')):
         with pytest.raises(ValueError, match='Linear has no backbone'):
             hook.before_run(runner_of(nn.Linear(1, 1)))
-
-
-@pytest.mark.slow
-def test_compiled_with_cp_and_live_statistics():
-    """What is computed twice updates its statistics once, compiled too."""
-    torch._dynamo.reset()
-    model = FishNet(SMALL, with_cp=True).double().train()
-    plain = deepcopy(model)
-    compile_in_place(model, backend='aot_eager')
-    images = torch.randn(2, 3, 64, 96, dtype=torch.double)
-    for _ in range(2):
-        torch.testing.assert_close(step(model, images), step(plain, images))
-    torch.testing.assert_close(model.state_dict(), plain.state_dict())
-    batches = {int(b) for n, b in model.named_buffers() if 'num' in n}
-    assert batches == {2}
 
 
 def test_roi_align_takes_channels_last_for_contiguous():

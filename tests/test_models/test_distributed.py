@@ -1,7 +1,6 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 import subprocess
 import sys
-from itertools import combinations
 
 import pytest
 import torch
@@ -21,13 +20,13 @@ SMALL = dict(
     head=(1, 1, 1),
     body_transfer=(1, 1, 1),
     head_transfer=(1, 1, 1))
-OUT_INDICES = [c for n in (1, 2, 3, 4) for c in combinations(range(4), n)]
+OUT_INDICES = (0, ), (3, ), (1, 2), (0, 1, 2, 3)
 
 
-def gradients(rank, norm_eval, compiled):
-    """And buffers, of one step in float64, each stage computed twice."""
+def gradients(rank, compiled):
+    """And statistics, of one step in float64, each stage computed twice."""
     torch.manual_seed(0)
-    model = FishNet(SMALL, norm_eval=norm_eval, with_cp=True).double().train()
+    model = FishNet(SMALL, with_cp=True).double().train()
     if compiled:
         compile_in_place(model, backend='aot_eager')
     model = DistributedDataParallel(model)
@@ -78,9 +77,7 @@ def train(results):
                 # After every step, to the bit.
                 assert torch.equal(*both)
     torch.save([p.grad for p in model.parameters()], f'{results}/{rank}.pth')
-    for norm_eval in True, False:
-        torch.testing.assert_close(*(gradients(rank, norm_eval, compiled)
-                                     for compiled in (True, False)))
+    torch.testing.assert_close(gradients(rank, True), gradients(rank, False))
     dist.destroy_process_group()
 
 

@@ -339,7 +339,7 @@ def test_classification(classifier, call_tool):
                  'work_dirs/classifier/epoch_1.pth', '--data-root',
                  'my shapes', '--tta', '--out', 'metrics.json', '--out-item',
                  'metrics', '--cfg-options', 'test_evaluator.topk=1')
-    assert '--tta: by default tta_model=mmpretrain.AverageClsScoreTTA' in output
+    assert 'by default tta_model=mmpretrain.AverageClsScoreTTA' in output
     top1, = json.loads(Path('metrics.json').read_text()).values()
     assert f'accuracy/top1: {top1:.4f}' in output
     assert len(list(Path('my pictures').rglob('*.png'))) == 12

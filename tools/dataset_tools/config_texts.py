@@ -15,7 +15,7 @@ classes = {classes!r}
 
 """
 TAIL = """
-# So many that 3600 pictures are seen, within limits.
+# So many that {seen} pictures are seen, within limits.
 max_epochs = {epochs}
 train_cfg = dict(max_epochs=max_epochs, val_interval={val_interval})
 optim_wrapper = dict(optimizer=dict(lr={lr:.2g}))

@@ -22,7 +22,8 @@ class Recipe(NamedTuple):
     """How long, how large and how fast to train."""
 
     side: int  # longer side of the images in pixels, a multiple of 32
-    epochs: int  # so that 3600 images are seen, from 8 to 100
+    seen: int  # images in all
+    epochs: int  # so that they are seen, from 8 to 100
     val_interval: int  # epochs from one validation to the next
     patience: int  # validations without gain that end it; 0: too few to judge
     lr: float  # less for fewer steps in all
@@ -50,7 +51,8 @@ def choose_recipe(sides: Sequence[float], batch_size: int,
     return Recipe(
         # No picture loses pixels but for a few odd ones, and huge ones.
         side=min(max_side, 32 * math.ceil(np.percentile(sides, 95) / 32)),
-        epochs=epochs, val_interval=max(1, epochs // (10 if few else 3)),
+        seen=seen, epochs=epochs,
+        val_interval=max(1, epochs // (10 if few else 3)),
         patience=4 if few else 0,
         # Few steps allow no high rate: the warm-up alone would eat them.
         lr=LR * min(1., math.sqrt(steps * batch_size / seen)),

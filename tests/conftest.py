@@ -32,12 +32,15 @@ def seed():
     set_random_seed(0)
 
 
+TESTS = itertools.count(1)
+
+
 @pytest.fixture(autouse=True)
-def light_heap(counter=itertools.count()):
+def light_heap():
     """MMEngine collects garbage for each data set that it builds, which takes
     a second where as much is loaded as here: what is there before a test is
     left out, but for a collection now and then."""
-    if next(counter) % 25 == 24:
+    if next(TESTS) % 25 == 0:
         gc.unfreeze()
         gc.collect()
     gc.freeze()

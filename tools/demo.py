@@ -109,6 +109,19 @@ def last_checkpoint(work_dir):
     return (work_dir / 'last_checkpoint').read_text().strip()
 
 
+def plots(work_dir):
+    """Commands that draw the curves of a training."""
+    scalars = max(work_dir.glob('*/vis_data/scalars.json'),
+                  key=lambda path: path.stat().st_mtime)
+    logs = Path(get_installed_path('mmdet'), '.mim/tools/analysis_tools')
+    return [[
+        sys.executable, logs / 'analyze_logs.py', 'plot_curve', scalars,
+        '--style', 'default', '--keys', *keys, '--legend', *keys, '--out',
+        work_dir / f'{name}.png'
+    ] for name, *keys in (('loss', 'loss', 'loss_cls', 'loss_bbox',
+                           'loss_mask'), ('ap', 'bbox_mAP', 'segm_mAP'))]
+
+
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--work-dir', type=Path, default='work_dirs/demo')
@@ -166,23 +179,14 @@ def main():
              '0.2 after the first, 0.42 after the second',
              train(config, work_dir, data, weights))
 
-    scalars = max(work_dir.glob('*/vis_data/scalars.json'),
-                  key=lambda path: path.stat().st_mtime)
     checkpoint = last_checkpoint(work_dir)
     pictures = work_dir / 'pictures'
-    logs = Path(get_installed_path('mmdet'), '.mim/tools/analysis_tools')
-    plots = [[
-        sys.executable, logs / 'analyze_logs.py', 'plot_curve', scalars,
-        '--style', 'default', '--keys', *keys, '--legend', *keys, '--out',
-        work_dir / f'{name}.png'
-    ] for name, *keys in (('loss', 'loss', 'loss_cls', 'loss_bbox',
-                           'loss_mask'), ('ap', 'bbox_mAP', 'segm_mAP'))]
     # Of several processes, the first draws what it predicts.
     demo.run('Evaluate the checkpoint, which gives the same again; draw '
              'predictions and curves: half a minute', [
                  'bash', TOOLS / 'dist_test.sh', CONFIGS / config, checkpoint,
                  args.gpus, '--data-root', data, '--work-dir', work_dir,
-                 '--show-dir', pictures.resolve()], *plots)
+                 '--show-dir', pictures.resolve()], *plots(work_dir))
     contact_sheet(pictures.glob('**/*.jpg'), work_dir / 'predictions.png')
     if args.levels:
         pixels_dir = work_dir / 'pixels'

@@ -64,6 +64,8 @@ def parse_args():
         '(only of runs with an EMAHook)')
     add('--safetensors', action='store_true',
         help='write a .safetensors file, and not a .pth file')
+    add('--backbone', action='store_true',
+        help='the weights of the backbone alone, for others to begin with')
     add('--metrics', type=Path, metavar='FILE',
         help='what `test.py --out FILE --out-item metrics` wrote for this '
         'checkpoint (default: its validation during training)')
@@ -219,6 +221,11 @@ def publish(args):
             'checkpoints of a run of MMEngine do. Weights alone are converted '
             'by tools/convert_checkpoint.py.') from None
     state, averaged = choose_weights(checkpoint, args.no_ema)
+    if args.backbone:
+        state = {key.removeprefix('backbone.'): value
+                 for key, value in state.items()
+                 if key.startswith('backbone.')
+                 and not key.endswith('num_batches_tracked')}
     metrics, split = {}, 'val'
     if args.metrics:
         metrics = values_in(json.loads(args.metrics.read_text()))

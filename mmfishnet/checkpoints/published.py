@@ -18,6 +18,10 @@ from ..words import near
 from .read import CheckpointError, read_checkpoint
 
 SCHEME = 'mmfishnet://'
+# Weights that come with the package; tools/analysis_tools/photographs.py and
+# tools/publish.py make them again.
+SHIPPED = dict(small=osp.join(osp.dirname(osp.dirname(__file__)),
+                              'weights', 'small_eurosat.safetensors'))
 _DROPBOX = 'https://www.dropbox.com/s'
 _BAIDU = 'https://pan.baidu.com/s'
 
@@ -81,7 +85,9 @@ def find_published(address: str, fetch: bool = True) -> str | None:
     Args:
         address (str): ``mmfishnet://fishnet99``, ``fishnet150`` or
             ``fishnet201``, for another than the default source with its name
-            behind: ``mmfishnet://fishnet150/authors``.
+            behind: ``mmfishnet://fishnet150/authors``. ``mmfishnet://small``
+            is the small FishNet of ``configs/small``, pretrained on EuroSAT,
+            which comes with the package.
         fetch (bool): Whether to fetch what is not there. Defaults to True.
 
     Returns:
@@ -93,10 +99,12 @@ def find_published(address: str, fetch: bool = True) -> str | None:
         DownloadError: If it could not be fetched; says where to put it.
     """
     name, _, source = address.removeprefix(SCHEME).partition('/')
+    if address == SCHEME + name and name in SHIPPED:
+        return SHIPPED[name]
     own = osp.join('checkpoints', f'{name}_in1k.pth')
     if not source and osp.isfile(own):
         return own
-    known = [SCHEME + name for name in SOURCES] + [
+    known = [SCHEME + name for name in (*SHIPPED, *SOURCES)] + [
         f'{SCHEME}{name}/{key}' for name in SOURCES for key in SOURCES[name]]
     if address not in known:
         raise CheckpointError(

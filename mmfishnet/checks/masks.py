@@ -58,9 +58,7 @@ def _check_polygons(coco: CocoFile, masks: list,
         if any(type(p) is not list for p in mask):
             flat.append(i)
             continue
-        good = [
-            p for p in mask if len(p) >= 6 and not len(p) % 2
-        ]
+        good = [p for p in mask if len(p) >= 6 and not len(p) % 2]
         if len(good) < len(mask):
             (partly if good else short).append(i)
         polygons += good
@@ -83,9 +81,13 @@ def _check_polygons(coco: CocoFile, masks: list,
             'points beside others; the first is '
             f'{coco.example("segmentation", partly)}. Training leaves these '
             "polygons out, and COCO's evaluation takes 4 numbers for a box")
-    if not polygons:
-        return
-    owners = np.array(owners)
+    if polygons:
+        yield from _check_places(coco, polygons, np.array(owners), scored)
+
+
+def _check_places(coco: CocoFile, polygons: list, owners: np.ndarray,
+                  scored: bool) -> Iterator[Problem]:
+    """Where the polygons of annotations (``owners``) lie."""
     points = numbers(list(chain.from_iterable(polygons))).reshape(-1, 2)
     starts = np.cumsum([0] + [len(p) // 2 for p in polygons[:-1]])
     low = np.minimum.reduceat(points, starts)  # nan stays

@@ -1,19 +1,14 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
-"""Schedules, models, folders, maps, pictures and evaluators; and the hook."""
+"""Schedules, models, folders, maps and pictures."""
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.hooks import Hook
-from mmengine.model import BaseModel
-from mmengine.registry import MODELS
-from mmengine.runner import Runner
 from PIL import Image
 
-from mmfishnet.checks import CheckError, CheckHook, check_config, checked
+from mmfishnet.checks import check_config
 from mmfishnet.checks.built import build_parts
 from mmfishnet.checks.model import build_shapes, check_channels, check_heads
 from mmfishnet.checks.schedule import check_schedule
@@ -369,131 +364,3 @@ def test_tiff(coco, name):
         expect(found, level, ['2.tif', *words])
     else:
         assert {p.level for p in found} == {'note'}
-
-
-# The hook --------------------------------------------------------------------
-
-@MODELS.register_module(force=True)
-class Nothing(BaseModel):
-    """A model whose step is counted."""
-    steps = 0
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-
-    def forward(self, inputs, data_samples=None, mode='tensor'):
-        Nothing.steps += 1
-        return dict(loss=self.weight.sum())
-
-
-def runner_of(coco, **more):
-    coco.write()
-    return Runner.from_cfg(Config(dict(coco.cfg, **{**dict(
-        model=dict(type='Nothing'), val_cfg={}, log_level='ERROR',
-        work_dir=str(coco.root / 'work'), experiment_name=coco.root.name,
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=1)),
-        train_cfg=dict(by_epoch=True, max_epochs=1, val_begin=2)), **more})))
-
-
-def test_hook(coco):
-    """It looks when all is built, changes nothing, and the run goes on."""
-    seen = []
-
-    class Look(Hook):
-        def before_train(self, runner):
-            seen.append(torch.rand(1).item())
-
-    for check in (True, False):
-        torch.manual_seed(0)
-        runner = runner_of(coco, randomness=dict(seed=1))
-        runner.register_hook(Look())
-        before = Nothing.steps
-        with checked(runner, ('train', 'val'), check):
-            runner.train()
-        assert Nothing.steps == before + 2
-    assert seen[0] == seen[1]
-
-
-@pytest.mark.parametrize('change, words', [
-    (lambda c: c.val['images'][0].update(width=65), '11.jpg has 64x48'),
-    (lambda c: c.train['annotations'][3].pop('area'), 'no area'),  # KeyError
-    (lambda c: c.cfg['val_evaluator'].update(ann_file='gone'), 'gone'),
-])
-def test_nothing_is_started(coco, change, words):
-    """Neither where it is built, nor where it cannot be."""
-    change(coco)
-    before = Nothing.steps
-    runner = runner_of(coco)
-    with pytest.raises(CheckError, match=words), \
-            checked(runner, ('train', 'val')):
-        runner.train()
-    assert Nothing.steps == before
-
-
-def test_own_errors_stay(coco):
-    """What has another cause is raised as it was."""
-    runner = runner_of(coco, train_cfg=dict(type='NoSuchLoop'))
-    with pytest.raises(KeyError, match='NoSuchLoop'), \
-            checked(runner, ('train', 'val')):
-        runner.train()
-
-
-def test_other_processes(coco, monkeypatch):
-    """They check nothing, and end as the first does."""
-    module = 'mmfishnet.checks.hook'
-    monkeypatch.setattr(f'{module}.is_main_process', lambda: False)
-    monkeypatch.setattr(f'{module}.check_runner', None)
-
-    def receive(found):
-        expect_nothing, = found
-        assert expect_nothing is None
-        found[0] = check_config(dict(
-            default_scope='mmdet', train_dataloader=dict(dataset=dict(
-                type='CocoDataset', ann_file='none'))), ('train', ))
-
-    monkeypatch.setattr(f'{module}.broadcast_object_list', receive)
-    with pytest.raises(CheckError, match='none'):
-        CheckHook(('train', )).before_run(None)
-
-
-def test_evaluators(coco):
-    """save_best, and a metric for each of two sets."""
-    found = []
-    runner = runner_of(coco, default_hooks=dict(checkpoint=dict(
-        type='CheckpointHook', save_best='coco/segm_mAPs', rule='greater')))
-    with pytest.raises(CheckError, match='segm_mAPs.*coco/bbox_mAP'), \
-            checked(runner, ('train', 'val')):
-        runner.train()
-    val = coco.cfg['val_dataloader']['dataset']
-    train = coco.cfg['train_dataloader']['dataset']
-    coco.cfg['val_dataloader']['dataset'] = dict(
-        type='ConcatDataset', datasets=[val, dict(train, test_mode=True)])
-    metric = coco.cfg['val_evaluator']
-    coco.cfg['val_evaluator'] = dict(
-        type='MultiDatasetsEvaluator', dataset_prefixes=['a', 'b'],
-        metrics=[metric, dict(metric, ann_file=str(coco.root / 'train.json'))])
-    found = check_config(coco.cfg)
-    assert {p.level for p in found} == {'note'}
-    coco.cfg['val_evaluator']['metrics'].reverse()
-    expect(check_config(coco.cfg), 'error', ['val_evaluator.ann_file'])
-
-
-def test_mosaic_and_masks(coco):
-    loader = coco.cfg['train_dataloader']
-    loader['dataset'] = dict(
-        type='MultiImageMixDataset', dataset=loader['dataset'],
-        pipeline=[dict(type='Mosaic', img_scale=(32, 32))])
-    coco.write()
-    expect(check_config(coco.cfg), 'error', ['Mosaic', 'with_mask'])
-    loader['dataset']['dataset']['pipeline'][1]['with_mask'] = False
-    assert {p.level for p in check_config(coco.cfg)} == {'note'}
-
-
-def test_amp_without_gpu(coco, monkeypatch):
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    runner = runner_of(coco, optim_wrapper=dict(
-        type='AmpOptimWrapper', optimizer=dict(type='SGD', lr=1)))
-    with pytest.raises(CheckError, match='AmpOptimWrapper.*GPU'), \
-            checked(runner, ('train', 'val')):
-        runner.train()

@@ -24,8 +24,8 @@ from mmengine.registry import MODELS
 
 from mmfishnet.engine.errors import short_errors
 from mmfishnet.whole_file import whole_file
-from mmfishnet.work_dir import Run, read_run
 from mmfishnet.words import counted
+from mmfishnet.work_dir import Run, read_run
 from step_memory import measure_kept_bytes
 from tables import MIB, Cells
 

@@ -109,60 +109,69 @@ class _FixedNormReLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         output, weight, var = ctx.saved_tensors
-        # In the norm's precision and in torch's order, to the bit.
-        inverse = (var.double() + ctx.eps).rsqrt().to(var.dtype)
         grad = torch.ops.aten.threshold_backward(grad, output, 0)
-        for factor in inverse, weight:
-            grad = grad.to(factor.dtype).mul_(factor[:, None, None])
-        return grad, None
+        return _scaled(grad, _inverse(var, ctx.eps), weight), None
+
+
+def _inverse(var: Tensor, eps: float) -> Tensor:
+    """The inverse deviation, as torch's backward has it."""
+    return (var.double() + eps).rsqrt().to(var.dtype)
+
+
+def _scaled(grad: Tensor, *factors: Tensor) -> Tensor:
+    """In place, in the norm's precision and in torch's order, to the bit."""
+    for factor in factors:
+        grad = grad.to(factor.dtype).mul_(factor[:, None, None])
+    return grad
 
 
 class _NormReLUConv(torch.autograd.Function):
-    """Keeps the norm's input, and computes the convolution's once more."""
+    """Keeps the norm's input, mean and inverse deviation, and computes the
+    convolution's input once more."""
 
     @staticmethod
     def forward(ctx, x, weight, bias, kernel, kernel_bias, norm, conv):
         ctx.groups = getattr(norm, 'num_groups', None)
         ctx.live, ctx.eps = _is_live(norm), norm.eps
         ctx.conv = conv.stride, conv.padding, conv.dilation, conv.groups
-        mean = var = None
+        mean = var = inverse = None
         if isinstance(norm, _BatchNorm) and norm.track_running_stats:
             mean, var = norm.running_mean, norm.running_var
         if ctx.live:
             if mean is not None and norm.num_batches_tracked is not None:
                 norm.num_batches_tracked.add_(1)
-            # The mean of the batch, and its inverse deviation.
-            y, mean, var = torch.native_batch_norm(
+            # Those of the batch.
+            y, mean, inverse = torch.native_batch_norm(
                 x, weight, bias, mean, var, True, norm.momentum, ctx.eps)
+        elif ctx.groups and x.dtype == weight.dtype:
+            x = _in_order(x)
+            y, mean, inverse = torch.native_group_norm(
+                x, weight, bias, *_sizes(ctx, x), ctx.eps)
         else:
             y = _normalise(ctx, x, weight, bias, mean, var)
         ctx.dtype = y.dtype
-        ctx.save_for_backward(x, weight, bias, kernel, kernel_bias, mean, var)
+        ctx.save_for_backward(x, weight, bias, kernel, kernel_bias, mean,
+                              inverse, None if ctx.live else var)
         # Autocast would remember its copy of a parameter, without gradient.
         return F.conv2d(y.relu_(), *map(_detached, (kernel, kernel_bias)),
                         *ctx.conv)
 
     @staticmethod
     def backward(ctx, grad):
-        x, weight, bias, kernel, kernel_bias, mean, var = ctx.saved_tensors
         if torch.is_grad_enabled():
             return _second_order(ctx, grad)
+        x, weight, bias, kernel, kernel_bias, mean, inverse, var = \
+            ctx.saved_tensors
         ops = torch.ops.aten
         x = x.to(ctx.dtype)
-        mask = ctx.needs_input_grad[:3]
-        if ctx.groups:
-            layout = layout_of(x) if x.is_cpu else torch.contiguous_format
-            x = x.contiguous(memory_format=layout)
-            sizes = (*x.shape[:2], x[0, 0].numel(), ctx.groups)
-            y, mean, var = torch.native_group_norm(x, weight, bias, *sizes,
-                                                   ctx.eps)
-        elif ctx.live:
-            scale = var * weight
-            shift = torch.addcmul(bias, mean, scale, value=-1)
-            y = torch.addcmul(shift[:, None, None], x, scale[:, None, None])
-            y = y.to(x.dtype)
+        if ctx.groups and mean is None:
+            x = _in_order(x)
+            y, mean, inverse = torch.native_group_norm(
+                x, weight, bias, *_sizes(ctx, x), ctx.eps)
         else:
-            y = _normalise(ctx, x, weight, bias, mean, var)
+            if var is not None:  # as torch's forward has it
+                inverse = (var + ctx.eps).rsqrt()
+            y = _scale(ctx, x, weight, bias, mean, inverse)
         y.relu_()
         grad, *grads = ops.convolution_backward(
             grad, y.to(grad.dtype), kernel.to(grad.dtype),
@@ -173,17 +182,41 @@ class _NormReLUConv(torch.autograd.Function):
         # Nobody else has it: one feature less lives at the peak.
         ops.threshold_backward.grad_input(grad, y, 0, grad_input=grad)
         del y
+        mask = ctx.needs_input_grad[:3]
         if ctx.groups:
-            grad = grad.contiguous(memory_format=layout)
             norm_grads = ops.native_group_norm_backward(
-                grad, x, mean, var, weight, *sizes, mask)
+                _in_order(grad), x, mean, inverse, weight, *_sizes(ctx, x),
+                mask)
         else:
-            of_batch = (None, None, mean, var)
-            fixed = (mean, var, None, None)
+            if var is not None:  # as its backward has it
+                inverse = _inverse(var, ctx.eps)
             norm_grads = ops.native_batch_norm_backward(
-                grad, x, weight, *(of_batch if ctx.live else fixed), ctx.live,
-                ctx.eps, mask)
+                grad, x, weight, None, None, mean, inverse, True, ctx.eps,
+                (mask[0] and ctx.live, *mask[1:]))
+            if not ctx.live:  # a scaling
+                norm_grads = _scaled(grad, inverse, weight), *norm_grads[1:]
         return *norm_grads, *grads, None, None
+
+
+def _scale(ctx, x, weight, bias, mean, inverse):
+    """The norm of what has this mean and inverse deviation, to the bit."""
+    if ctx.groups:  # (N, groups), of channels one after the other
+        each = x.shape[1] // ctx.groups
+        mean, inverse = (t.repeat_interleave(each, 1) for t in (mean, inverse))
+    scale = inverse * weight
+    shift = torch.addcmul(bias, mean, scale, value=-1)
+    return torch.addcmul(shift[..., None, None], x,
+                         scale[..., None, None]).to(x.dtype)
+
+
+def _in_order(x: Tensor) -> Tensor:
+    """As torch's group norm wants to find it."""
+    return x.contiguous(memory_format=layout_of(x) if x.is_cpu else
+                        torch.contiguous_format)
+
+
+def _sizes(ctx, x):
+    return *x.shape[:2], x[0, 0].numel(), ctx.groups
 
 
 def _detached(x: Tensor | None) -> Tensor | None:
@@ -198,9 +231,9 @@ def _normalise(ctx, x, weight, bias, mean, var):
 
 def _second_order(ctx, grad):
     """The gradients of torch's layers, to be derived once more."""
-    x, weight, bias, kernel, kernel_bias, mean, var = ctx.saved_tensors
+    x, weight, bias, kernel, kernel_bias, mean, _, var = ctx.saved_tensors
     if ctx.live:
-        mean = var = None
+        mean = None
     y = _normalise(ctx, x.to(ctx.dtype), weight, bias, mean, var).relu()
     inputs = x, weight, bias, kernel, kernel_bias
     out = F.conv2d(y.to(grad.dtype), kernel.to(grad.dtype), kernel_bias,

@@ -102,3 +102,10 @@ class BriefFormatter(logging.Formatter):
             'msg': f'{title}: {len(lines) - 1} lines, in {self.where}'
         })
         return self.whole.format(brief)
+
+
+def __getattr__(name: str):
+    if name == 'ReadableRunner':  # as 0.1.0 called it
+        from .runner import ToolRunner
+        return ToolRunner
+    raise AttributeError(f'module {__name__} has no attribute {name!r}')

@@ -1,4 +1,6 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
+from importlib import import_module
+
 from .channels_last import ChannelsLastHook, use_channels_last
 from .clip_grad import ClipGradUntilHook
 from .compile import (
@@ -27,3 +29,13 @@ __all__ = [
     'use_channels_last',
     'why_not_compile',
 ]
+
+# Here in 0.1.0.
+_MOVED = dict(StopHook='stop', WholeCheckpointHook='checkpoint')
+
+
+def __getattr__(name: str):
+    if name in _MOVED:
+        return getattr(import_module(f'..exact.{_MOVED[name]}', __name__),
+                       name)
+    raise AttributeError(f'module {__name__} has no attribute {name!r}')

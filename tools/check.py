@@ -8,7 +8,6 @@ from mmfishnet.checks import check_config, report
 from mmfishnet.engine.arguments import add_common_arguments, load_config
 from mmfishnet.engine.errors import short_errors
 from mmfishnet.engine.noise import leave_out_noise
-from mmfishnet.kinds import scope_of
 
 
 def parse_args():
@@ -26,9 +25,9 @@ def parse_args():
 
 def main():
     args = parse_args()
+    leave_out_noise()
     with short_errors():
         cfg, _ = load_config(args)
-    leave_out_noise(scope_of(cfg))
     problems = check_config(cfg, args.parts)
     print(report(problems))
     if any(problem.level == 'error' for problem in problems):

@@ -63,8 +63,7 @@ def main():
     from mmfishnet.visualization import beside, draw_instances, draw_scores
 
     use_safe_loading()
-    for scope in ('mmpretrain', 'mmdet', 'mmseg'):
-        leave_out_noise(scope)
+    leave_out_noise()
     images = large_objects(args.data_root, args.rows)
     side = max(images[0].shape[:2]) * 2
     classifier = Predictor(args.classifier)

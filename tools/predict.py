@@ -42,6 +42,8 @@ def main():
         # Takes seconds; --help does not need it.
         from mmfishnet.apis import predict
         from mmfishnet.checkpoints import use_safe_loading
+        from mmfishnet.engine.noise import leave_out_noise
+        leave_out_noise()
         use_safe_loading()
         rows = predict(
             args.inputs, args.checkpoint, args.out_dir, args.config,

@@ -34,8 +34,10 @@ def main():
     with short_errors():
         # Takes seconds; --help does not need it.
         from mmfishnet.checkpoints import use_safe_loading
+        from mmfishnet.engine.noise import leave_out_noise
         from mmfishnet.report import write_report
         from mmfishnet.work_dir import read_runs
+        leave_out_noise()
         use_safe_loading()
         notes = write_report(
             read_runs(args.work_dirs), out, args.device, args.max_images,

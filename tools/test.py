@@ -16,6 +16,7 @@ from mmfishnet.engine.errors import one_speaks, short_errors
 from mmfishnet.engine.exact.resume import open_checkpoint
 from mmfishnet.engine.from_scratch import follow_checkpoint
 from mmfishnet.engine.launch import explain_lost_peers, leave_job
+from mmfishnet.engine.noise import leave_out_noise
 from mmfishnet.engine.testing import enable_tta, enable_visualization
 from mmfishnet.kinds import scope_of
 
@@ -85,6 +86,7 @@ def prepare(args):
 def main():
     with one_speaks():
         args = parse_args()
+    leave_out_noise()
     use_safe_loading()
     with short_errors():
         cfg, notes = prepare(args)

@@ -13,7 +13,7 @@ from ..kinds import scope_of
 from .errors import short_errors
 from .hooks import EmptyResultsHook, FitCheckHook, NormCheckHook
 from .launch import explain_lost_peers, init_launcher
-from .noise import is_news, leave_out_noise
+from .noise import is_news
 from .runner import ToolRunner
 
 
@@ -40,7 +40,6 @@ def build_runner(cfg: Config,
         RuntimeError: If the processes of a job found different checkpoints.
         ValueError: If the launcher and the environment do not fit.
     """
-    leave_out_noise(scope_of(cfg))
     with short_errors():
         dist_cfg = cfg.get('env_cfg', {}).get('dist_cfg', {})
         init_launcher(cfg.launcher, dist_cfg.get('timeout'))

@@ -6,13 +6,11 @@ import of mmfishnet does not. Nothing else is left out.
 """
 from __future__ import annotations
 
-import importlib
 import logging
 import re
+import sys
 import warnings
-from contextlib import redirect_stdout
-from importlib.util import find_spec
-from io import StringIO
+from typing import TextIO
 
 WARNINGS = (
     # An optional evaluator of MMDetection's, said when all are imported
@@ -30,23 +28,37 @@ LOGGED = (
     '"HardDiskBackend" is the alias of "LocalBackend"',
 )
 # OneDL's own data sets need a package that is not public.
-PRINTED = r'Could not import OneDL.*\n?'
+PRINTED = re.compile('Could not import OneDL.*')
 
 
-def leave_out_noise(scope: str | None = None) -> None:
-    """Keep known noise off this process's screen and logs.
+class NewsOnly:
+    """A stream without the lines that are no news.
 
     Args:
-        scope (str, optional): The config's ``default_scope``, whose data sets
-            are imported here, as they print. Defaults to None.
+        stream (TextIO): Where the others go.
     """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream, self.skipped = stream, False
+
+    def write(self, text: str) -> int:
+        """Write, as :func:`print` does: a line, then its end."""
+        end_of_skipped = self.skipped and text == '\n'
+        self.skipped = PRINTED.fullmatch(text) is not None
+        if self.skipped or end_of_skipped:
+            return len(text)
+        return self.stream.write(text)
+
+    def __getattr__(self, name: str):
+        return getattr(self.stream, name)
+
+
+def leave_out_noise() -> None:
+    """Keep known noise off this process's screen and logs."""
     for message in WARNINGS:
         warnings.filterwarnings('ignore', message)
-    if scope in ('mmdet', 'mmpretrain', 'mmseg') and find_spec(scope):
-        said = StringIO()
-        with redirect_stdout(said):
-            importlib.import_module(f'{scope}.datasets')
-        print(re.sub(PRINTED, '', said.getvalue()), end='')
+    if not isinstance(sys.stdout, NewsOnly):
+        sys.stdout = NewsOnly(sys.stdout)
 
 
 def is_news(record: logging.LogRecord) -> bool:

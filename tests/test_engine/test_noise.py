@@ -9,7 +9,7 @@ import mmfishnet
 from mmfishnet.engine.noise import is_news, leave_out_noise
 assert 'mmdet.datasets' not in sys.modules
 if 'quiet' in sys.argv:
-    leave_out_noise('mmdet')
+    leave_out_noise()
 import logging
 import mmdet.datasets, mmdet.evaluation
 from mmengine.fileio import FileClient
@@ -22,6 +22,9 @@ FileClient('disk')
 set_multi_processing(distributed=True)
 warnings.warn('mine')
 logger.warning('mine too')
+print('mine three')
+print()
+print('mine four')
 """
 NOISE = ('OneDL', 'NUM_THREADS', 'FileClient', 'HardDiskBackend')
 
@@ -37,5 +40,6 @@ def test_noise_and_nothing_else_is_left_out():
     quiet = said('quiet')
     assert not [word for word in NOISE if word in quiet]
     assert 'mine\n' in quiet and 'mine too' in quiet
+    assert 'mine three\n\nmine four\n' in quiet
     # An import of mmfishnet does not; MMEngine and MMDetection still say so.
     assert 'FileClient' in said()

@@ -215,7 +215,6 @@ class OwnData:
                  if empty else ''))
         sides = [max(i['width'], i['height']) for i in data['train']['images']]
         recipe = choose_recipe(sides, batch_size=4)
-        leave_out_noise('mmdet')
         from mmdet.datasets import CocoDataset
         with redirect_stdout(io.StringIO()):  # pycocotools counts seconds
             objects = measure_objects(CocoDataset(
@@ -349,6 +348,7 @@ class OwnData:
 
 def main():
     args = parse_args()
+    leave_out_noise()
     with short_errors():
         if os.path.exists(args.config) and not args.overwrite:
             raise FileExistsError(
@@ -358,7 +358,6 @@ def main():
         text = data.config()
         print('\n'.join(data.notes[:-1]))
         cfg = Config.fromstring(text, '.py')
-        leave_out_noise(cfg.default_scope)
         problems = check_config(cfg, ('train', 'val'))
         errors = [p for p in problems if p.level == 'error']
         if errors:

@@ -10,6 +10,9 @@ import numpy as np
 from mmengine.fileio import get
 from PIL import TiffImagePlugin
 
+FLOATS = ('float values, which OpenCV does not read as colours; convert them '
+          'to 8 bits')
+
 
 def doubts(path: str, read: np.ndarray | None) -> str | None:
     """What of a picture's file is not in what the model's pipeline read.
@@ -33,8 +36,7 @@ def doubts(path: str, read: np.ndarray | None) -> str | None:
     # As samples, or as the logarithms that OpenCV itself writes.
     if (3 in tags.get(339, ()) or tags.get(262) in (32844, 32845)) and (
             read is None or read.dtype == np.uint8):
-        raise ValueError('float values, which OpenCV does not read as colours;'
-                         ' convert them to 8 bits')
+        raise ValueError(FLOATS)
     if read is None:
         raise ValueError('is not a picture' if data else 'is empty')
     if len(pages) > 1 and (len(read) == tags.get(257) or len(pages) != len(

@@ -14,7 +14,7 @@ from time import perf_counter
 import numpy as np
 from PIL import Image
 
-from ..picture_file import doubts
+from ..picture_file import FLOATS, doubts
 from ..words import first_few
 from .built import Data, is_local
 from .problem import Problem, error, note, warning
@@ -174,7 +174,13 @@ def _reason(path: str, fault: Exception) -> str:
             image.load()
     except Exception as why:
         return EARLY if 'trunc' in str(why).lower() else DAMAGED
-    return f'cannot be read ({type(fault).__name__}: {fault})'
+    try:
+        doubts(path, None)
+    except ValueError as why:
+        if why.args[0] == FLOATS:
+            return f'have {FLOATS}'
+    return 'cannot be read ({}: {})'.format(
+        type(fault).__name__, str(fault).replace(path, 'it'))
 
 
 def _odd(path: str, picture: np.ndarray) -> tuple | None:

@@ -16,11 +16,15 @@ from pathlib import Path
 
 from mmengine.config import Config, DictAction
 from mmengine.registry import (
+    DATA_SAMPLERS,
     DATASETS,
     HOOKS,
     LOOPS,
     METRICS,
     MODELS,
+    OPTIM_WRAPPERS,
+    OPTIMIZERS,
+    PARAM_SCHEDULERS,
     TRANSFORMS,
 )
 from mmengine.runner import Runner
@@ -36,7 +40,8 @@ _READ = {*inspect.signature(Runner).parameters} | {
     'from_scratch', 'log_level', 'model_wrapper_cfg', 'runner_type',
     'strategy', 'sync_bn', 'tta_model', 'tta_pipeline'
 }
-_REGISTRIES = (MODELS, DATASETS, TRANSFORMS, HOOKS, METRICS, LOOPS)
+_REGISTRIES = (MODELS, DATASETS, TRANSFORMS, HOOKS, METRICS, LOOPS, OPTIMIZERS,
+               OPTIM_WRAPPERS, PARAM_SCHEDULERS, DATA_SAMPLERS)
 
 
 class OptionsAction(DictAction):

@@ -6,7 +6,7 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
-from mmengine.registry import MODELS
+from mmengine.registry import DATASETS, MODELS
 from mmengine.runner import Runner
 
 from mmfishnet.checks import CheckError, CheckHook, check_config, checked
@@ -120,13 +120,24 @@ def test_evaluators(coco):
     expect(check_config(coco.cfg), 'error', ['val_evaluator.ann_file'])
 
 
-def test_mosaic_and_masks(coco):
+@pytest.mark.parametrize('name, more', [
+    ('Mosaic', dict(img_scale=(32, 32))), ('MixUp', dict(img_scale=(32, 32))),
+    ('RandomAffine', {}), ('RandomCenterCropPad', dict(
+        crop_size=(32, 32), ratios=(1.,), mean=[0] * 3, std=[1] * 3,
+        to_rgb=True, test_pad_mode=None))])
+def test_boxes_move_and_masks_stay(coco, name, more):
     loader = coco.cfg['train_dataloader']
+    loader['dataset']['pipeline'][0]['to_float32'] = True
+    pack = loader['dataset']['pipeline'].pop()
     loader['dataset'] = dict(
         type='MultiImageMixDataset', dataset=loader['dataset'],
-        pipeline=[dict(type='Mosaic', img_scale=(32, 32))])
+        pipeline=[dict(type=name, **more), pack])
     coco.write()
-    expect(check_config(coco.cfg), 'error', ['Mosaic', 'with_mask'])
+    expect(check_config(coco.cfg), 'error', [name, 'with_mask'])
+    with pytest.raises((IndexError, NotImplementedError)):  # upstream's
+        dataset = DATASETS.build(loader['dataset'])
+        for i in range(40):
+            dataset[i % 4]
     loader['dataset']['dataset']['pipeline'][1]['with_mask'] = False
     assert {p.level for p in check_config(coco.cfg)} == {'note'}
 

@@ -340,7 +340,8 @@ def test_maps_of_some_classes(maps):
 PIXELS = np.random.default_rng(0).integers(0, 255, (48, 64, 3))
 FILES = {
     'float': ('error', PIXELS.astype(np.float32) / 255, 'float values'),
-    'gray float': ('error', PIXELS[..., 0].astype(np.float32) / 255, ''),
+    'gray float': ('error', PIXELS[..., 0].astype(np.float32) / 255,
+                   'float values'),
     '12 bits': ('warning', (PIXELS * 16).astype(np.uint16),
                 '12 of 16 bits in use'),
     'pages': ('warning', [PIXELS.astype(np.uint8)] * 3, '3 pages'),

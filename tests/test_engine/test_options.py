@@ -108,6 +108,10 @@ def test_options_without_effect_are_refused(cfg, option, message):
     ('train_dataloader.dataset.filter_cfg.filter_empty', 'filter_empty_gt'),
     ('default_hooks.checkpoint.intervall', 'interval'),
     ('val_evaluator.metrics', 'metric'),
+    ('optim_wrapper.optimizer.momentun', 'momentum'),
+    ('optim_wrapper.accumulative_count', 'accumulative_counts'),
+    ('param_scheduler.0.start_factors', 'start_factor'),
+    ('train_dataloader.sampler.shufle', 'shuffle'),
 ])
 def test_misspelt_names_are_refused(key, meant):
     cfg = Config.fromfile(config_path('mask_rcnn_fishnet150_fpn.py'))
@@ -121,7 +125,8 @@ def test_misspelt_names_are_refused(key, meant):
     'accumulative_counts', 'train_dataloader.persistent_workers',
     'optim_wrapper.paramwise_cfg.norm_decay_mult', 'env_cfg.dist_cfg.timeout',
     'default_hooks.checkpoint.save_best', 'train_cfg.val_begin',
-    'train_dataloader.dataset.indices', 'custom_hooks.0.priority'
+    'train_dataloader.dataset.indices', 'custom_hooks.0.priority',
+    'optim_wrapper.optimizer.nesterov', 'param_scheduler.1.verbose'
 ])
 def test_new_names_that_are_read_are_taken(key):
     cfg = Config.fromfile(config_path('mask_rcnn_fishnet150_fpn.py'))

@@ -22,7 +22,6 @@ from mmengine.registry import (
     LOOPS,
     METRICS,
     MODELS,
-    OPTIM_WRAPPERS,
     OPTIMIZERS,
     PARAM_SCHEDULERS,
     TRANSFORMS,
@@ -41,7 +40,7 @@ _READ = {*inspect.signature(Runner).parameters} | {
     'strategy', 'sync_bn', 'tta_model', 'tta_pipeline'
 }
 _REGISTRIES = (MODELS, DATASETS, TRANSFORMS, HOOKS, METRICS, LOOPS, OPTIMIZERS,
-               OPTIM_WRAPPERS, PARAM_SCHEDULERS, DATA_SAMPLERS)
+               PARAM_SCHEDULERS, DATA_SAMPLERS)
 
 
 class OptionsAction(DictAction):

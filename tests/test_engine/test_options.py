@@ -109,7 +109,6 @@ def test_options_without_effect_are_refused(cfg, option, message):
     ('default_hooks.checkpoint.intervall', 'interval'),
     ('val_evaluator.metrics', 'metric'),
     ('optim_wrapper.optimizer.momentun', 'momentum'),
-    ('optim_wrapper.accumulative_count', 'accumulative_counts'),
     ('param_scheduler.0.start_factors', 'start_factor'),
     ('train_dataloader.sampler.shufle', 'shuffle'),
 ])

@@ -345,9 +345,10 @@ def test_broken_files(drawn, own_data, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('layout', [
-    'yolo_roboflow', 'mask_each', 'maps_0_255', 'folders_without_split'])
+    'label_studio_coco', 'yolo_plain', 'yolo_roboflow', 'voc', 'labelme',
+    'instance_maps', 'mask_each', 'maps', 'folders_without_split'])
 def test_two_commands(drawn, own_data, call_tool, tmp_path, layout):
-    """Each kind of model, from the folder to an epoch with its best file."""
+    """From the folder, as tools leave it, to an epoch with its best file."""
     root = tmp_path / layout
     root.mkdir()
     layouts.LAYOUTS[layout](drawn, root)

@@ -95,7 +95,7 @@ setup(
         'Topic :: Scientific/Engineering :: Image Recognition',
     ],
     packages=find_packages(include=['mmfishnet', 'mmfishnet.*']),
-    package_data={'mmfishnet': ['**/*.html']},
+    package_data={'mmfishnet': ['**/*.html', 'weights/*']},
     python_requires='>=3.10',
     # Not torch and OpenMMLab's packages: they come in several builds and under
     # several names, and pip must not replace the ones at hand. mmfishnet

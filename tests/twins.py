@@ -24,6 +24,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.registry import (
+    DATA_SAMPLERS,
     DATASETS,
     HOOKS,
     METRICS,
@@ -66,7 +67,7 @@ JOBS = {
 }
 TELLING = ('one-stage', 'semi-supervised', 'VOC', 'ImageNet', 'segmentation')
 SIDE = 64
-REGISTRIES = (MODELS, DATASETS, TRANSFORMS, HOOKS, METRICS)
+REGISTRIES = (MODELS, DATASETS, TRANSFORMS, HOOKS, METRICS, DATA_SAMPLERS)
 
 
 class Record(Hook):

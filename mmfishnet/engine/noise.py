@@ -19,6 +19,8 @@ WARNINGS = (
     'Setting (OMP|MKL)_NUM_THREADS environment variable for each process',
     # An argument of MMEngine's wrapper to torch's
     '`broadcast_buffers` is deprecated',
+    # MMSegmentation's hook, which a run without pictures has as well
+    'The draw is False, it means that the hook for visualization',
     # Gradients of 1x1 convolutions, whose layout has two names
     'Grad strides do not match bucket view strides',
 )

@@ -7,11 +7,13 @@ import errno
 import os
 import random
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler
 from mmengine.evaluator import BaseMetric
@@ -281,8 +283,9 @@ def _averaged(rank, folder):
 
 
 def test_statistics_are_averaged_between_processes(tmp_path):
-    mp.start_processes(
-        _averaged, (tmp_path, ), nprocs=2, start_method='fork')
+    jobs = [subprocess.Popen([sys.executable, __file__, str(rank), tmp_path])
+            for rank in range(2)]
+    assert [job.wait() for job in jobs] == [0, 0]
     a, b = (torch.load(tmp_path / f'{rank}.pth') for rank in range(2))
     for epoch, name in enumerate(('epoch_1', 'epoch_2', 'epoch_3')):
         assert (a[epoch] != b[epoch]).any()
@@ -379,3 +382,7 @@ def test_errors_of_users_are_short(capsys):
         raise RunStopped('told to', 143)
     with pytest.raises(ValueError), short_errors(OSError):
         raise ValueError('a fault of the program')
+
+
+if __name__ == '__main__':
+    _averaged(int(sys.argv[1]), Path(sys.argv[2]))

@@ -90,7 +90,7 @@ auto_scale_lr = dict(base_batch_size=16)
     (['complexity', '--size', '64', '96'],
      ['Complexity at 64x96', 'FishNet of pure.py']),
     (['direct_bp'], ['head3', '9 isolated convolutions']),
-    (['plan', '--memory'], ['7330 steps an epoch', 'image of 64x96']),
+    (['plan', '--memory'], ['3665 steps an epoch', 'image of 64x96']),
     (['schedule', '--out', 'schedule.png'],
      ['29320 iterations', 'epochs 3 to 4: learning rate 0.002',
       'epochs 0 to 2: gradients clipped to 5']),

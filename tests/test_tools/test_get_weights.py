@@ -6,11 +6,15 @@ import subprocess
 import sys
 import threading
 import zipfile
+from copy import deepcopy
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from mmfishnet.checkpoints import CheckpointError, drop_pretrained
@@ -22,6 +26,8 @@ from mmfishnet.checkpoints.published import (
     fetch_file,
     find_published,
 )
+from mmfishnet.checkpoints.read import read_checkpoint
+from mmfishnet.config import config_path
 from mmfishnet.models import FishNet
 from mmfishnet.models.convert import convert
 
@@ -109,8 +115,30 @@ def test_without_a_network(server):
 def test_unknown_name(server):
     for name in 'fishnet98', 'fishnet150/author', 'fishnext150':
         with pytest.raises(CheckpointError, match=f'mmfishnet://{name} was '
-                           'not published.*There are mmfishnet://fishnet99, '):
+                           'not published.*There are mmfishnet://small, '):
             find_published(f'mmfishnet://{name}')
+
+
+def test_shipped(tmp_path, monkeypatch):
+    """The small fish's weights come with the package, whole."""
+    monkeypatch.chdir(tmp_path)
+    path = Path(find_published('mmfishnet://small', fetch=False))
+    content = path.read_bytes()
+    assert len(content) <= 3_000_000
+    assert hashlib.sha256(content).hexdigest() in path.with_suffix(
+        '.md').read_text()
+    cfg = Config.fromfile(config_path('small/mask_rcnn_fishnet_small.py'))
+    model = MODELS.build(cfg.model.backbone)
+    before = deepcopy(model.state_dict())
+    model.init_weights()
+    kept = read_checkpoint(str(path))
+    for name, value in model.state_dict().items():
+        if name in kept:
+            assert torch.equal(value, kept[name]), name
+        else:
+            assert name.endswith('num_batches_tracked')
+    assert not torch.equal(before['head3.refine.0.conv1.weight'],
+                           kept['head3.refine.0.conv1.weight'])
 
 
 def test_processes_fetch_once(server):

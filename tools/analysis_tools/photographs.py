@@ -56,9 +56,8 @@ def variant(config: str, network: str, checkpoint: str | None = None
             cfg.model.head.in_channels = channels[indices[-1]]
         else:
             cfg.model.neck.in_channels = channels
-    if checkpoint:
-        cfg.model.backbone.init_cfg = dict(
-            type='Pretrained', checkpoint=checkpoint, prefix='backbone.')
+    cfg.model.backbone.init_cfg = checkpoint and dict(
+        type='Pretrained', checkpoint=checkpoint, prefix='backbone.')
     cfg.custom_hooks = None  # all train to the end
     return cfg
 

@@ -1,4 +1,4 @@
-# A classifier with a small FishNet, from scratch, for a few hundred pictures.
+# A classifier with a small FishNet for a few hundred pictures.
 # `tools/dataset_tools/own_data.py` writes a config over it for folders.
 _base_ = [
     '../classification/_base_/fishnet_8xb32_in1k.py',

@@ -1,4 +1,4 @@
-# Faster R-CNN with a small FishNet, from scratch, where labels are boxes.
+# Faster R-CNN with a small FishNet where labels are boxes.
 _base_ = './mask_rcnn_fishnet_small.py'
 
 model = dict(

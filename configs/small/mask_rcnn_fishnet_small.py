@@ -1,4 +1,4 @@
-# Mask R-CNN with a small FishNet, from scratch, for a few hundred pictures.
+# Mask R-CNN with a small FishNet for a few hundred pictures.
 # `tools/dataset_tools/own_data.py` writes a config over it for a data set.
 _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
@@ -11,7 +11,7 @@ norm_cfg = dict(type='BN', requires_grad=True)
 
 model = dict(
     backbone=dict(_delete_=True, **_base_.small_fishnet),
-    # Norms after the backbone as well: nothing is pretrained.
+    # Norms after the backbone as well: nothing there is pretrained.
     neck=dict(
         in_channels=_base_.small_fishnet_channels,
         out_channels=width,

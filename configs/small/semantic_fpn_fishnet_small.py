@@ -1,4 +1,4 @@
-# Semantic FPN with a small FishNet, from scratch, for a few hundred pictures.
+# Semantic FPN with a small FishNet for a few hundred pictures.
 # `tools/dataset_tools/own_data.py` writes a config over it for maps.
 _base_ = [
     '../shapes/semantic_fpn_fishnet_shapes.py', '../_base_/backbones/small.py'

@@ -110,8 +110,9 @@ def _name_fault(key: str, name: str, fault: Exception,
                       f'is not known here ({words})')
     elif isinstance(fault, TypeError) and 'unexpected keyword' in str(fault):
         yield error(key, f'{name} takes no such argument: '
-                    f'{str(fault).rpartition("argument ")[2]}. '
-                    'Names of classes are given as metainfo=dict(classes=...)')
+                    f'{str(fault).rpartition("argument ")[2]}' +
+                    ('. Names of classes are given as metainfo=dict(classes='
+                     '...)' if 'dataset' in key else ''))
     elif unknown:
         # A loader's settings are the run's own affair.
         yield (error if '.' in key or 'evaluator' in key else warning)(

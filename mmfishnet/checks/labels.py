@@ -60,7 +60,7 @@ def check_known(data: Data, coco: CocoFile,
     if names is None or not coco.categories:
         return
     key = f'{data.key}.metainfo.classes'
-    if names == list(type(data.dataset).METAINFO.get('classes', ())):
+    if names == list(type(data.dataset).METAINFO.get('classes') or ()):
         key += f' (by default those of {data.name})'
     unknown = [name for name in names if name not in set(coco.names)]
     known = [name for name in names if name in set(coco.names)]

@@ -1,5 +1,5 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
-"""Settings of a training of a small FishNet that a data set can tell itself."""
+"""Settings of a small FishNet's training that a data set can tell itself."""
 from __future__ import annotations
 
 import math

@@ -110,10 +110,13 @@ class Study:
             with whole_file(path) as part:
                 Path(part).write_text(cfg.pretty_text)
             with open(folder.with_suffix('.log'), 'a') as log:
-                subprocess.run(
+                done = subprocess.run(
                     [sys.executable, ROOT / 'tools/train.py', path, '--resume',
-                     '--work-dir', folder], stdout=log, stderr=log, check=True,
+                     '--work-dir', folder], stdout=log, stderr=log,
                     env={**os.environ, 'OMP_NUM_THREADS': '1'})
+            if done.returncode:
+                raise RuntimeError(f'{folder.name} ended with exit status '
+                                   f'{done.returncode}; see {log.name}')
         run = read_run(folder)
         print(f'{folder.name}: ' + ', '.join(
             f'{METRICS[name][0]} {value * METRICS[name][1]:.1f}'
@@ -202,7 +205,7 @@ def parse_args():
 
 def main():
     args = parse_args()
-    with short_errors(OSError, ValueError, subprocess.CalledProcessError):
+    with short_errors(OSError, ValueError, RuntimeError):
         runs = Study(args.pretraining, args.task, args.work_dir, args.networks,
                      args.seeds, args.jobs).run()
         means, single = tables(runs)

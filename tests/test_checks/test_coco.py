@@ -10,7 +10,6 @@ import os
 import numpy as np
 import pytest
 from mmdet.datasets import CocoDataset
-from mmdet.evaluation import CocoMetric
 from PIL import Image
 from pycocotools import mask as mask_utils
 
@@ -377,32 +376,3 @@ def test_sampling_is_said(coco, monkeypatch):
     monkeypatch.setattr('mmfishnet.checks.files.READ', 2)
     found = problems(coco, lambda c: None)
     expect(found, 'note', ['4 image files', '2, evenly spread, read by'])
-
-
-# Against those who read the files ------------------------------------------
-
-
-def test_id_0_costs_ap(coco):
-    """What the warning says: perfect boxes do not reach AP 1."""
-
-    def ap():
-        coco.write()
-        dataset = dict(coco.cfg['val_dataloader']['dataset'], pipeline=[])
-        dataset.pop('type')
-        dataset = CocoDataset(**dataset)
-        metric = CocoMetric(ann_file=dataset.ann_file)
-        metric.dataset_meta = dataset.metainfo
-        for i in range(len(dataset)):
-            info = dataset.get_data_info(i)
-            metric.results.append((None, dict(
-                img_id=info['img_id'],
-                bboxes=np.array([x['bbox'] for x in info['instances']]),
-                scores=np.ones(len(info['instances'])),
-                labels=[x['bbox_label'] for x in info['instances']])))
-        return metric.compute_metrics(metric.results)['bbox_mAP']
-
-    assert ap() == 1
-    coco.val['annotations'][0]['id'] = 0
-    assert ap() < 1
-
-

@@ -39,13 +39,13 @@ def test_names_of_iou(kinds):
     assert found == sorted(REPORTED['IoUMetric'](metric))
 
 
-def test_names_of_coco(coco):
+def perfect(coco, **kwargs):
+    """CocoMetric, and predictions that are the annotations."""
     coco.write()
     dataset = dict(coco.cfg['val_dataloader']['dataset'], pipeline=[])
     dataset.pop('type')
     dataset = CocoDataset(**dataset)
-    metric = CocoMetric(ann_file=dataset.ann_file,
-                        metric=['bbox', 'proposal', 'proposal_fast'])
+    metric = CocoMetric(ann_file=dataset.ann_file, **kwargs)
     metric.dataset_meta = dataset.metainfo
     results = []
     for i in range(len(dataset)):
@@ -55,8 +55,25 @@ def test_names_of_coco(coco):
             bboxes=np.array([x['bbox'] for x in info['instances']]),
             scores=np.ones(len(info['instances'])),
             labels=np.array([x['bbox_label'] for x in info['instances']]))))
+    return metric, results
+
+
+def test_names_of_coco(coco):
+    metric, results = perfect(
+        coco, metric=['bbox', 'proposal', 'proposal_fast'])
     assert reported(metric, results) == sorted(
         set(REPORTED['CocoMetric'](metric)))
+
+
+def test_id_0_costs_ap(coco):
+    """What the warning says: perfect boxes do not reach AP 1."""
+    def ap():
+        metric, results = perfect(coco)
+        return metric.compute_metrics(results)['bbox_mAP']
+
+    assert ap() == 1
+    coco.val['annotations'][0]['id'] = 0
+    assert ap() < 1
 
 
 @register_backend('elsewhere', prefixes='elsewhere', force=True)

@@ -28,14 +28,9 @@ pytestmark = pytest.mark.skipif(
 TOOLS = Path(__file__).parents[2] / 'tools'
 
 ARCH = dict(
-    tail=(1, 1, 1),
-    bridge=1,
-    body=(1, 1, 1),
-    head=(1, 1, 1),
-    body_transfer=(1, 1, 1),
-    head_transfer=(1, 1, 1),
-    stem_channels=16,
-    tail_channels=(16, 32, 64))
+    **dict.fromkeys(('tail', 'body', 'head', 'body_transfer', 'head_transfer'),
+                    (1, 1, 1)), bridge=1)
+ARCH.update(stem_channels=16, tail_channels=(16, 32, 64))
 
 # 'FishNet' without a scope: the tools import mmfishnet. No weights are
 # there, and batch norm is fixed, as in the paper's recipe. CLASSES come from
@@ -373,10 +368,8 @@ def test_missing_weights(folder, refusal):
     (['no.py'], r'no\.py'),
     (['my config.py', '--data-root', 'nowhere'], '--data-root.*nowhere'),
     (['my config.py', '--resume', 'no.pth'], r'no\.pth does not exist'),
-    ([
-        'my config.py', '--auto-scale-lr', '--cfg-options',
-        'auto_scale_lr=None'
-    ], 'base_batch_size'),
+    (['my config.py', '--auto-scale-lr', '--cfg-options',
+      'auto_scale_lr=None'], 'base_batch_size'),
     (['my config.py', '--from-scratch', '--launcher', 'pytorch'],
      'RANK.*dist_train.sh'),
 ])

@@ -65,7 +65,6 @@ JOBS = {
     'in1k.py',
     'segmentation': 'mmseg/fcn/fcn_r50-d8_4xb4-80k_ade20k-512x512.py',
 }
-TELLING = ('one-stage', 'semi-supervised', 'VOC', 'ImageNet', 'segmentation')
 SIDE = 64
 REGISTRIES = (MODELS, DATASETS, TRANSFORMS, HOOKS, METRICS, DATA_SAMPLERS)
 

@@ -98,9 +98,10 @@ def find_published(address: str, fetch: bool = True) -> str | None:
         CheckpointError: If nothing of that name was published.
         DownloadError: If it could not be fetched; says where to put it.
     """
-    name, _, source = address.removeprefix(SCHEME).partition('/')
-    if address == SCHEME + name and name in SHIPPED:
+    name = address.removeprefix(SCHEME)
+    if name in SHIPPED:
         return SHIPPED[name]
+    name, _, source = name.partition('/')
     own = osp.join('checkpoints', f'{name}_in1k.pth')
     if not source and osp.isfile(own):
         return own

@@ -61,7 +61,8 @@ def test_what_of_a_file_is_not_read(tmp_path):
     pages = [Image.fromarray(GREY)] * 3
     pages[0].save(tmp_path / 'pages.tif', save_all=True,
                   append_images=pages[1:])
-    assert '3 pages' in doubts(str(tmp_path / 'pages.tif'), GREY)
+    assert doubts(str(tmp_path / 'pages.tif'), GREY) == (
+        '3 pages, of which the first is read')
     for content, words in ((b'', 'is empty'), (b'x', 'is not a picture')):
         (tmp_path / 'no.png').write_bytes(content)
         with pytest.raises(ValueError, match=words):

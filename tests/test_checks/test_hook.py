@@ -1,6 +1,5 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 """The hook, before a run: what it refuses, and what it leaves alone."""
-
 import pytest
 import torch
 from mmengine.config import Config
@@ -100,7 +99,6 @@ def test_other_processes(coco, monkeypatch):
 
 def test_evaluators(coco):
     """save_best, and a metric for each of two sets."""
-    found = []
     runner = runner_of(coco, default_hooks=dict(checkpoint=dict(
         type='CheckpointHook', save_best='coco/segm_mAPs', rule='greater')))
     with pytest.raises(CheckError, match='segm_mAPs.*coco/bbox_mAP'), \

@@ -115,7 +115,8 @@ def test_without_a_network(server):
 def test_unknown_name(server):
     for name in 'fishnet98', 'fishnet150/author', 'fishnext150':
         with pytest.raises(CheckpointError, match=f'mmfishnet://{name} was '
-                           'not published.*There are mmfishnet://small, '):
+                           'not published.*There are mmfishnet://small, '
+                           'mmfishnet://fishnet99, '):
             find_published(f'mmfishnet://{name}')
 
 

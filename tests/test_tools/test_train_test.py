@@ -29,8 +29,8 @@ TOOLS = Path(__file__).parents[2] / 'tools'
 
 ARCH = dict(
     **dict.fromkeys(('tail', 'body', 'head', 'body_transfer', 'head_transfer'),
-                    (1, 1, 1)), bridge=1)
-ARCH.update(stem_channels=16, tail_channels=(16, 32, 64))
+                    (1, 1, 1)),
+    bridge=1, stem_channels=16, tail_channels=(16, 32, 64))
 
 # 'FishNet' without a scope: the tools import mmfishnet. No weights are
 # there, and batch norm is fixed, as in the paper's recipe. CLASSES come from
@@ -59,8 +59,7 @@ model = dict(
         bbox_head=dict(
             in_channels=16, fc_out_channels=16, num_classes=len(CLASSES)),
         mask_head=dict(
-            num_convs=1,
-            in_channels=16,
+            num_convs=1, in_channels=16,
             conv_out_channels=16,
             num_classes=len(CLASSES))),
     # Else the untrained model draws a hundred objects on every picture.
@@ -334,7 +333,8 @@ def test_classification(classifier, call_tool):
                  'work_dirs/classifier/epoch_1.pth', '--data-root',
                  'my shapes', '--tta', '--out', 'metrics.json', '--out-item',
                  'metrics', '--cfg-options', 'test_evaluator.topk=1')
-    assert 'by default tta_model=mmpretrain.AverageClsScoreTTA' in output
+    merged = 'tta_model=mmpretrain.AverageClsScoreTTA'
+    assert f'--tta: by default {merged}' in output
     top1, = json.loads(Path('metrics.json').read_text()).values()
     assert f'accuracy/top1: {top1:.4f}' in output
     assert len(list(Path('my pictures').rglob('*.png'))) == 12

@@ -105,7 +105,8 @@ class Study:
                 self.folder(PRETRAIN, network, seed)).checkpoint
         cfg = variant(self.configs[kind], network, checkpoint)
         cfg.randomness = dict(seed=seed)
-        if not _is_done(folder, cfg):
+        run = _finished(folder, cfg)
+        if run is None:
             path = folder.with_suffix('.py')
             with whole_file(path) as part:
                 Path(part).write_text(cfg.pretty_text)
@@ -117,7 +118,7 @@ class Study:
             if done.returncode:
                 raise RuntimeError(f'{folder.name} ended with exit status '
                                    f'{done.returncode}; see {log.name}')
-        run = read_run(folder)
+            run = read_run(folder)
         print(f'{folder.name}: ' + ', '.join(
             f'{METRICS[name][0]} {value * METRICS[name][1]:.1f}'
             for name, value in run.metrics.items() if name in METRICS),
@@ -125,13 +126,14 @@ class Study:
         return run
 
 
-def _is_done(folder: Path, cfg: Config) -> bool:
+def _finished(folder: Path, cfg: Config) -> Run | None:
+    """The training in a folder, if it came to its end."""
     try:
         run = read_run(folder)
     except FileNotFoundError:
-        return False
-    return bool(run.val) and (
-        run.place(run.val[-1]) >= cfg.train_cfg.max_epochs)
+        return None
+    done = run.val and run.place(run.val[-1]) >= cfg.train_cfg.max_epochs
+    return run if done else None
 
 
 def spread(values: Sequence[float], form: str = '.1f') -> str:

@@ -24,6 +24,7 @@ from mmfishnet.engine.bare import bare_model
 from mmfishnet.engine.build import build_runner
 from mmfishnet.engine.errors import short_errors
 from mmfishnet.engine.launch import leave_job
+from mmfishnet.engine.noise import leave_out_noise
 from tables import Cells, wide_console
 
 PHASES = ('training', 'validation')
@@ -151,6 +152,7 @@ def main():
     parser.add_argument('--json', type=Path, metavar='FILE')
     add_common_arguments(parser)
     args = parser.parse_args()
+    leave_out_noise()
     with short_errors():
         cfg, notes = load_config(args)
     drop_pretrained(cfg.model, only_missing=True)

@@ -38,6 +38,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, METRICS, MODELS
 from torch import nn
 
+from fish import TINY
 from mmfishnet.engine.build import build_runner
 from mmfishnet.engine.cpu import adapt_to_cpu
 from mmfishnet.engine.errors import short_errors
@@ -45,15 +46,6 @@ from mmfishnet.engine.exact.resume import set_resume
 from mmfishnet.engine.launch import explain_lost_peers, leave_job
 
 EPOCHS, IMAGES = 3, 12
-STAGES = dict(
-    tail=(1, 1, 1),
-    bridge=1,
-    body=(1, 1, 1),
-    head=(1, 1, 1),
-    body_transfer=(1, 1, 1),
-    head_transfer=(1, 1, 1),
-    stem_channels=16,
-    tail_channels=(16, 32, 64))
 
 
 @DATASETS.register_module()
@@ -84,7 +76,7 @@ class Classifier(BaseModel):
         self.backbone = MODELS.build(
             dict(
                 type='mmfishnet.FishNet',
-                depth=STAGES,
+                depth=TINY,
                 out_indices=(3, ),
                 frozen_stages=-1))
         self.drop = nn.Dropout(0.3)

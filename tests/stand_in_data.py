@@ -2,7 +2,7 @@
 """Small data in the layout that a config's data sets read.
 
 :func:`make` goes through the data sets of a config, asks each (built without
-reading anything) where it looks for what, and writes three pictures with their
+reading anything) where it looks for what, and writes a few pictures with their
 annotations there. Paths of stock configs lead to ``data/...`` of the current
 folder; whoever uses the data works in the folder that :func:`make` was given.
 """
@@ -22,6 +22,7 @@ from mmfishnet.kinds import dicts_in, find_class, scope_of, setting
 
 SIZE = 64, 48  # width and height
 PARTS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+COUNT = 3  # of the pictures that a file of annotations names
 BOXES = ((4, 6, 20, 16), (30, 20, 24, 18))  # x, y, width, height
 
 
@@ -36,18 +37,20 @@ def chdir(folder):
         os.chdir(before)
 
 
-def make(cfg: dict, folder) -> list[str]:
+def make(cfg: dict, folder, count: int = 3) -> list[str]:
     """Write data for all data sets of a config.
 
     Args:
         cfg (dict): Whole config; nothing in it is changed.
         folder (str | Path): Where its relative paths begin.
+        count (int): Pictures of each file of annotations. Default: 3.
 
     Returns:
         list[str]: Names of the classes of data sets whose layout is not known
         here.
     """
-    scope, unknown = scope_of(cfg), []
+    global COUNT
+    scope, unknown, COUNT = scope_of(cfg), [], count
     with chdir(folder), DATASETS.switch_scope_and_registry(scope) as registry:
         for part in PARTS:
             for leaf in leaves((cfg.get(part) or {}).get('dataset')):
@@ -107,8 +110,8 @@ def write_json(path, content):
 
 
 def stems(path):
-    """Three names that belong to one file of annotations."""
-    return [f'{Path(path).stem}_{i}' for i in range(3)]
+    """Names that belong to one file of annotations."""
+    return [f'{Path(path).stem}_{i}' for i in range(COUNT)]
 
 
 def coco(data, lvis=False):

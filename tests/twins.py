@@ -35,13 +35,11 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 import mmfishnet  # noqa: F401 (registers FishNet)
+import stand_in_data
 from mmfishnet.checks import checked
 from mmfishnet.engine.build import build_runner
 from mmfishnet.engine.exact.place import SeedHook, place
 from mmfishnet.kinds import dicts_in, find_class
-
-sys.path.insert(0, str(Path(__file__).parent))
-import stand_in_data  # noqa: E402
 
 JOBS = {
     'two-stage': 'mmdet/faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
@@ -196,7 +194,9 @@ def compare(name: str, root: str, classes: bool = False) -> str:
     """Run a job twice; gives a line that begins with 'equal' or not."""
     cfg = short_job(stock(JOBS[name]))
     folder = tempfile.mkdtemp(dir=root)
-    stand_in_data.make(cfg, folder)
+    # A batch of several sources takes what each has of one shape.
+    several = 'source_ratio' in cfg.train_dataloader.get('sampler', {})
+    stand_in_data.make(cfg, folder, 16 if several else 3)
     with stand_in_data.chdir(folder):
         theirs = run(as_classes(cfg) if classes else cfg, ours=False)
         ours = run(as_classes(cfg) if classes else cfg, ours=True)

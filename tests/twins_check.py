@@ -9,6 +9,7 @@ exit status is 1. Configs that upstream cannot build here (a package is
 missing, a file is gone) and data sets without stand-in are counted.
 """
 import argparse
+import gc
 import importlib
 import os
 import sys
@@ -17,11 +18,11 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
-import stand_in_data
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 import mmfishnet  # noqa: F401 (registers FishNet)
+import stand_in_data
 from mmfishnet.checks import check_config
 
 # One of each layout and each kind of model, for the suite.
@@ -106,6 +107,7 @@ def main():
     warnings.simplefilter('ignore')
     MMLogger.get_instance('twins', log_level='ERROR')
     counts, wrong = Counter(), 0
+    gc.freeze()  # MMEngine collects for each data set that it builds
     with tempfile.TemporaryDirectory() as root:
         folders = dict(root=root)
         for package in args.packages:

@@ -9,26 +9,17 @@ from torch import nn
 import benchmark_tables as rows
 from benchmark_report import check_marks, write_markdown
 from benchmark_runs import Call, Setting, build, measure_section
+from fish import TINY
 from mmfishnet.models import FishNet
 from mmfishnet.models.built import largest_error
 from step_memory import Meter, measure_kept_bytes
-
-SMALL = dict(
-    tail=(1, 1, 1),
-    bridge=1,
-    body=(1, 1, 1),
-    head=(1, 1, 1),
-    body_transfer=(1, 1, 1),
-    head_transfer=(1, 1, 1),
-    stem_channels=16,
-    tail_channels=(16, 32, 64))
 
 
 @pytest.fixture
 def small(monkeypatch):
     """A small fish in the place of FishNet-150, and as its own peer."""
     monkeypatch.setattr(rows, 'FishNet',
-                        lambda depth, **kwargs: FishNet(SMALL, **kwargs))
+                        lambda depth, **kwargs: FishNet(TINY, **kwargs))
     monkeypatch.setitem(rows.BACKBONES, rows.AUTHORS,
                         rows.BACKBONES[rows.OURS])
 

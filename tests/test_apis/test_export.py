@@ -6,19 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from fish import TINY
 from mmfishnet.apis import export
 from mmfishnet.models import FishNet
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = dict(
-    tail=(1, 1, 1),
-    bridge=1,
-    body=(1, 1, 1),
-    head=(1, 1, 1),
-    body_transfer=(1, 1, 1),
-    head_transfer=(1, 1, 1),
-    stem_channels=16,
-    tail_channels=(16, 32, 64))
 EXAMPLE = (2, 3, 64, 96)
 SMALLEST = (1, 3, export.MIN_SIZE, export.MIN_SIZE)
 SIZES = ((1, 3, 64, 64), (3, 3, 50, 77), (1, 3, 33, 95), SMALLEST)
@@ -27,7 +19,7 @@ SIZES = ((1, 3, 64, 64), (3, 3, 50, 77), (1, 3, 33, 95), SMALLEST)
 @pytest.fixture(scope='module')
 def fish():
     torch.manual_seed(0)
-    fish = FishNet(SMALL)
+    fish = FishNet(TINY)
     fish.init_weights()
     return fish.eval()
 
@@ -116,7 +108,7 @@ def test_tool(tmp_path, call_tool):
 
     weights = tmp_path / 'other.pth'
     torch.save(
-        {f'backbone.{k}': v for k, v in FishNet(SMALL).state_dict().items()},
+        {f'backbone.{k}': v for k, v in FishNet(TINY).state_dict().items()},
         weights)
     result = call_tool('export', classifier, weights, *out)
     assert result.returncode == 1

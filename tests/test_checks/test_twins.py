@@ -1,12 +1,9 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 """Stock configs of each layout: what upstream builds has no error of ours."""
-import sys
 import tempfile
-from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1]))
 import twins_check
 
 

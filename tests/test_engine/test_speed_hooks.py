@@ -12,6 +12,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
+from fish import TINY
 from mmfishnet.engine.hooks import (
     ChannelsLastHook,
     CompileBackboneHook,
@@ -29,15 +30,6 @@ from mmfishnet.models.lean import MaxPool2x2
 ROOT = Path(__file__).parents[2]
 # As COCO's pictures are: landscape, portrait, panorama.
 SIZES = (64, 96), (96, 64), (64, 160), (128, 96), (160, 64)
-SMALL = dict(
-    tail=(1, 1, 1),
-    bridge=1,
-    body=(1, 1, 1),
-    head=(1, 1, 1),
-    body_transfer=(1, 1, 1),
-    head_transfer=(1, 1, 1),
-    stem_channels=16,
-    tail_channels=(16, 32, 64))
 
 
 class Model(nn.Module):
@@ -45,7 +37,7 @@ class Model(nn.Module):
     def __init__(self, **kwargs):
         super().__init__()
         self.backbone = FishNet(
-            SMALL,
+            TINY,
             frozen_stages=0,
             norm_eval=True,
             norm_cfg=dict(type='BN', requires_grad=False),

@@ -3,11 +3,9 @@
 ``python tests/twins.py``."""
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1]))
 import twins
 
 for package in ('mmdet', 'mmpretrain', 'mmseg'):

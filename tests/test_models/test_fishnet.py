@@ -8,6 +8,7 @@ from mmcv.cnn.utils import fuse_conv_bn
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
+from fish import RECIPE, SMALL
 from mmfishnet.models import FishNet, FishNetScore, FishNeXt
 from mmfishnet.models.blocks import (
     Bottleneck,
@@ -16,22 +17,6 @@ from mmfishnet.models.blocks import (
     URBlock,
     build_norm,
 )
-
-# A fish in which every stage is there, small enough for many training steps.
-SMALL = dict(
-    stem_channels=16,
-    tail=(1, 2, 1),
-    tail_channels=(32, 48, 64),
-    bridge=2,
-    body=(1, 1, 2),
-    head=(1, 2, 1),
-    body_transfer=(1, 1, 1),
-    head_transfer=(1, 1, 2))
-# Section 4.4.
-RECIPE = dict(
-    frozen_stages=0,
-    norm_cfg=dict(type='BN', requires_grad=False),
-    norm_eval=True)
 
 
 def count(*modules):

@@ -4,24 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from fish import RECIPE, SMALL
 from mmfishnet.models import FishNet, FishNeXt, PreActResNet
 from mmfishnet.models.blocks import ChannelReduction, conv1x1
 from mmfishnet.models.layout import channels_last
-
-SMALL = dict(
-    stem_channels=16,
-    tail=(1, 2, 1),
-    tail_channels=(32, 48, 64),
-    bridge=2,
-    body=(1, 1, 2),
-    head=(1, 2, 1),
-    body_transfer=(1, 1, 1),
-    head_transfer=(1, 1, 2))
-# Section 4.4.
-RECIPE = dict(
-    frozen_stages=0,
-    norm_cfg=dict(type='BN', requires_grad=False),
-    norm_eval=True)
 
 
 @pytest.mark.parametrize('size', [(64, 96), (33, 7)])

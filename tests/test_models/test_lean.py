@@ -11,23 +11,9 @@ from mmengine.model import ExponentialMovingAverage
 from torch import nn
 from torch.autograd import forward_ad
 
+from fish import RECIPE, SMALL
 from mmfishnet.models import FishNet, lean
 from mmfishnet.models.lean import MaxPool2x2, norm_relu_conv
-
-SMALL = dict(
-    stem_channels=16,
-    tail=(1, 2, 1),
-    tail_channels=(32, 48, 64),
-    bridge=2,
-    body=(1, 1, 2),
-    head=(1, 2, 1),
-    body_transfer=(1, 1, 1),
-    head_transfer=(1, 1, 2))
-# Section 4.4.
-RECIPE = dict(
-    frozen_stages=0,
-    norm_cfg=dict(type='BN', requires_grad=False),
-    norm_eval=True)
 
 
 def fix(model):

@@ -18,6 +18,7 @@ import pytest
 import torch
 from mmengine.device import get_device
 
+from fish import TINY
 from mmfishnet.datasets import CLASSES, draw_classification, draw_coco
 
 pytest.importorskip('mmdet')
@@ -26,11 +27,6 @@ pytestmark = pytest.mark.skipif(
     get_device() != 'cpu', reason='two processes need two GPUs')
 
 TOOLS = Path(__file__).parents[2] / 'tools'
-
-ARCH = dict(
-    **dict.fromkeys(('tail', 'body', 'head', 'body_transfer', 'head_transfer'),
-                    (1, 1, 1)),
-    bridge=1, stem_channels=16, tail_channels=(16, 32, 64))
 
 # 'FishNet' without a scope: the tools import mmfishnet. No weights are
 # there, and batch norm is fixed, as in the paper's recipe. CLASSES come from
@@ -46,7 +42,7 @@ model = dict(
     backbone=dict(
         _delete_=True,
         type='FishNet',
-        depth={ARCH},
+        depth={TINY},
         frozen_stages=0,
         norm_cfg=dict(type='BN', requires_grad=False),
         norm_eval=True,
@@ -87,7 +83,7 @@ _base_ = [
 ]
 model = dict(
     type='ImageClassifier',
-    backbone=dict(type='FishNet', depth={ARCH}, out_indices=(3, )),
+    backbone=dict(type='FishNet', depth={TINY}, out_indices=(3, )),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(
         type='LinearClsHead', num_classes={len(CLASSES)}, in_channels=272))

@@ -110,6 +110,20 @@ def half(c):
     c.cfg['val_evaluator']['ann_file'] = str(c.root / 'half.json')
 
 
+def other_order(c):
+    """An evaluator whose file counts the classes otherwise."""
+    x = dict(c.val, categories=c.val['categories'][::-1])
+    (c.root / 'other.json').write_text(json.dumps(x))
+    c.cfg['val_evaluator']['ann_file'] = str(c.root / 'other.json')
+
+
+def ten(c):
+    """Ten pictures, of which one shows nothing."""
+    images, objects = c.train['images'], c.train['annotations']
+    images += [dict(images[0], id=i) for i in range(21, 27)]
+    objects += [dict(objects[0], id=i, image_id=i) for i in range(21, 26)]
+
+
 ERRORS = {
     'no file': (data(ann_file='none.json'), 'none.json', 'not there'),
     'no ann_file': (data(ann_file=''), 'train_dataloader', 'not set'),
@@ -211,6 +225,7 @@ ERRORS = {
     'fewer in val': (meta('val', classes=('square', 'star')), 'label 0'),
     'spelling in val': (lambda c: c.val['categories'][1].update(name='sq'),
                         'val_dataloader', "'square'", 'val.json'),
+    'order in the evaluator': (other_order, 'other.json', 'label 0'),
     'half': (half, 'half.json', 'val.json', '2 images'),
     'training set': (data('val', ann_file='train.json',
                           data_prefix=dict(img='train')), 'val_evaluator',
@@ -267,6 +282,9 @@ WARNINGS = {
     'most are filtered': (
         lambda c: c.train['annotations'].__delitem__(slice(1, None)),
         '1 of 4 pictures', 'filter_empty_gt=False'),
+    'a tenth is filtered': (ten, '9 of 10 pictures'),
+    'unknown class at the end': (meta(classes=('ring', 'square', 'star', 'x')),
+                                 "'x'", 'no categories'),
     'subset evaluated as a whole': (data('val', indices=2),
                                     '2 of the 4 images', 'missed'),
 }

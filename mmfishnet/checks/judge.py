@@ -163,7 +163,10 @@ def _check_coco_files(parts: Sequence[Part], files: dict
                     uses.setdefault(judged, set()).add('eval')
                     panoptic.setdefault(judged, data.kind == 'panoptic')
                     backends.setdefault(judged, backends[path])
-                    if 'segm' in getattr(metric, 'metrics', ()):
+                    kinds = getattr(metric, 'metrics', ())
+                    if set(kinds) - {'segm'}:
+                        uses[judged].add('boxes')
+                    if 'segm' in kinds:
                         masks.setdefault(judged, [None, None])[1] = (
                             f'{part.name}_evaluator (metric segm)')
     for path, of in uses.items():

@@ -30,11 +30,8 @@ def drop(key, part='train', records='annotations'):
 
 
 def each(key, change, part='train', records='annotations'):
-    def f(c):
-        for r in getattr(c, part)[records]:
-            r[key] = change(r[key])
-
-    return f
+    return lambda c: [r.update({key: change(r[key])})
+                      for r in getattr(c, part)[records]]
 
 
 def image_ids(change):
@@ -240,6 +237,8 @@ ERRORS = {
         batch_size=5, drop_last=True), '4 images', 'no step'),
     'negative in val': (ann('val', bbox=[30, 5, -10, 9]), 'ids 4',
                         'negative', '-10'),
+    'flat in val': (ann('val', bbox=[24, 7, 16, 0]), 'val.json', 'ids 4',
+                    'never matched'),
     'cut': (file(cut), '2.jpg', 'end too early'),
     'cut png': (both(image(file_name='2.png'), file(lambda p: (
         Image.open(p).save(p.with_suffix('.png')), cut(
@@ -333,6 +332,8 @@ def test_all_at_once(coco):
         data(metainfo=dict(classes=('square', 'star'))),
         both(drop('segmentation', 'val'),
              lambda c: c.cfg['val_evaluator'].update(metric='bbox')),
+        both(ann('val', bbox=[500, 5, 9, 0]),  # masks alone are compared
+             lambda c: c.cfg['val_evaluator'].update(metric='segm')),
         both(lambda c: c.val.pop('annotations'),
              lambda c: c.cfg['val_evaluator'].update(
                  format_only=True, outfile_prefix='results')),

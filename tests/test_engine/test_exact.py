@@ -8,6 +8,7 @@ import errno
 import os
 import random
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from torch.utils.data import BatchSampler, DataLoader
 from mmfishnet.engine.errors import RunStopped, short_errors
 from mmfishnet.engine.exact import ExactRunner
 from mmfishnet.engine.exact.checkpoint import WholeCheckpointHook
-from mmfishnet.engine.exact.loops import ExactEpochLoop
+from mmfishnet.engine.exact.loops import ExactEpochLoop, _place
 from mmfishnet.engine.exact.resume import find_checkpoint, set_resume
 
 
@@ -172,6 +173,9 @@ def assert_equal(a, b, keys=('state_dict', 'ema_state_dict', 'optimizer')):
                 continue  # the best checkpoint has no optimizer
             torch.testing.assert_close(
                 a[name][key], b[name][key], rtol=0, atol=0)
+        best = [x[name]['message_hub']['runtime_info'].get('best_score')
+                for x in (a, b)]
+        assert best[0] == best[1]  # validations draw the same
 
 
 @pytest.fixture(scope='module', params=[True, False], ids=['epochs', 'iters'])
@@ -264,6 +268,15 @@ def test_what_is_not_known_runs_as_it_is(tmp_path, options, said):
     assert type(runner.train_loop) is options.get('loop', ExactEpochLoop)
     hook, = (h for h in runner.hooks if isinstance(h, CheckpointHook))
     assert type(hook) is WholeCheckpointHook
+
+
+def test_loader_without_batches_is_named():
+    said = []
+    _place(SimpleNamespace(
+        dataloader=DataLoader(Data(), batch_size=None),
+        runner=SimpleNamespace(seed=0, logger=SimpleNamespace(
+            info=said.append))))
+    assert 'no lists of indices' in said[0]
 
 
 # Iterations 8 and 16 end an epoch, or are followed by a validation.

@@ -80,14 +80,12 @@ def forked(begin):
     if not child:
         try:
             begin(write)
-            time.sleep(60)
+            time.sleep(20)
         finally:
             os._exit(99)
-    try:
-        return child, os.read(read, 1)
-    finally:
-        os.close(read)
-        os.close(write)
+    os.close(write)
+    with open(read, 'rb') as said:
+        return child, said.read(1)
 
 
 def test_processes_that_load_data_outlive_the_signal(monkeypatch):

@@ -173,9 +173,6 @@ def assert_equal(a, b, keys=('state_dict', 'ema_state_dict', 'optimizer')):
                 continue  # the best checkpoint has no optimizer
             torch.testing.assert_close(
                 a[name][key], b[name][key], rtol=0, atol=0)
-        best = [x[name]['message_hub']['runtime_info'].get('best_score')
-                for x in (a, b)]
-        assert best[0] == best[1]  # validations draw the same
 
 
 @pytest.fixture(scope='module', params=[True, False], ids=['epochs', 'iters'])

@@ -168,6 +168,9 @@ def left(folder):
 def assert_equal(a, b, keys=('state_dict', 'ema_state_dict', 'optimizer')):
     assert a.keys() == b.keys()
     for name in a:
+        best, wanted = (c[name]['message_hub']['runtime_info'].get(
+            'best_score') for c in (a, b))
+        assert best == wanted
         for key in keys:
             if key not in a[name] and key not in b[name]:
                 continue  # the best checkpoint has no optimizer

@@ -143,6 +143,10 @@ RULES = [
     Rule(ANNOTATIONS, '-W-W', 'bbox', lambda c: c.tiny & (not c.fractions),
          'have a bbox narrower or lower than a pixel; the first is {first}. '
          'They are left out in training'),
+    Rule(ANNOTATIONS, '--E-', 'bbox', lambda c: c.finite & (
+        c.boxes[:, 2:] == 0).any(1) & ~_mask(c.column('iscrowd')),
+        'have a bbox without width or height; the first is {first}. They are '
+        'never matched in evaluation'),
     Rule(ANNOTATIONS, '-EE-', 'bbox', lambda c: c.tiny & c.fractions,
          'have a bbox narrower or lower than a pixel; the first is {first}. '
          'All boxes look like fractions of the image; they should be in '
@@ -205,7 +209,8 @@ def check_annotations(coco: CocoFile,
 
     Args:
         coco (CocoFile): Its content.
-        uses (Collection[str]): Of 'read' (by a data set), 'train' and 'eval'.
+        uses (Collection[str]): Of 'read' (by a data set), 'train', 'eval',
+            and 'boxes' where the evaluation compares them.
     """
     yield from _check_structure(coco, uses)
     columns = [3] if coco.panoptic else [
@@ -213,7 +218,9 @@ def check_annotations(coco: CocoFile,
     ]
     for rule in RULES:
         records = getattr(coco, rule.of)
-        level = min((rule.levels[i] for i in columns), key='EW-'.index)
+        level = min((rule.levels[i] for i in columns if not (
+            i == 2 and rule.key == 'bbox' and 'boxes' not in uses)),
+                    key='EW-'.index, default='-')
         rows = rule.find(coco) if level != '-' and records else np.zeros(0)
         if not rows.any():
             continue

@@ -9,7 +9,7 @@ from mmengine.fileio import list_from_file
 from torch import nn
 
 from ..words import counted, first_few, short
-from .built import Data, Part, is_known, is_local, missing_paths
+from .built import Data, Part, is_known, is_local, missing_paths, owner
 from .coco import check_annotations
 from .coco_file import CocoFile, read_coco
 from .evaluation import check_batches, check_best, check_topk
@@ -130,8 +130,9 @@ def _file_of(data: Data) -> str:
 
 def _scores_coco(metric) -> bool:
     """Whether predictions are compared as COCO does."""
-    return any(b.__name__ in COCO_METRICS and is_known(b)
-               for b in type(metric).__mro__) and not metric.format_only
+    return any(b.__name__ in COCO_METRICS and is_known(b) for b in type(
+        metric).__mro__) and not metric.format_only and is_known(
+            owner(type(metric), 'compute_metrics'))
 
 
 def _metric_file(metric, cfg: dict) -> str | None:
@@ -162,7 +163,10 @@ def _check_coco_files(parts: Sequence[Part], files: dict
                     uses.setdefault(judged, set()).add('eval')
                     panoptic.setdefault(judged, data.kind == 'panoptic')
                     backends.setdefault(judged, backends[path])
-                    if 'segm' in getattr(metric, 'metrics', ()):
+                    kinds = getattr(metric, 'metrics', ())
+                    if set(kinds) - {'segm'}:
+                        uses[judged].add('boxes')
+                    if 'segm' in kinds:
                         masks.setdefault(judged, [None, None])[1] = (
                             f'{part.name}_evaluator (metric segm)')
     for path, of in uses.items():
@@ -280,7 +284,7 @@ def _check_left(data: Data, coco: CocoFile | None,
             f', classes are {short(data.names)}, filter_cfg={filters}. '
             'Correct the classes or the file, or lower min_size')
     elif total and left < total and filters and not data.dataset.test_mode:
-        yield (warning if left < 0.9 * total else note)(
+        yield (warning if 10 * left <= 9 * total else note)(
             data.key, f'{words} are used: the others have no object of the '
             f'classes, or are too small (filter_cfg={filters}). To keep those '
             'that show nothing, set '

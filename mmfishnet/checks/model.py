@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..kinds import type_name
 from ..words import short
-from .built import Data, is_known
+from .built import Data, is_known, owner
 from .problem import Problem, error, note, warning
 
 # Parts whose num_classes is not that of the data: proposals know one class,
@@ -116,14 +116,21 @@ def check_heads(model: nn.Module, data: Data,
                     head, 'class_agnostic', False):
                 continue
             # Those of maps and pictures are compared with the labels.
-            certain = is_known(type(head)) and key.partition('.')[0] not in (
-                'decode_head', 'auxiliary_head', 'head') and (
-                    given < value if data.trained else evaluated)
+            certain = is_known(type(head)) and _is_read_as_known(
+                model) and key.partition('.')[0] not in (
+                    'decode_head', 'auxiliary_head', 'head') and (
+                        given < value if data.trained else evaluated)
             yield (error if certain else warning)(
                 f'model.{key}.{name}', f'it is {given}, and {data.key} has '
                 f'{value} {"of these classes" if panoptic else "classes"} '
                 f'({short(names, 100)}). Set it to {value}, or correct '
                 'metainfo.classes')
+
+
+def _is_read_as_known(model: nn.Module) -> bool:
+    """Whether the parts of a model are used as upstream uses them."""
+    return all(is_known(owner(type(model), name))
+               for name in ('extract_feat', 'loss'))
 
 
 def check_channels(cfg: dict, model: nn.Module) -> Iterator[Problem]:
@@ -139,6 +146,7 @@ def check_channels(cfg: dict, model: nn.Module) -> Iterator[Problem]:
     size = size if isinstance(size, (list, tuple)) else (size, size)
     if backbone is None or type_name(settings) != type(backbone).__name__:
         return
+    say = error if _is_read_as_known(model) else warning
     backbone.eval()  # which returns nothing in MMDetection's ResNet
     with torch.no_grad(), torch.device('meta'):
         try:
@@ -150,7 +158,7 @@ def check_channels(cfg: dict, model: nn.Module) -> Iterator[Problem]:
             return
         giver, neck = backbone, getattr(model, 'neck', None)
         if isinstance(neck, nn.Module):
-            problem, outputs = _give('neck', neck, giver, outputs)
+            problem, outputs = _give('neck', neck, giver, outputs, say)
             if problem or outputs is None:
                 yield from filter(None, [problem])
                 return
@@ -165,7 +173,7 @@ def check_channels(cfg: dict, model: nn.Module) -> Iterator[Problem]:
             else:
                 items = [(name, head)] * isinstance(head, nn.Module)
             for key, item in items:
-                problem, _ = _give(key, item, giver, outputs)
+                problem, _ = _give(key, item, giver, outputs, say)
                 yield from filter(None, [problem])
 
 
@@ -177,7 +185,8 @@ def _backbones(cfg) -> Iterator[dict]:
                     if isinstance(cfg.get(k), dict)), None)
 
 
-def _give(key: str, reader: nn.Module, giver: nn.Module, outputs) -> tuple:
+def _give(key: str, reader: nn.Module, giver: nn.Module, outputs,
+          say) -> tuple:
     """Run a part: what is wrong with its channels, and its outputs."""
     try:
         return None, reader.eval()(outputs)
@@ -200,7 +209,7 @@ def _give(key: str, reader: nn.Module, giver: nn.Module, outputs) -> tuple:
         return None, None
     if (sorted(given) == sorted(channels) if several else given in channels):
         return None, None  # something else does not fit
-    return error(
+    return say(
         f'model.{key}.in_channels', f'it is {given}, and '
         f'{type(giver).__name__} gives {channels}. Set it to these, or '
         'change model.backbone.out_indices '

@@ -3,15 +3,25 @@
 import json
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from mmdet.utils import register_all_modules
+from mmengine.config import Config
 from PIL import Image
 
 from mmfishnet.checks import report
 
 NAMES = ('ring', 'square', 'star')
 SIZE = 64, 48
+RESNET = dict(type='mmdet.ResNet', depth=18)
+RETINA = dict(type='mmdet.RetinaNet', backbone=RESNET, bbox_head=dict(
+    type='RetinaHead', num_classes=3, in_channels=8, feat_channels=8))
+FPN = dict(type='mmdet.FPN', out_channels=8, num_outs=4)
+WIDE = dict(FPN, in_channels=[256, 512, 1024, 2048])
+SEG = dict(type='mmseg.EncoderDecoder', backbone=RESNET)
+FCN = dict(type='mmseg.FCNHead', channels=8, num_convs=1, num_classes=3)
+CLS = dict(type='mmpretrain.ImageClassifier', backbone=RESNET)
 
 
 def expect(found, level, words):
@@ -103,3 +113,66 @@ def coco(tmp_path):
 
     return SimpleNamespace(root=tmp_path, cfg=cfg, write=write, **content,
                            content=content)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    for part in ('train', 'val'):
+        for name in ('cat', 'dog'):
+            (tmp_path / part / name).mkdir(parents=True)
+            Image.new('RGB', (8, 8)).save(tmp_path / part / name / '1.png')
+
+    def loader(part):
+        return dict(
+            batch_size=2, num_workers=0,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            dataset=dict(type='CustomDataset', data_root=str(tmp_path),
+                         data_prefix=part, test_mode=part == 'val', pipeline=[
+                             dict(type='LoadImageFromFile'),
+                             dict(type='PackInputs')]))
+
+    return tmp_path, Config(dict(
+        default_scope='mmpretrain',
+        train_dataloader=loader('train'),
+        val_dataloader=loader('val'),
+        val_evaluator=dict(type='Accuracy', topk=(1, )),
+        train_cfg=dict(by_epoch=True, max_epochs=1),
+        model=dict(CLS, neck=dict(type='GlobalAveragePooling'), head=dict(
+            type='LinearClsHead', num_classes=2, in_channels=512))))
+
+
+@pytest.fixture
+def maps(tmp_path):
+    def draw(value=1, change=lambda labels: labels, parts=('train', 'val')):
+        for part in parts:
+            for kind in ('img', 'lab'):
+                (tmp_path / kind / part).mkdir(parents=True, exist_ok=True)
+            for i in range(2):
+                labels = np.zeros((24, 32), np.uint8)
+                labels[4:12, 4:12] = value
+                cv2.imwrite(f'{tmp_path}/img/{part}/{i}.jpg',
+                            np.stack([labels] * 3, -1))
+                cv2.imwrite(f'{tmp_path}/lab/{part}/{i}.png', change(labels))
+
+    def loader(part):
+        return dict(
+            batch_size=2, num_workers=0,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            dataset=dict(
+                type='BaseSegDataset', data_root=str(tmp_path),
+                test_mode=part == 'val',
+                metainfo=dict(classes=('background', 'disc')),
+                data_prefix=dict(img_path=f'img/{part}',
+                                 seg_map_path=f'lab/{part}'),
+                pipeline=[dict(type='LoadImageFromFile'),
+                          dict(type='LoadAnnotations'),
+                          dict(type='PackSegInputs')]))
+
+    return tmp_path, draw, Config(dict(
+        default_scope='mmseg',
+        train_dataloader=loader('train'),
+        val_dataloader=loader('val'),
+        val_evaluator=dict(type='IoUMetric', iou_metrics=['mIoU']),
+        train_cfg=dict(by_epoch=True, max_epochs=1),
+        model=dict(SEG, data_preprocessor=dict(type='SegDataPreProcessor'),
+                   decode_head=dict(FCN, in_channels=512, num_classes=2))))

@@ -30,11 +30,8 @@ def drop(key, part='train', records='annotations'):
 
 
 def each(key, change, part='train', records='annotations'):
-    def f(c):
-        for r in getattr(c, part)[records]:
-            r[key] = change(r[key])
-
-    return f
+    return lambda c: [r.update({key: change(r[key])})
+                      for r in getattr(c, part)[records]]
 
 
 def image_ids(change):
@@ -108,6 +105,20 @@ def half(c):
     x['images'] = x['images'][:2]
     (c.root / 'half.json').write_text(json.dumps(x))
     c.cfg['val_evaluator']['ann_file'] = str(c.root / 'half.json')
+
+
+def other_order(c):
+    """An evaluator whose file counts the classes otherwise."""
+    x = dict(c.val, categories=c.val['categories'][::-1])
+    (c.root / 'other.json').write_text(json.dumps(x))
+    c.cfg['val_evaluator']['ann_file'] = str(c.root / 'other.json')
+
+
+def ten(c):
+    """Ten pictures, of which one shows nothing."""
+    images, objects = c.train['images'], c.train['annotations']
+    images += [dict(images[0], id=i) for i in range(21, 27)]
+    objects += [dict(objects[0], id=i, image_id=i) for i in range(21, 26)]
 
 
 ERRORS = {
@@ -211,6 +222,7 @@ ERRORS = {
     'fewer in val': (meta('val', classes=('square', 'star')), 'label 0'),
     'spelling in val': (lambda c: c.val['categories'][1].update(name='sq'),
                         'val_dataloader', "'square'", 'val.json'),
+    'order in the evaluator': (other_order, 'other.json', 'label 0'),
     'half': (half, 'half.json', 'val.json', '2 images'),
     'training set': (data('val', ann_file='train.json',
                           data_prefix=dict(img='train')), 'val_evaluator',
@@ -225,6 +237,8 @@ ERRORS = {
         batch_size=5, drop_last=True), '4 images', 'no step'),
     'negative in val': (ann('val', bbox=[30, 5, -10, 9]), 'ids 4',
                         'negative', '-10'),
+    'flat in val': (ann('val', bbox=[24, 7, 16, 0]), 'val.json', 'ids 4',
+                    'never matched'),
     'cut': (file(cut), '2.jpg', 'end too early'),
     'cut png': (both(image(file_name='2.png'), file(lambda p: (
         Image.open(p).save(p.with_suffix('.png')), cut(
@@ -267,6 +281,9 @@ WARNINGS = {
     'most are filtered': (
         lambda c: c.train['annotations'].__delitem__(slice(1, None)),
         '1 of 4 pictures', 'filter_empty_gt=False'),
+    'a tenth is filtered': (ten, '9 of 10 pictures'),
+    'unknown class at the end': (meta(classes=('ring', 'square', 'star', 'x')),
+                                 "'x'", 'no categories'),
     'subset evaluated as a whole': (data('val', indices=2),
                                     '2 of the 4 images', 'missed'),
 }
@@ -315,6 +332,8 @@ def test_all_at_once(coco):
         data(metainfo=dict(classes=('square', 'star'))),
         both(drop('segmentation', 'val'),
              lambda c: c.cfg['val_evaluator'].update(metric='bbox')),
+        both(ann('val', bbox=[500, 5, 9, 0]),  # masks alone are compared
+             lambda c: c.cfg['val_evaluator'].update(metric='segm')),
         both(lambda c: c.val.pop('annotations'),
              lambda c: c.cfg['val_evaluator'].update(
                  format_only=True, outfile_prefix='results')),

@@ -1,11 +1,15 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 """The hook, before a run: what it refuses, and what it leaves alone."""
+import logging
+import random
+
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, MODELS
+from mmengine.registry import DATASETS, MODELS, TRANSFORMS
 from mmengine.runner import Runner
 
 from mmfishnet.checks import CheckError, CheckHook, check_config, checked
@@ -15,12 +19,15 @@ from .conftest import expect
 
 @MODELS.register_module(force=True)
 class Nothing(BaseModel):
-    """A model whose step is counted."""
+    """A model whose steps are counted, and its first weights."""
     steps = 0
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def init_weights(self):
+        Nothing.steps += 1
 
     def forward(self, inputs, data_samples=None, mode='tensor'):
         Nothing.steps += 1
@@ -36,32 +43,57 @@ def runner_of(coco, **more):
         train_cfg=dict(by_epoch=True, max_epochs=1, val_begin=2)), **more})))
 
 
-def test_hook(coco):
+@TRANSFORMS.register_module(force=True)
+class Draw:
+    """A transform that draws."""
+
+    def __call__(self, results):
+        Draw.last = random.random(), np.random.rand(), torch.rand(1).item()
+        return results
+
+
+def test_hook(coco, monkeypatch):
     """It looks when all is built, changes nothing, and the run goes on."""
-    seen = []
+    seen, said = [], []
 
     class Look(Hook):
         def before_train(self, runner):
-            seen.append(torch.rand(1).item())
+            Draw()(seen.append(Draw.last))
+            seen[-1] += Draw.last
 
+    for loader in ('train_dataloader', 'val_dataloader'):
+        coco.cfg[loader]['dataset']['pipeline'].insert(0, dict(type='Draw'))
+    coco.cfg['param_scheduler'] = [dict(
+        type='CosineAnnealingLR', T_max=1, by_epoch=False)]
     for check in (True, False):
-        torch.manual_seed(0)
+        Draw.last = ()
         runner = runner_of(coco, randomness=dict(seed=1))
         runner.register_hook(Look())
+        monkeypatch.setattr(runner.logger, 'log', lambda level, text, *args,
+                            check=check: said.append((check, level, text)))
         before = Nothing.steps
         with checked(runner, ('train', 'val'), check):
             runner.train()
-        assert Nothing.steps == before + 2
-    assert seen[0] == seen[1]
+        assert Nothing.steps == before + 3
+    assert seen[0][-3:] == seen[1][-3:]
+    assert len(seen[0]) == 6 and len(seen[1]) == 3  # the check drew
+    # Warnings and notes go to the log.
+    assert [(check, level) for words in ('rises again', 'were looked for')
+            for check, level, text in said if words in str(text)] == [
+        (True, logging.WARNING), (True, logging.INFO), (True, logging.INFO)]
 
 
 @pytest.mark.parametrize('change, words', [
     (lambda c: c.val['images'][0].update(width=65), '11.jpg has 64x48'),
     (lambda c: c.train['annotations'][3].pop('area'), 'no area'),  # KeyError
     (lambda c: c.cfg['val_evaluator'].update(ann_file='gone'), 'gone'),
+    (lambda c: c.cfg.update(param_scheduler=[dict(
+        type='OneCycleLR', eta_max=1, total_steps=1, by_epoch=False)],
+        train_dataloader=dict(c.cfg['train_dataloader'], batch_size=1)),
+     'OneCycleLR.*would stop'),
 ])
 def test_nothing_is_started(coco, change, words):
-    """Neither where it is built, nor where it cannot be."""
+    """Neither where it is built, nor where it cannot be; nor weights made."""
     change(coco)
     before = Nothing.steps
     runner = runner_of(coco)
@@ -69,6 +101,34 @@ def test_nothing_is_started(coco, change, words):
             checked(runner, ('train', 'val')):
         runner.train()
     assert Nothing.steps == before
+
+
+def test_model_of_a_run(coco):
+    """Its heads and channels, and all problems at once."""
+    runner = runner_of(coco, model=dict(
+        type='RetinaNet', backbone=dict(type='ResNet', depth=18),
+        neck=dict(type='FPN', in_channels=[64, 128, 256, 64], num_outs=4,
+                  out_channels=8),
+        bbox_head=dict(type='RetinaHead', num_classes=2, in_channels=8,
+                       feat_channels=8)))
+    with pytest.raises(CheckError) as error, \
+            checked(runner, ('train', 'val')):
+        runner.train()
+    assert 'neck.in_channels: it is [64, 128, 256, 64]' in str(error.value)
+    assert 'bbox_head.num_classes: it is 2' in str(error.value)
+
+
+def test_no_check(coco):
+    """Upstream's own errors, or none."""
+    coco.val['images'][0].update(width=65)
+    runner = runner_of(coco)
+    with checked(runner, ('train', 'val'), check=False):
+        runner.train()
+    coco.train['annotations'][3].pop('area')
+    runner = runner_of(coco)
+    with pytest.raises(KeyError, match='area'), \
+            checked(runner, ('train', 'val'), check=False):
+        runner.train()
 
 
 def test_own_errors_stay(coco):

@@ -13,7 +13,7 @@ from mmfishnet.checks.built import build_parts
 from mmfishnet.checks.model import build_shapes, check_channels, check_heads
 from mmfishnet.checks.schedule import check_schedule
 
-from .conftest import expect
+from .conftest import CLS, FCN, FPN, RESNET, RETINA, SEG, WIDE, expect
 
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS, LENGTH = 12, 10
@@ -109,14 +109,6 @@ def test_schedules_in_turn_and_by_iterations():
 
 # Heads and channels ----------------------------------------------------------
 
-RESNET = dict(type='mmdet.ResNet', depth=18)
-RETINA = dict(type='mmdet.RetinaNet', backbone=RESNET, bbox_head=dict(
-    type='RetinaHead', num_classes=3, in_channels=8, feat_channels=8))
-FPN = dict(type='mmdet.FPN', out_channels=8, num_outs=4)
-WIDE = dict(FPN, in_channels=[256, 512, 1024, 2048])
-SEG = dict(type='mmseg.EncoderDecoder', backbone=RESNET)
-FCN = dict(type='mmseg.FCNHead', channels=8, num_convs=1, num_classes=3)
-CLS = dict(type='mmpretrain.ImageClassifier', backbone=RESNET)
 CHANNELS = {
     'fpn': (dict(RETINA, neck=WIDE),
             'model.neck.in_channels', '[64, 128, 256, 512]'),
@@ -177,32 +169,6 @@ def data_of(coco, part):
 
 # Classification and segmentation ---------------------------------------------
 
-@pytest.fixture
-def folders(tmp_path):
-    for part in ('train', 'val'):
-        for name in ('cat', 'dog'):
-            (tmp_path / part / name).mkdir(parents=True)
-            Image.new('RGB', (8, 8)).save(tmp_path / part / name / '1.png')
-
-    def loader(part):
-        return dict(
-            batch_size=2, num_workers=0,
-            sampler=dict(type='DefaultSampler', shuffle=False),
-            dataset=dict(type='CustomDataset', data_root=str(tmp_path),
-                         data_prefix=part, test_mode=part == 'val', pipeline=[
-                             dict(type='LoadImageFromFile'),
-                             dict(type='PackInputs')]))
-
-    return tmp_path, Config(dict(
-        default_scope='mmpretrain',
-        train_dataloader=loader('train'),
-        val_dataloader=loader('val'),
-        val_evaluator=dict(type='Accuracy', topk=(1, )),
-        train_cfg=dict(by_epoch=True, max_epochs=1),
-        model=dict(CLS, neck=dict(type='GlobalAveragePooling'), head=dict(
-            type='LinearClsHead', num_classes=2, in_channels=512))))
-
-
 def lines(words):
     def f(root, cfg):
         (root / 'list.txt').write_text(words)
@@ -234,6 +200,8 @@ FOLDERS = {
     'no list': (of_train(ann_file='gone.txt'), 'gone.txt', 'not there'),
     'top 5': (lambda root, cfg: cfg.val_evaluator.update(topk=(1, 5)),
               'val_evaluator.topk', '(1, 5)', '2 classes', '(1,)'),
+    'top 5 of a training': (lambda root, cfg: cfg.model.head.update(
+        cal_acc=True, topk=(1, 5)), 'model.head.topk', '(1, 5)'),
     'sizes in a batch': (lambda root, cfg: (
         Image.new('RGB', (9, 8)).save(root / 'val/dog/1.png'),
         cfg.val_dataloader.update(collate_fn=dict(type='default_collate'))),
@@ -248,10 +216,13 @@ def test_folders(folders, name):
     if name == 'top 5':  # once is enough
         assert {p.level for p in check_config(cfg)} == {'note'}
     change(root, cfg)
-    if name == 'class missing in val':  # 'dog' was 1 and is 0
-        expect(check_config(cfg), 'error', words)
-    else:
-        expect(check_config(cfg), 'error', words)
+    expect(check_config(cfg), 'error', words)
+
+
+def test_class_without_picture(folders):
+    root, cfg = folders
+    lines('cat/1.png 0')(root, cfg)
+    expect(check_config(cfg), 'warning', ['have no picture', "'dog'"])
 
 
 def test_hidden_files_and_links(folders):
@@ -262,43 +233,6 @@ def test_hidden_files_and_links(folders):
     (root / 'train/dog/1.png').rename(root / 'far/1.png')
     (root / 'train/dog/part').symlink_to(root / 'far')
     assert {p.level for p in check_config(cfg)} == {'note'}
-
-
-@pytest.fixture
-def maps(tmp_path):
-    def draw(value=1, change=lambda labels: labels, parts=('train', 'val')):
-        for part in parts:
-            for kind in ('img', 'lab'):
-                (tmp_path / kind / part).mkdir(parents=True, exist_ok=True)
-            for i in range(2):
-                labels = np.zeros((24, 32), np.uint8)
-                labels[4:12, 4:12] = value
-                cv2.imwrite(f'{tmp_path}/img/{part}/{i}.jpg',
-                            np.stack([labels] * 3, -1))
-                cv2.imwrite(f'{tmp_path}/lab/{part}/{i}.png', change(labels))
-
-    def loader(part):
-        return dict(
-            batch_size=2, num_workers=0,
-            sampler=dict(type='DefaultSampler', shuffle=False),
-            dataset=dict(
-                type='BaseSegDataset', data_root=str(tmp_path),
-                test_mode=part == 'val',
-                metainfo=dict(classes=('background', 'disc')),
-                data_prefix=dict(img_path=f'img/{part}',
-                                 seg_map_path=f'lab/{part}'),
-                pipeline=[dict(type='LoadImageFromFile'),
-                          dict(type='LoadAnnotations'),
-                          dict(type='PackSegInputs')]))
-
-    return tmp_path, draw, Config(dict(
-        default_scope='mmseg',
-        train_dataloader=loader('train'),
-        val_dataloader=loader('val'),
-        val_evaluator=dict(type='IoUMetric', iou_metrics=['mIoU']),
-        train_cfg=dict(by_epoch=True, max_epochs=1),
-        model=dict(SEG, data_preprocessor=dict(type='SegDataPreProcessor'),
-                   decode_head=dict(FCN, in_channels=512, num_classes=2))))
 
 
 MAPS = {
@@ -320,6 +254,25 @@ def test_maps(maps, name):
         expect(found, 'error', words)
     else:
         assert {p.level for p in found} == {'note'}
+
+
+def test_maps_that_may_be_meant_so(maps):
+    """Another size in training, where both are resized; no such object."""
+    _, draw, cfg = maps
+    draw(1, lambda x: x[::2, ::2], parts=('train', ))
+    draw(1, parts=('val', ))
+    expect(check_config(cfg), 'error', ['train_data', 'another size'])
+    cfg.train_dataloader.dataset.pipeline.insert(
+        1, dict(type='Resize', scale=(32, 24)))
+    found = check_config(cfg)
+    expect(found, 'warning', ['train_data', 'another size'])
+    assert not [p for p in found if p.level == 'error']
+    draw(1, parts=('train', ))
+    cfg.model.decode_head.num_classes = 3
+    for part in ('train', 'val'):
+        cfg[f'{part}_dataloader'].dataset.metainfo.classes = (
+            'background', 'disc', 'ring')
+    expect(check_config(cfg), 'warning', ['are in no map', "'ring'"])
 
 
 def test_maps_of_some_classes(maps):

@@ -1,15 +1,14 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 """Runs that are stopped and go on: equal, bit for bit, to one that never was.
 
-More of it, by SIGKILL and in two processes, in tests/kill_and_resume.py.
+In two processes in test_two_processes.py, by SIGKILL in
+tests/kill_and_resume.py.
 """
 import errno
 import os
 import random
 import signal
-import subprocess
-import sys
-from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,7 +26,7 @@ from torch.utils.data import BatchSampler, DataLoader
 from mmfishnet.engine.errors import RunStopped, short_errors
 from mmfishnet.engine.exact import ExactRunner
 from mmfishnet.engine.exact.checkpoint import WholeCheckpointHook
-from mmfishnet.engine.exact.loops import ExactEpochLoop
+from mmfishnet.engine.exact.loops import ExactEpochLoop, _place
 from mmfishnet.engine.exact.resume import find_checkpoint, set_resume
 
 
@@ -108,7 +107,8 @@ def terminate():
 
 
 def train(work_dir, *hooks, by_epoch=True, workers=0, lr=0.01, loop=None,
-          batches=None, kind='CheckpointHook', wrapper=None, **checkpoint):
+          batches=None, kind='CheckpointHook', level='WARNING',
+          warm_up=9, **checkpoint):
     cfg = Config(
         dict(
             work_dir=str(work_dir),
@@ -119,18 +119,18 @@ def train(work_dir, *hooks, by_epoch=True, workers=0, lr=0.01, loop=None,
             optim_wrapper=dict(
                 optimizer=dict(type='SGD', lr=lr, momentum=0.9)),
             param_scheduler=[
-                dict(type='LinearLR', start_factor=.1, by_epoch=False, end=9),
+                dict(type='LinearLR', start_factor=.1, by_epoch=False,
+                     end=warm_up),
                 dict(type='CosineAnnealingLR', T_max=24, by_epoch=False)
             ],
             default_hooks=dict(
-                checkpoint=dict(
-                    type=kind,
-                    by_epoch=by_epoch,
-                    interval=1 if by_epoch else 5,
-                    **checkpoint)),
+                checkpoint={
+                    **dict(type=kind, by_epoch=by_epoch,
+                           interval=1 if by_epoch else 5), **checkpoint
+                }),
             custom_hooks=[dict(type='EMAHook', momentum=0.1)],
             randomness=dict(seed=2),
-            log_level='WARNING',
+            log_level=level,
             experiment_name=os.urandom(8).hex()))
     if loop:
         cfg.train_cfg = dict(type=loop, max_epochs=3)
@@ -146,8 +146,10 @@ def train(work_dir, *hooks, by_epoch=True, workers=0, lr=0.01, loop=None,
             loader,
             batch_sampler=batches and dict(type=batches, drop_last=False)),
         val_dataloader=dict(loader, num_workers=0),
-        launcher='pytorch' if wrapper else 'none',
-        cfg=Config(dict(cfg, model_wrapper_cfg=wrapper)),
+        launcher='pytorch' if dist.is_initialized() else 'none',
+        cfg=Config(dict(cfg, model_wrapper_cfg=dict(
+            type='MMDistributedDataParallel', device_ids=None,
+            broadcast_buffers=False))),
         **cfg)
     for hook in hooks:
         runner.register_hook(hook)
@@ -166,6 +168,9 @@ def left(folder):
 def assert_equal(a, b, keys=('state_dict', 'ema_state_dict', 'optimizer')):
     assert a.keys() == b.keys()
     for name in a:
+        best, wanted = (c[name]['message_hub']['runtime_info'].get(
+            'best_score') for c in (a, b))
+        assert best == wanted
         for key in keys:
             if key not in a[name] and key not in b[name]:
                 continue  # the best checkpoint has no optimizer
@@ -243,56 +248,35 @@ class OwnBatches(BatchSampler):
             yield np.array(batch)  # no list
 
 
-@pytest.mark.parametrize('options', [
-    dict(loop=OwnLoop),
-    dict(batches=OwnBatches),
-    dict(kind=CheckpointHook),
+@pytest.mark.parametrize('options, said', [
+    (dict(loop=OwnLoop), 'OwnLoop is no loop of MMEngine'),
+    (dict(batches=OwnBatches), 'no lists of indices'),
+    (dict(kind=CheckpointHook), ''),
 ])
-def test_what_is_not_known_runs_as_it_is(tmp_path, options):
+def test_what_is_not_known_runs_as_it_is(tmp_path, options, said):
     """And a hook that saves, in the first process alone, as it likes."""
     class Save(Hook):
 
         def after_train_epoch(self, runner):
             runner.save_checkpoint(str(tmp_path), 'mine.pth')
 
-    runner = train(tmp_path, Save(), **options)
+    runner = train(tmp_path, Save(), level='INFO', **options)
     assert runner.iter == 24
+    log, = tmp_path.glob('*/*.log')
+    assert not said or log.read_text().count(said) == 1
     assert {'mine.pth', 'epoch_3.pth'} <= left(tmp_path).keys()
     assert type(runner.train_loop) is options.get('loop', ExactEpochLoop)
     hook, = (h for h in runner.hooks if isinstance(h, CheckpointHook))
     assert type(hook) is WholeCheckpointHook
 
 
-def _averaged(rank, folder):
-    os.environ['LOCAL_RANK'] = str(rank)
-    dist.init_process_group(
-        'gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)
-    own = {}
-
-    class Before(Hook):
-        priority = 85  # just before a checkpoint is saved
-
-        def after_train_epoch(self, runner):
-            model = runner.model.module
-            own[runner.epoch] = model.net[1].running_mean.clone()
-
-    train(folder / 'run', Before(), wrapper=dict(
-        type='MMDistributedDataParallel', device_ids=None,
-        broadcast_buffers=False))
-    torch.save(own, folder / f'{rank}.pth')
-
-
-def test_statistics_are_averaged_between_processes(tmp_path):
-    jobs = [subprocess.Popen([sys.executable, __file__, str(rank), tmp_path])
-            for rank in range(2)]
-    assert [job.wait() for job in jobs] == [0, 0]
-    a, b = (torch.load(tmp_path / f'{rank}.pth') for rank in range(2))
-    for epoch, name in enumerate(('epoch_1', 'epoch_2', 'epoch_3')):
-        assert (a[epoch] != b[epoch]).any()
-        saved = torch.load(tmp_path / f'run/{name}.pth', weights_only=False)
-        torch.testing.assert_close(
-            saved['state_dict']['net.1.running_mean'],
-            (a[epoch] + b[epoch]) / 2)
+def test_loader_without_batches_is_named():
+    said = []
+    _place(SimpleNamespace(
+        dataloader=DataLoader(Data(), batch_size=None),
+        runner=SimpleNamespace(seed=0, logger=SimpleNamespace(
+            info=said.append))))
+    assert 'no lists of indices' in said[0]
 
 
 # Iterations 8 and 16 end an epoch, or are followed by a validation.
@@ -365,12 +349,14 @@ def test_lost_loss_stops_before_a_checkpoint_is_spoilt(tmp_path, monkeypatch):
 def test_resuming_says_whose_settings_hold(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path, At(kill, 10, 75))
-    runner = train(tmp_path, lr=0.5)
+    runner = train(tmp_path, lr=0.5, warm_up=5)
     group, = runner.optim_wrapper.param_groups
     assert group['initial_lr'] == 0.01
+    assert runner.param_schedulers[0].end == 9
     # Two runs that start in one second share a log.
     logs = ''.join(log.read_text() for log in tmp_path.glob('*/*.log'))
     assert logs.count('lr is 0.01, the config says 0.5') == 1
+    assert logs.count('param_scheduler[0].end is 9, the config says 5') == 1
 
 
 def test_errors_of_users_are_short(capsys):
@@ -383,6 +369,3 @@ def test_errors_of_users_are_short(capsys):
     with pytest.raises(ValueError), short_errors(OSError):
         raise ValueError('a fault of the program')
 
-
-if __name__ == '__main__':
-    _averaged(int(sys.argv[1]), Path(sys.argv[2]))

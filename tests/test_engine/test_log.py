@@ -9,10 +9,12 @@ import torch
 from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
 
 from mmfishnet.engine.build import build_runner
+from mmfishnet.engine.exact.resume import set_resume
 from mmfishnet.engine.training import enable_tracking
 
 
@@ -101,6 +103,27 @@ def test_screen_and_file(trained):
     for entry in entries:
         assert entry['images_per_s'] == pytest.approx(4 / entry['time'])
         assert 100 < entry['memory'] < 100_000
+
+
+def test_runner_of_ones_own_is_named(tmp_path):
+    cfg = config(tmp_path)
+    cfg.runner_type = 'Runner'
+    assert type(build_runner(cfg, ['a note'])) is Runner
+    log, = (tmp_path / 'run').glob('*/*.log')
+    assert 'a note' in log.read_text()
+    assert 'Runner runs as it is: a run that is killed' in log.read_text()
+
+
+def test_seed_that_was_drawn_is_named(tmp_path):
+    """In the config that the run leaves, by which it is drawn again."""
+    runner = build_runner(config(tmp_path))
+    saved, = (tmp_path / 'run').glob('*/vis_data/config.py')
+    assert Config.fromfile(saved).randomness == dict(seed=runner.seed)
+    runner.save_checkpoint(str(tmp_path), 'a.pth', save_optimizer=False,
+                           save_param_scheduler=False, meta={})
+    cfg = config(tmp_path)
+    set_resume(cfg, str(tmp_path / 'a.pth'))
+    assert cfg.randomness == dict(seed=runner.seed)
 
 
 def test_trackers(tmp_path, monkeypatch):

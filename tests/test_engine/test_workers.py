@@ -58,11 +58,14 @@ def test_training_ends(start):
 
 @pytest.mark.slow
 def test_signal_to_all(start, tmp_path):
-    """As a scheduler sends it: a checkpoint is written, and all end."""
+    """As a scheduler sends it: a checkpoint is written, and all end.
+
+    Those that load data for the validation are there from the first one on.
+    """
     process = start('train_cfg.max_epochs=1000')
-    for line in process.stdout:
-        if 'Epoch(train)' in line:
-            break
+    lines = iter(process.stdout)
+    for word in ('Epoch(val)', 'Epoch(train)'):
+        assert any(word in line for line in lines)
     os.killpg(process.pid, signal.SIGTERM)
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 143, printed

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from mmfishnet.datasets import draw_coco
 
@@ -22,13 +23,14 @@ def data(tmp_path_factory):
 @pytest.fixture
 def broken(data):
     """The same with a mistake, which is put right afterwards."""
-    path = data / 'annotations/instances_train2017.json'
-    text = path.read_text()
-    content = json.loads(text)
-    content['annotations'][3].pop('area')
-    path.write_text(json.dumps(content))
+    texts = {path: path.read_text() for path in data.glob('annotations/*')}
+    for path, text in texts.items():
+        content = json.loads(text)
+        content['annotations'][3].pop('area')
+        path.write_text(json.dumps(content))
     yield data
-    path.write_text(text)
+    for path, text in texts.items():
+        path.write_text(text)
 
 
 def test_alone(call_tool, data):
@@ -38,15 +40,26 @@ def test_alone(call_tool, data):
     run = call_tool('check', CONFIG, '--data-root', data, '--cfg-options',
                     'model.roi_head.bbox_head.num_classes=80')
     assert run.returncode == 1
-    assert 'bbox_head.num_classes: it is 80' in run.stdout
+    assert 'error: model.roi_head.bbox_head.num_cl' in run.stdout
+    # What is not evaluated may have more.
+    run = call_tool('check', CONFIG, '--data-root', data, '--parts', 'train',
+                    '--cfg-options', 'val_evaluator.ann_file=gone.json',
+                    'model.roi_head.bbox_head.num_classes=80')
+    assert run.returncode == 0, run.stdout
+    assert 'warning: model.roi_head.bbox_head.num_cl' in run.stdout
 
 
-def test_training_does_not_start(call_tool, broken, tmp_path):
-    work = tmp_path / 'work'
-    run = call_tool('train', CONFIG, '--from-scratch', '--data-root', broken,
-                    '--work-dir', work)
+@pytest.mark.parametrize('tool', ['train', 'test'])
+def test_run_does_not_start(call_tool, broken, tmp_path, tool):
+    work, checkpoint = tmp_path / 'work', tmp_path / 'a.pth'
+    torch.save(dict(state_dict={}), checkpoint)
+    args = [tool, CONFIG, *[checkpoint] * (tool == 'test'), '--from-scratch',
+            '--data-root', broken, '--work-dir', work]
+    run = call_tool(*args)
     assert run.returncode == 1
     assert 'have no area' in run.stderr  # a KeyError of CocoDataset's
     assert '--no-check' in run.stderr
     assert 'Traceback' not in run.stderr
     assert not list(work.glob('*.pth'))
+    with pytest.raises(KeyError, match='area'):
+        call_tool(*args, '--no-check')

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch.utils.data import DataLoader
 
-from .place import is_placed, place
+from .place import UNPLACED, is_placed, place
 
 
 class ExactEpochLoop(EpochBasedTrainLoop):
@@ -84,9 +84,7 @@ class ExactIterLoop(IterBasedTrainLoop):
 
 def _place(loop) -> None:
     if not place(loop.dataloader, loop.runner.seed):
-        loop.runner.logger.info(
-            'The training loader gives no lists of indices, so its samples '
-            'cannot be drawn by their place: a resumed run draws others.')
+        loop.runner.logger.info(UNPLACED)
 
 
 class _Endless:

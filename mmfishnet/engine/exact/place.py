@@ -17,9 +17,12 @@ import numpy as np
 import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from torch.utils.data import DataLoader
 
 _STEP, _VALIDATION, _SAMPLE = range(3)
+UNPLACED = ('The training loader gives no lists of indices, so its samples '
+            'cannot be drawn by their place: a resumed run draws others.')
 
 
 class PlacedBatch(list):
@@ -106,10 +109,14 @@ def _placed(kind: type) -> type:
             elif isinstance(batch, (list, tuple)):
                 yield PlacedBatch(batch, (*place, number))
             else:
+                if not self.said:
+                    print_log(UNPLACED, 'current')
+                    self.said = True
                 yield batch
 
     # Not a mixin: objects may not change to a class with another base.
-    return type(kind.__name__, (kind, ), dict(begin=begin, __iter__=__iter__))
+    return type(kind.__name__, (kind, ),
+                dict(begin=begin, __iter__=__iter__, said=False))
 
 
 class SeedHook(Hook):

@@ -61,10 +61,11 @@ class StopHook(Hook):
 
     def before_train(self, runner) -> None:
         """Have the processes that load data survive the signal."""
-        loader = runner.train_loop.dataloader
-        if isinstance(loader, DataLoader) and loader.num_workers > 0:
-            loader.worker_init_fn = _StartWorker(loader.worker_init_fn,
-                                                 self.over)
+        for loop in (runner.train_loop, runner.val_loop):
+            loader = getattr(loop, 'dataloader', None)
+            if isinstance(loader, DataLoader) and loader.num_workers > 0:
+                loader.worker_init_fn = _StartWorker(loader.worker_init_fn,
+                                                     self.over)
 
     def after_train_iter(self,
                          runner,

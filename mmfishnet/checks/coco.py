@@ -143,7 +143,7 @@ RULES = [
     Rule(ANNOTATIONS, '-W-W', 'bbox', lambda c: c.tiny & (not c.fractions),
          'have a bbox narrower or lower than a pixel; the first is {first}. '
          'They are left out in training'),
-    Rule(ANNOTATIONS, '--E-', 'bbox', lambda c: c.finite & (
+    Rule(ANNOTATIONS, '--W-', 'bbox', lambda c: c.finite & (
         c.boxes[:, 2:] == 0).any(1) & ~_mask(c.column('iscrowd')),
         'have a bbox without width or height; the first is {first}. They are '
         'never matched in evaluation'),

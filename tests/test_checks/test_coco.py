@@ -237,8 +237,6 @@ ERRORS = {
         batch_size=5, drop_last=True), '4 images', 'no step'),
     'negative in val': (ann('val', bbox=[30, 5, -10, 9]), 'ids 4',
                         'negative', '-10'),
-    'flat in val': (ann('val', bbox=[24, 7, 16, 0]), 'val.json', 'ids 4',
-                    'never matched'),
     'cut': (file(cut), '2.jpg', 'end too early'),
     'cut png': (both(image(file_name='2.png'), file(lambda p: (
         Image.open(p).save(p.with_suffix('.png')), cut(
@@ -269,6 +267,8 @@ WARNINGS = {
     'unknown image': (ann(image_id=99), 'ids 4', '99'),
     'file listed twice': (image(file_name='1.jpg'), "'1.jpg'"),
     'flat box': (ann(bbox=[24, 7, 16, 0]), 'ids 4', 'narrower or lower'),
+    'flat in val': (ann('val', bbox=[24, 7, 16, 0]), 'val.json', 'ids 4',
+                    'never matched'),
     'partly outside': (ann(bbox=[24, 7, 90, 12]), 'ids 4', 'border'),
     'area 0': (ann(area=0), 'ids 4', 'area'),
     'all crowds': (each('iscrowd', lambda v: 1), 'iscrowd=1'),

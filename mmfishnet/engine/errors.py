@@ -48,11 +48,19 @@ def short_errors(*kinds: type[Exception]) -> Iterator[None]:
         yield
     except caught as error:
         if isinstance(error, OwnError) or _is_first():
-            print(f'error: {error}', file=sys.stderr, flush=True)
+            print(f'error: {in_words(error)}', file=sys.stderr, flush=True)
         else:
             # A launcher ends all when one ends: let the first speak before.
             time.sleep(PAUSE)
         raise SystemExit(getattr(error, 'status', 1)) from None
+
+
+def in_words(error: Exception) -> str:
+    """What an error says; of one of the system's the file comes first, and
+    the number is left out."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f'{error.filename}: {error.strerror}.'
+    return str(error)
 
 
 @contextmanager

@@ -378,6 +378,10 @@ def test_errors_of_users_are_short(capsys):
         with pytest.raises(SystemExit, match='1'), short_errors():
             raise error
         assert capsys.readouterr().err == 'error: no\n'
+    with pytest.raises(SystemExit), short_errors():
+        open('/not/here')
+    assert capsys.readouterr().err == (
+        'error: /not/here: No such file or directory.\n')
     with pytest.raises(SystemExit, match='143'), short_errors(OSError):
         raise RunStopped('told to', 143)
     with pytest.raises(ValueError), short_errors(OSError):

@@ -8,6 +8,7 @@ images of several sizes. With --test, the config's own test runs with each of
 them in the place of the module: what 8 bits cost in AP, for example.
 """
 import argparse
+import logging
 import runpy
 import shutil
 from copy import deepcopy
@@ -84,7 +85,11 @@ def export_all(args):
     model = MODELS.build(cfg.model).eval()
     loaded = {}
     if args.checkpoint:
-        loaded = load_checkpoint(model, args.checkpoint, map_location='cpu')
+        # What does not fit is said once, by check_fit.
+        quiet = logging.getLogger(__name__)
+        quiet.setLevel(logging.ERROR)
+        loaded = load_checkpoint(
+            model, args.checkpoint, map_location='cpu', logger=quiet)
         check_fit(model, loaded, args.checkpoint,
                   heads='detector' in args.formats)
     meta = loaded.get('meta', {}).get('dataset_meta') or {}
@@ -167,6 +172,8 @@ def write_detector(out_dir, cfg, model, classes):
 
     from mmfishnet.apis import whole_detector
     from mmfishnet.models.built import image_channels
+    # Before the pipeline, which another kind of model has otherwise.
+    whole_detector.check_detector(model)
     model.cfg = deepcopy(cfg)  # inference_detector writes to it
     pipeline = get_test_pipeline_cfg(cfg)
     path = whole_detector.export_detector(

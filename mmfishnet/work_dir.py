@@ -130,7 +130,8 @@ def read_run(folder: str | os.PathLike) -> Run:
         raise FileNotFoundError(
             f'{folder} is not the work folder of a run: it has no '
             'TIME/vis_data, which tools/train.py and tools/test.py leave in '
-            f'their --work-dir; of those below it: {first_few(below)}.')
+            'their --work-dir' + (f'; such are below it: {first_few(below)}.'
+                                  if below else '.'))
     run = Run(folder.resolve().name, folder, Config())
     configs = sorted(folder.glob('*.py'), key=os.path.getmtime)
     for part in parts:

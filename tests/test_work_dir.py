@@ -141,6 +141,8 @@ def test_resumed_cut_and_copied(tmp_path):
     assert names == ['b/a', 'c/a', 'd']
     with pytest.raises(FileNotFoundError, match=r"below it: .*/a'"):
         read_run(tmp_path / 'b')
+    with pytest.raises(FileNotFoundError, match=r'--work-dir\.$'):
+        read_run(tmp_path / 'b/a/99990101_000000/vis_data')
     with pytest.raises(FileNotFoundError, match='does not exist'):
         read_run(tmp_path / 'nowhere')
 

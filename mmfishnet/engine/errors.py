@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 
+from ..work_dir import checkpoints_in
+
 PAUSE = 5  # seconds
 
 
@@ -32,7 +34,8 @@ class OwnError(ValueError):
 def short_errors(*kinds: type[Exception]) -> Iterator[None]:
     """Turn the errors that a user can put right into a message and an exit.
 
-    Of several processes that have the same to say, one says it.
+    Of several processes that have the same to say, one says it. After Ctrl-C
+    the process ends by the signal, as a shell expects.
 
     Args:
         *kinds (type[Exception]): Those errors, besides :class:`RunStopped`.
@@ -53,6 +56,23 @@ def short_errors(*kinds: type[Exception]) -> Iterator[None]:
             # A launcher ends all when one ends: let the first speak before.
             time.sleep(PAUSE)
         raise SystemExit(getattr(error, 'status', 1)) from None
+    except KeyboardInterrupt as stop:
+        if _is_first():
+            print(f'error: interrupted by Ctrl-C{stop}.', file=sys.stderr)
+        sys.excepthook = lambda *error: None
+        raise
+
+
+@contextmanager
+def tells_how_to_go_on(work_dir: str) -> Iterator[None]:
+    """Let Ctrl-C say which checkpoint of a folder a training goes on from."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        found = checkpoints_in(work_dir)
+        raise KeyboardInterrupt(
+            f'; --resume goes on from {found[0]}' if found else
+            '; no checkpoint was written yet') from None
 
 
 def in_words(error: Exception) -> str:

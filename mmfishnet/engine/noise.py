@@ -29,8 +29,11 @@ LOGGED = (
     '"FileClient" will be deprecated in future',
     '"HardDiskBackend" is the alias of "LocalBackend"',
 )
-# OneDL's own data sets need a package that is not public.
-PRINTED = re.compile('Could not import OneDL.*')
+# OneDL's own data sets need a package that is not public; pycocotools says
+# four lines of each annotation file that it reads.
+PRINTED = re.compile(
+    r'Could not import OneDL.*|loading annotations into memory\.\.\.|'
+    r'Done \(t=[\d.]+s\)|creating index\.\.\.|index created!')
 
 
 class NewsOnly:

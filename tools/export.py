@@ -74,8 +74,10 @@ def export_all(args):
 
     from mmfishnet.checkpoints import drop_pretrained, use_safe_loading
     from mmfishnet.engine.data_root import set_data_root
+    from mmfishnet.engine.noise import leave_out_noise
     from mmfishnet.kinds import scope_of
     from mmfishnet.models.pretrained_module import check_fit
+    leave_out_noise()
     use_safe_loading()
     cfg = Config.fromfile(args.config)
     if args.data_root:

@@ -21,6 +21,8 @@ WARNINGS = (
     '`broadcast_buffers` is deprecated',
     # MMSegmentation's hook, which a run without pictures has as well
     'The draw is False, it means that the hook for visualization',
+    # torchvision's NMS, when a detector is exported
+    '`create_unbacked_symint` is deprecated',
     # Gradients of 1x1 convolutions, whose layout has two names
     'Grad strides do not match bucket view strides',
 )

@@ -21,8 +21,9 @@ WARNINGS = (
     '`broadcast_buffers` is deprecated',
     # MMSegmentation's hook, which a run without pictures has as well
     'The draw is False, it means that the hook for visualization',
-    # torchvision's NMS, when a detector is exported
+    # torchvision's NMS and torch's own export
     '`create_unbacked_symint` is deprecated',
+    r'`isinstance\(treespec, LeafSpec\)` is deprecated',
     # Gradients of 1x1 convolutions, whose layout has two names
     'Grad strides do not match bucket view strides',
 )

@@ -70,7 +70,7 @@ def export_all(args):
     # Takes seconds; --help does not need it.
     from mmengine.config import Config
     from mmengine.registry import MODELS, init_default_scope
-    from mmengine.runner import Runner, load_checkpoint
+    from mmengine.runner import load_checkpoint
 
     from mmfishnet.checkpoints import drop_pretrained, use_safe_loading
     from mmfishnet.engine.data_root import set_data_root
@@ -103,15 +103,26 @@ def export_all(args):
     if args.test:
         cfg.work_dir = str(args.out_dir / 'test')
         cfg.load_from = args.checkpoint
-        runner = Runner.from_cfg(cfg)
-        runner.load_or_resume()
-        print(f'module: {runner.test()}')
-        for name, run in runs.items():
-            runner.model.backbone = run
-            print(f'{name}: {runner.test()}')
-        if detector:
-            runner.model = detector
-            print(f'detector: {runner.test()}')
+        test_all(cfg, runs, detector)
+
+
+def test_all(cfg, runs, detector):
+    """Test the module and what was exported, and print the results side by
+    side."""
+    from mmfishnet.engine.runner import ToolRunner
+    runner = ToolRunner.from_cfg(cfg)
+    runner.load_or_resume()
+    results = dict(module=runner.test())
+    for name, run in runs.items():
+        runner.model.backbone = run
+        results[name] = runner.test()
+    if detector:
+        runner.model = detector
+        results['detector'] = runner.test()
+    print(f'{"":20}', *(f'{name:>12}' for name in results))
+    for metric in results['module']:
+        print(f'{metric:20}', *(f'{found[metric]:12.4f}'
+                                for found in results.values()))
 
 
 def write_backbone(formats, args, cfg, model):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -35,7 +36,7 @@ def short_errors(*kinds: type[Exception]) -> Iterator[None]:
     """Turn the errors that a user can put right into a message and an exit.
 
     Of several processes that have the same to say, one says it. After Ctrl-C
-    the process ends by the signal, as a shell expects.
+    the status is 130, as of what ends by that signal.
 
     Args:
         *kinds (type[Exception]): Those errors, besides :class:`RunStopped`.
@@ -58,9 +59,9 @@ def short_errors(*kinds: type[Exception]) -> Iterator[None]:
         raise SystemExit(getattr(error, 'status', 1)) from None
     except KeyboardInterrupt as stop:
         if _is_first():
-            print(f'error: interrupted by Ctrl-C{stop}.', file=sys.stderr)
-        sys.excepthook = lambda *error: None
-        raise
+            print(f'error: interrupted by Ctrl-C{stop}.', file=sys.stderr,
+                  flush=True)
+        raise SystemExit(128 + signal.SIGINT) from None
 
 
 @contextmanager

@@ -40,7 +40,7 @@ class Run:
         tests (list[dict]): Results of tools/test.py, in their order.
         checkpoint (str, optional): The last checkpoint.
         environment (str): What MMEngine logged of system and versions.
-        parts (int): How often it was started.
+        parts (int): How many of its starts logged something; tests are none.
     """
     name: str
     folder: Path
@@ -50,7 +50,7 @@ class Run:
     tests: list[dict] = field(default_factory=list)
     checkpoint: str | None = None
     environment: str = ''
-    parts: int = 1
+    parts: int = 0
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -130,11 +130,13 @@ def read_run(folder: str | os.PathLike) -> Run:
         raise FileNotFoundError(
             f'{folder} is not the work folder of a run: it has no '
             'TIME/vis_data, which tools/train.py and tools/test.py leave in '
-            f'their --work-dir; of those below it: {first_few(below)}.')
-    run = Run(folder.resolve().name, folder, Config(), parts=len(parts))
+            'their --work-dir' + (f'; such are below it: {first_few(below)}.'
+                                  if below else '.'))
+    run = Run(folder.resolve().name, folder, Config())
     configs = sorted(folder.glob('*.py'), key=os.path.getmtime)
     for part in parts:
         train, val = _read_scalars(part / 'vis_data/scalars.json')
+        run.parts += bool(train or val)
         first = train[0]['iter'] if train else math.inf
         again = {entry['step'] for entry in val} - {0}
         dumped = part / 'vis_data/config.py'

@@ -130,7 +130,7 @@ def test_resumed_cut_and_copied(tmp_path):
     moved = read_run(tmp_path / 'b/a')
     assert moved.config.train_cfg.max_epochs == 3
     assert moved.checkpoint == str(tmp_path / 'b/a/epoch_2.pth')
-    assert moved.tests == [{'mIoU': 12.5}]
+    assert moved.tests == [{'mIoU': 12.5}] and moved.parts == 2
     (tmp_path / 'b/a/last_checkpoint').unlink()
     assert read_run(tmp_path / 'b/a').checkpoint.endswith('epoch_3.pth')
 
@@ -141,6 +141,8 @@ def test_resumed_cut_and_copied(tmp_path):
     assert names == ['b/a', 'c/a', 'd']
     with pytest.raises(FileNotFoundError, match=r"below it: .*/a'"):
         read_run(tmp_path / 'b')
+    with pytest.raises(FileNotFoundError, match=r'--work-dir\.$'):
+        read_run(tmp_path / 'b/a/99990101_000000/vis_data')
     with pytest.raises(FileNotFoundError, match='does not exist'):
         read_run(tmp_path / 'nowhere')
 

@@ -8,6 +8,7 @@ images of several sizes. With --test, the config's own test runs with each of
 them in the place of the module: what 8 bits cost in AP, for example.
 """
 import argparse
+import logging
 import runpy
 import shutil
 from copy import deepcopy
@@ -69,12 +70,14 @@ def export_all(args):
     # Takes seconds; --help does not need it.
     from mmengine.config import Config
     from mmengine.registry import MODELS, init_default_scope
-    from mmengine.runner import Runner, load_checkpoint
+    from mmengine.runner import load_checkpoint
 
     from mmfishnet.checkpoints import drop_pretrained, use_safe_loading
     from mmfishnet.engine.data_root import set_data_root
+    from mmfishnet.engine.noise import leave_out_noise
     from mmfishnet.kinds import scope_of
     from mmfishnet.models.pretrained_module import check_fit
+    leave_out_noise()
     use_safe_loading()
     cfg = Config.fromfile(args.config)
     if args.data_root:
@@ -84,7 +87,11 @@ def export_all(args):
     model = MODELS.build(cfg.model).eval()
     loaded = {}
     if args.checkpoint:
-        loaded = load_checkpoint(model, args.checkpoint, map_location='cpu')
+        # What does not fit is said once, by check_fit.
+        quiet = logging.getLogger(__name__)
+        quiet.setLevel(logging.ERROR)
+        loaded = load_checkpoint(
+            model, args.checkpoint, map_location='cpu', logger=quiet)
         check_fit(model, loaded, args.checkpoint,
                   heads='detector' in args.formats)
     meta = loaded.get('meta', {}).get('dataset_meta') or {}
@@ -96,15 +103,26 @@ def export_all(args):
     if args.test:
         cfg.work_dir = str(args.out_dir / 'test')
         cfg.load_from = args.checkpoint
-        runner = Runner.from_cfg(cfg)
-        runner.load_or_resume()
-        print(f'module: {runner.test()}')
-        for name, run in runs.items():
-            runner.model.backbone = run
-            print(f'{name}: {runner.test()}')
-        if detector:
-            runner.model = detector
-            print(f'detector: {runner.test()}')
+        test_all(cfg, runs, detector)
+
+
+def test_all(cfg, runs, detector):
+    """Test the module and what was exported, and print the results side by
+    side."""
+    from mmfishnet.engine.runner import ToolRunner
+    runner = ToolRunner.from_cfg(cfg)
+    runner.load_or_resume()
+    results = dict(module=runner.test())
+    for name, run in runs.items():
+        runner.model.backbone = run
+        results[name] = runner.test()
+    if detector:
+        runner.model = detector
+        results['detector'] = runner.test()
+    print(f'{"":20}', *(f'{name:>12}' for name in results))
+    for metric in results['module']:
+        print(f'{metric:20}', *(f'{found[metric]:12.4f}'
+                                for found in results.values()))
 
 
 def write_backbone(formats, args, cfg, model):
@@ -167,6 +185,8 @@ def write_detector(out_dir, cfg, model, classes):
 
     from mmfishnet.apis import whole_detector
     from mmfishnet.models.built import image_channels
+    # Before the pipeline, which another kind of model has otherwise.
+    whole_detector.check_detector(model)
     model.cfg = deepcopy(cfg)  # inference_detector writes to it
     pipeline = get_test_pipeline_cfg(cfg)
     path = whole_detector.export_detector(

@@ -6,6 +6,7 @@ may be copied to where it is used.
 """
 import argparse
 import json
+import os
 
 import numpy as np
 import onnxruntime
@@ -87,11 +88,21 @@ def main():
     parser.add_argument('detector', help='.onnx')
     parser.add_argument('picture', help='what Pillow reads')
     args = parser.parse_args()
-    from PIL import Image
+    from PIL import Image, ImageOps
+    for path in (args.detector, args.picture):
+        if not os.path.isfile(path):
+            raise SystemExit(f'error: there is no file {path}.')
     find = Detector(args.detector)
-    picture = np.asarray(Image.open(args.picture).convert('RGB'))
+    try:
+        # Upright, as OpenCV reads it.
+        picture = ImageOps.exif_transpose(Image.open(args.picture))
+        picture = np.asarray(picture.convert('RGB'))
+    except OSError as error:
+        raise SystemExit(f'error: {args.picture}: {error}') from None
     found = find(picture[..., ::-1])
     classes = find.meta['classes']
+    if not len(found['labels']):
+        print('no objects')
     for i, label in enumerate(found['labels']):
         said = [
             classes[label] if classes else label,

@@ -51,7 +51,8 @@ def main():
             not args.no_pictures, tile=args.tile)
     pictures = len({row['picture'] for row in rows})
     objects = sum(row.get('count', 0) for row in rows)
-    found = f', objects: {objects}' if rows and 'count' in rows[0] else ''
+    found = (f', objects: {objects} with a score of {args.score_thr:g} or more'
+             if rows and 'count' in rows[0] else '')
     print(f'pictures: {pictures}{found}, in {args.out_dir}')
 
 

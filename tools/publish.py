@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import io
 import json
+import os
 import re
 from pathlib import Path
 
@@ -113,7 +114,28 @@ def clean(cfg):
     drop_pretrained(cfg.model)
     cfg.load_from, cfg.resume, cfg.launcher = None, False, 'none'
     cfg.pop('work_dir', None)
+    roots = {os.path.join(os.path.dirname(part['data_root'].rstrip('/')), '')
+             for part in dicts_in(dict(cfg.items()))
+             if os.path.isabs(part.get('data_root') or '')}
+    for key, value in cfg.items():
+        cfg[key] = without_places(value, roots)
     return started
+
+
+def without_places(value, roots):
+    """The same, with paths of this machine cut: what is of a data set begins
+    with its folder, of others the name is left."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            value[key] = without_places(item, roots)
+    elif isinstance(value, (list, tuple)):
+        return type(value)(without_places(item, roots) for item in value)
+    elif isinstance(value, str) and os.path.isabs(value):
+        root = next(filter(value.startswith, roots), None)
+        end = '/' * (len(value) > 1 and value.endswith('/'))
+        return value.removeprefix(root) if root else (
+            os.path.basename(value.rstrip('/')) + end)
+    return value
 
 
 def validation_metrics(checkpoint, meta):
@@ -125,8 +147,8 @@ def validation_metrics(checkpoint, meta):
 
 
 def describe_data(loader):
-    """'CocoDataset (annotations/instances_val2017.json, val2017/)', of all
-    data sets that wrappers hold."""
+    """'CocoDataset (coco: annotations/instances_val2017.json, val2017/)', of
+    all data sets that wrappers hold."""
     found = {}
     for part in dicts_in(loader['dataset']):
         if 'type' not in part or not {'ann_file', 'data_prefix', 'data_root',
@@ -137,7 +159,9 @@ def describe_data(loader):
         parts = [part.get('ann_file'), *(
             prefix.values() if isinstance(prefix, dict) else [prefix])]
         files = ', '.join(str(name) for name in parts if name)
-        found[f'{type_name(part)} ({files})'] = None
+        root = os.path.basename(str(part.get('data_root') or '').rstrip('/'))
+        found[f'{type_name(part)} ({root}{": " if root else ""}{files})'
+              ] = None
     return ', '.join(found) or type_name(loader['dataset'])
 
 
@@ -162,7 +186,10 @@ def describe_model(cfg, meta, state):
         f'iterations of {loader.get("batch_size")} images a process; '
         f'{type_name(optim)}, learning rate {optim.get("lr")}, '
         f'seed {meta.get("seed")}',
-        'Made with': f'MMEngine {meta.get("mmengine_version")}, '
+        # Behind it MMEngine writes the commit of the current folder.
+        'Made with': 'MMEngine ' + re.sub(
+            r'([0-9a-f]{40}|unknown)$', '', str(meta.get('mmengine_version')))
+        + ', '
         f'mmfishnet {meta["mmfishnet_version"]}',
     }
 

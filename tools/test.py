@@ -17,7 +17,11 @@ from mmfishnet.engine.exact.resume import open_checkpoint
 from mmfishnet.engine.from_scratch import follow_checkpoint
 from mmfishnet.engine.launch import explain_lost_peers, leave_job
 from mmfishnet.engine.noise import leave_out_noise
-from mmfishnet.engine.testing import enable_tta, enable_visualization
+from mmfishnet.engine.testing import (
+    enable_tta,
+    enable_visualization,
+    pictures_folder,
+)
 from mmfishnet.kinds import scope_of
 
 
@@ -100,6 +104,9 @@ def main():
     with short_errors(OSError, CheckpointError, CheckError), \
             explain_lost_peers(), checked(runner, ('test', ), args.check):
         metrics = runner.test()
+    if args.show_dir:
+        runner.logger.info(
+            f'pictures: in {pictures_folder(runner, args.show_dir)}')
     if args.out and args.out_item == 'metrics' and is_main_process():
         mmengine.dump(metrics, args.out)
     del runner

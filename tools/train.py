@@ -14,7 +14,11 @@ from mmfishnet.checkpoints import (
 from mmfishnet.checks import CheckError, checked
 from mmfishnet.engine.arguments import add_common_arguments, load_config
 from mmfishnet.engine.build import build_runner
-from mmfishnet.engine.errors import one_speaks, short_errors
+from mmfishnet.engine.errors import (
+    one_speaks,
+    short_errors,
+    tells_how_to_go_on,
+)
 from mmfishnet.engine.exact.resume import open_checkpoint, set_resume
 from mmfishnet.engine.from_scratch import follow_checkpoint
 from mmfishnet.engine.launch import explain_lost_peers, leave_job
@@ -127,7 +131,8 @@ def main():
     runner = build_runner(cfg, notes, checkpoint)
     with short_errors(OSError, CheckpointError, CheckError), \
             explain_lost_peers(), \
-            checked(runner, ('train', 'val'), args.check):
+            checked(runner, ('train', 'val'), args.check), \
+            tells_how_to_go_on(runner.work_dir):
         runner.train()
     del runner
     leave_job()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import io
+import os
 import os.path as osp
 import pathlib
 import pickle
@@ -16,9 +17,22 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.optim import _ParamScheduler
 
+from ..words import first_few
+
 
 class CheckpointError(ValueError):
     """A checkpoint is not what it should be; the message says how."""
+
+
+def no_checkpoint(path: str) -> str:
+    """A sentence on a checkpoint that is not there, and those beside it."""
+    folder = osp.dirname(path) or os.curdir
+    names = os.listdir(folder) if osp.isdir(folder) else ()
+    there = sorted(name for name in names if name.endswith('.pth'))
+    return f'the checkpoint {path} does not exist' + (
+        f'; in {folder} there are {first_few(there)}.' if there else
+        f'; {folder} holds none.' if osp.isdir(folder) else
+        f', nor does the folder {folder}.')
 
 
 def read_checkpoint(path: str, map_location='cpu'):
@@ -46,7 +60,7 @@ def read_checkpoint(path: str, map_location='cpu'):
     """
     path = osp.expanduser(path)
     if not osp.isfile(path):
-        raise FileNotFoundError(f'the checkpoint {path} does not exist.')
+        raise FileNotFoundError(no_checkpoint(path))
     try:
         with open(path, 'rb') as file:
             head = file.read(64)

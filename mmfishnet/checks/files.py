@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ..picture_file import FLOATS, doubts
-from ..words import first_few
+from ..words import counted, first_few
 from .built import Data, is_local
 from .problem import Problem, error, note, warning
 
@@ -86,8 +86,8 @@ def read_files(data: Data) -> tuple[list[Reading], list[Problem]]:
                 break
     few = ', evenly spread' if len(readings) < len(there) else ''
     return readings, [problem for problem, _ in found] + [note(
-        data.key, f'{len(records)} image files were looked for, and '
-        f'{len(readings)}{few}, read by '
+        data.key, f'{counted(len(records), "image file")} looked for, '
+        f'{len(readings)} read{few}, by '
         f'{", ".join(type(t).__name__ for t in data.loaders)}')]
 
 

@@ -56,6 +56,7 @@ def report(problems: Iterable[Problem]) -> str:
         counted(n, level) for level in LEVELS
         if (n := sum(p.level == level for p in problems))
     ]
-    title = 'the check of the config and its data found '
-    return '\n  '.join(
-        [title + (', '.join(counts) or 'nothing wrong'), *map(str, problems)])
+    if all(p.level == 'note' for p in problems):
+        counts.insert(0, 'nothing wrong')
+    title = f'the check of the config and its data found {", ".join(counts)}'
+    return '\n  '.join([title, *map(str, problems)])

@@ -123,8 +123,7 @@ RULES = [
     Rule(WARM_UPS, 'warning', lambda s, n: s.values[0] < 1
          and s.end >= s.total,
          'is a warm-up to {end}, and {full}: the full learning rate is not '
-         'reached before its end. Set end to less, or by_epoch=False if these '
-         'are iterations'),
+         'reached before its end. Set {key}.end to less{or_else}'),
     Rule(DECAYS, 'warning', lambda s, n: not s.by_epoch and n.epochs
          and n.epoch and s.last < n.epoch < s.total,
          'ends after {last} (by_epoch=False), in the first of {epochs} epochs '
@@ -193,7 +192,10 @@ def _fill(words: str, line: Line, length: Length) -> str:
         times.update(last=time(line.last), stop=time(line.stop),
                      rest=line.total - line.begin,
                      full=f'the training has {time(line.total)}')
-    return words.format(values=line.values, **length._asdict(), **times)
+    or_else = ', or by_epoch=False if these are iterations'
+    return words.format(
+        key=line.key, or_else=or_else if line.by_epoch else '',
+        values=line.values, **length._asdict(), **times)
 
 
 def check_schedule(cfg: dict, epoch: int | None) -> list[Problem]:

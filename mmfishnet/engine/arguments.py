@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 from ..kinds import scope_of
+from ..words import near
 from .cpu import adapt_to_cpu
 from .data_root import LOADERS, choose_data_root
 from .from_scratch import train_from_scratch
@@ -80,6 +81,12 @@ def load_config(args: Namespace) -> tuple[Config, list[str]]:
         ValueError: If the data root cannot be replaced.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if not osp.isfile(args.config):
+        folder, name = osp.split(osp.abspath(args.config))
+        known = os.listdir(folder) if osp.isdir(folder) else ()
+        raise FileNotFoundError(
+            f'there is no config {args.config}{near(name, known)}; looked for '
+            f'{osp.join(folder, name)}.')
     cfg = Config.fromfile(args.config)
     cfg.launcher = args.launcher
     options = dict(args.cfg_options or {})

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
+
+from ..work_dir import checkpoints_in
 
 PAUSE = 5  # seconds
 
@@ -32,7 +35,8 @@ class OwnError(ValueError):
 def short_errors(*kinds: type[Exception]) -> Iterator[None]:
     """Turn the errors that a user can put right into a message and an exit.
 
-    Of several processes that have the same to say, one says it.
+    Of several processes that have the same to say, one says it. After Ctrl-C
+    the status is 130, as of what ends by that signal.
 
     Args:
         *kinds (type[Exception]): Those errors, besides :class:`RunStopped`.
@@ -48,11 +52,36 @@ def short_errors(*kinds: type[Exception]) -> Iterator[None]:
         yield
     except caught as error:
         if isinstance(error, OwnError) or _is_first():
-            print(f'error: {error}', file=sys.stderr, flush=True)
+            print(f'error: {in_words(error)}', file=sys.stderr, flush=True)
         else:
             # A launcher ends all when one ends: let the first speak before.
             time.sleep(PAUSE)
         raise SystemExit(getattr(error, 'status', 1)) from None
+    except KeyboardInterrupt as stop:
+        if _is_first():
+            print(f'error: interrupted by Ctrl-C{stop}.', file=sys.stderr,
+                  flush=True)
+        raise SystemExit(128 + signal.SIGINT) from None
+
+
+@contextmanager
+def tells_how_to_go_on(work_dir: str) -> Iterator[None]:
+    """Let Ctrl-C say which checkpoint of a folder a training goes on from."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        found = checkpoints_in(work_dir)
+        raise KeyboardInterrupt(
+            f'; --resume goes on from {found[0]}' if found else
+            '; no checkpoint was written yet') from None
+
+
+def in_words(error: Exception) -> str:
+    """What an error says; of one of the system's the file comes first, and
+    the number is left out."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f'{error.filename}: {error.strerror}.'
+    return str(error)
 
 
 @contextmanager

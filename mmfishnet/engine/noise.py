@@ -21,6 +21,9 @@ WARNINGS = (
     '`broadcast_buffers` is deprecated',
     # MMSegmentation's hook, which a run without pictures has as well
     'The draw is False, it means that the hook for visualization',
+    # torchvision's NMS and torch's own export
+    '`create_unbacked_symint` is deprecated',
+    r'`isinstance\(treespec, LeafSpec\)` is deprecated',
     # Gradients of 1x1 convolutions, whose layout has two names
     'Grad strides do not match bucket view strides',
 )
@@ -29,8 +32,11 @@ LOGGED = (
     '"FileClient" will be deprecated in future',
     '"HardDiskBackend" is the alias of "LocalBackend"',
 )
-# OneDL's own data sets need a package that is not public.
-PRINTED = re.compile('Could not import OneDL.*')
+# OneDL's own data sets need a package that is not public; pycocotools says
+# four lines of each annotation file that it reads.
+PRINTED = re.compile(
+    r'Could not import OneDL.*|loading annotations into memory\.\.\.|'
+    r'Done \(t=[\d.]+s\)|creating index\.\.\.|index created!')
 
 
 class NewsOnly:

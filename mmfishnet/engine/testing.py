@@ -2,6 +2,7 @@
 """What the options of test.py do to a config, in place."""
 from __future__ import annotations
 
+import os.path as osp
 from copy import deepcopy
 
 from mmengine.config import Config, ConfigDict
@@ -55,6 +56,23 @@ def enable_visualization(cfg: Config, show: bool, show_dir: str | None,
             type='mmfishnet.ShowHook', hook=hook, key=key)
     elif show_dir:
         cfg.visualizer.save_dir = show_dir
+
+
+def pictures_folder(runner, show_dir: str) -> str:
+    """Where a test with ``--show-dir`` leaves its pictures.
+
+    Args:
+        runner (Runner): Of the test.
+        show_dir (str): The option's value.
+
+    Returns:
+        str: The folder, see :func:`enable_visualization`.
+    """
+    scope = scope_of(runner.cfg)
+    if scope == 'mmdet':
+        return osp.join(runner.work_dir, runner.timestamp, show_dir)
+    inner = 'vis_data/vis_image' if scope == 'mmseg' else ''
+    return osp.join(osp.abspath(show_dir), inner)
 
 
 def enable_tta(cfg: Config) -> str | None:

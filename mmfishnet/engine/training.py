@@ -12,6 +12,9 @@ from mmengine.config import Config
 from ..kinds import type_name
 
 TRACKERS = dict(tensorboard='TensorboardVisBackend', wandb='WandbVisBackend')
+# A smaller gain is none. MMEngine's default is 0.1, which few validations
+# add to an AP.
+GAIN = 1e-4
 
 
 def enable_amp(cfg: Config) -> None:
@@ -111,15 +114,14 @@ def enable_early_stop(cfg: Config, patience: int, monitor: str | None) -> str:
         enable_val_loss(cfg)
     rule = 'less' if 'loss' in monitor else 'greater'
     checkpoint.update(save_best=monitor, rule=rule)
-    cfg.custom_hooks = [
-        hook for hook in cfg.get('custom_hooks') or ()
-        if type_name(hook) != 'EarlyStoppingHook'
-    ] + [
+    hooks = list(cfg.get('custom_hooks') or ())
+    theirs = [h for h in hooks if type_name(h) == 'EarlyStoppingHook']
+    # What is said of the same metric holds.
+    said = next((h for h in theirs if h.get('monitor') == monitor), {})
+    cfg.custom_hooks = [h for h in hooks if h not in theirs] + [
         dict(
-            type='EarlyStoppingHook',
-            monitor=monitor,
-            rule=rule,
-            patience=patience)
+            dict(type='EarlyStoppingHook', min_delta=GAIN),
+            **dict(said, monitor=monitor, rule=rule, patience=patience))
     ]
     return (f'--early-stop: training ends after {patience} validations '
             f'without a better {monitor}; the best checkpoint is kept')

@@ -171,7 +171,7 @@ def _pair(evaluation, seen) -> tuple[str, str]:
         words = f'{seen.score:.1%} of its pixels are right'
     else:
         draw, found = draw_instances, evaluation.found(said.instances)
-        words = (f'{len(found)} found of {len(seen.truth)}, '
+        words = (f'{len(found)} found, {len(seen.truth)} there, '
                  f'F1 {seen.score:.2f}')
     return _jpeg(beside(*(
         draw(image, what, classes, title, min_side=SIDE)

@@ -114,3 +114,7 @@ def test_tool(tmp_path, call_tool):
     assert result.returncode == 1
     assert str(weights) in result.stderr
     assert 'Traceback' not in result.stderr
+    assert 'state dict' not in result.stdout  # MMEngine's longer list
+    result = call_tool('export', classifier, '--formats', 'detector',
+                       '--out-dir', tmp_path)
+    assert 'ImageClassifier does not go into one file' in result.stderr

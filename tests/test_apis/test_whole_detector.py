@@ -15,6 +15,7 @@ from mmdet.apis import inference_detector
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import set_random_seed
+from PIL import Image
 
 from mmfishnet.apis import whole_detector as whole
 
@@ -182,7 +183,11 @@ def test_alone(exported, tmp_path):
     """It runs where there is no torch, MMCV, MMDetection nor mmfishnet."""
     _, folder = exported
     picture = next(pictures())
-    cv2.imwrite(str(tmp_path / 'picture.png'), picture)
+    # As a camera that was turned leaves it.
+    turned = Image.fromarray(np.rot90(picture)[..., ::-1].copy())
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / 'picture.png', exif=exif)
     code = (
         'import runpy, sys\n'
         'for name in ("torch", "torchvision", "mmengine", "mmcv", "mmdet", '
@@ -207,6 +212,15 @@ def test_alone(exported, tmp_path):
                                        found['masks']):
         assert row.startswith(f'{CLASSES[label]}, score {score:.3f}, box ')
         assert row.endswith(f', pixels {mask.sum()}')
+
+
+def test_mistakes_are_said(tmp_path, call_tool):
+    pytest.importorskip('onnxruntime')
+    done = call_tool('onnx_detector', tmp_path / 'no.onnx', 'a.png')
+    assert done.stderr == f'error: there is no file {tmp_path}/no.onnx.\n'
+    (tmp_path / 'detector.onnx').touch()
+    done = call_tool('onnx_detector', tmp_path / 'detector.onnx', 'a.png')
+    assert done.stderr == 'error: there is no file a.png.\n'
 
 
 @pytest.mark.parametrize('changes, message', [

@@ -95,8 +95,13 @@ def test_web_page(tmp_path):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match='no.pth does not exist'):
+    with pytest.raises(FileNotFoundError, match='no.pth .*exist; .*none'):
         read_checkpoint(str(tmp_path / 'no.pth'))
+    (tmp_path / 'epoch_1.pth').touch()
+    with pytest.raises(FileNotFoundError, match=r"\*.pth .*'epoch_1.pth'"):
+        read_checkpoint(str(tmp_path / 'best_*.pth'))
+    with pytest.raises(FileNotFoundError, match='nor does the folder'):
+        read_checkpoint(str(tmp_path / 'work_dir/no.pth'))
 
 
 def test_archives(tmp_path):

@@ -298,7 +298,8 @@ def problems(coco, change):
 def test_nothing_wrong(coco):
     found = problems(coco, lambda c: None)
     assert {p.level for p in found} == {'note'}
-    assert '4 image files were looked for' in report(found)
+    assert 'found nothing wrong, ' in report(found)
+    assert '4 image files looked for' in report(found)
 
 
 @pytest.mark.parametrize('name', ERRORS)
@@ -385,7 +386,7 @@ def test_subclass(coco):
     dataset.update(type=Other, filter_cfg=None)
     found = problems(coco, drop('bbox'))
     assert not [p for p in found if p.level == 'error'], report(found)
-    expect(found, 'note', ['1 image files were looked for'])
+    expect(found, 'note', ['1 image file looked for'])
     dataset['type'] = 'Unheard'
     expect(problems(coco, lambda c: None), 'warning',
            ['Unheard', 'not looked at'])
@@ -394,4 +395,4 @@ def test_subclass(coco):
 def test_sampling_is_said(coco, monkeypatch):
     monkeypatch.setattr('mmfishnet.checks.files.READ', 2)
     found = problems(coco, lambda c: None)
-    expect(found, 'note', ['4 image files', '2, evenly spread, read by'])
+    expect(found, 'note', ['4 image files', '2 read, evenly spread, by'])

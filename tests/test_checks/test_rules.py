@@ -62,7 +62,10 @@ SCHEDULES = {
     'warm-up of an epoch as one step': (WARM_UP, 'warning', [
         '0.001', 'convert_to_iter_based']),
     'warm-up longer than the training': (
-        dict(WARM_UP, end=500, by_epoch=False), 'warning', ['500 iterations']),
+        dict(WARM_UP, end=500, by_epoch=False), 'warning',
+        ['500 iterations', 'Set param_scheduler.0.end to less']),
+    'warm-up of as many epochs': (
+        dict(WARM_UP, end=500), 'warning', ['500 epochs', 'by_epoch=False']),
     'warm-up': (dict(WARM_UP, convert_to_iter_based=True), None, []),
     'momentum': (dict(type='CosineAnnealingMomentum', T_max=6), 'warning',
                  ['rises again']),
@@ -91,6 +94,12 @@ def test_schedule(name):
     else:
         expect(found, level, ['param_scheduler.0', *words])
         assert len(found) == 1
+
+
+def test_what_counts_iterations_is_not_told_to():
+    found, = check_schedule(
+        config(dict(WARM_UP, end=500, by_epoch=False)), LENGTH)
+    assert 'by_epoch' not in found.text
 
 
 def test_schedules_in_turn_and_by_iterations():

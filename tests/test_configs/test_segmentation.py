@@ -197,6 +197,9 @@ def test_tools(call_tool, check_published, tmp_path):
                              '--cfg-options',
                              f'visualizer.name={tmp_path.name}')
             assert done.returncode == 0, done.stderr[-3000:]
+            shown = tmp_path / 'shown/vis_data/vis_image'
+            assert f'pictures: in {shown}' in done.stdout + done.stderr
+            assert any(shown.iterdir())
         metrics = json.loads((tmp_path / 'metrics.json').read_text())
         results.append(metrics['mIoU'])
         pictures = sorted(path.name for path in tmp_path.rglob('test_*.png'))

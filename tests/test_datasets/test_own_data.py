@@ -231,6 +231,63 @@ def first(data, **changes):
     data['annotations'][0].update(changes)
 
 
+def test_maps_in_colours(drawn, own_data, tmp_path):
+    """Green is one as red is, though its number is small."""
+    root = tmp_path / 'data'
+    for picture, _ in drawn.splits['train']:
+        drawn.copy(picture, root / 'JPEGImages' / picture.name)
+        label = np.zeros((96, 96, 3), np.uint8)
+        label[:40], label[50:] = (0, 128, 0), (0, 0, 128)
+        path = root / f'SegmentationClass/{picture.stem}.png'
+        path.parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(path), label)
+    done, cfg = own_data(root)
+    assert done.returncode == 0, done.stderr
+    assert built(cfg).metainfo['classes'] == (
+        'background', 'colour_0_128_0', 'colour_128_0_0')
+    assert "'colour 0 0 0', 'colour 0 128 0', " in done.stdout
+
+
+def test_small_objects_are_named_by_their_picture(drawn, own_data, tmp_path):
+    layouts.yolo_roboflow(drawn, tmp_path / 'data')
+    text = next((tmp_path / 'data/train/labels').glob('*.txt'))
+    lines = text.read_text().splitlines()
+    text.write_text('\n'.join([*lines, '0 0.5 0.5 0.001 0.2']))
+    done, _ = own_data(tmp_path / 'data')
+    assert f'{text.stem}.jpg: object {len(lines) + 1}' in done.stdout
+    for path in (tmp_path / 'data').glob('*/labels/*.txt'):
+        path.write_text('0 0.5 0.5 0.001 0.2\n' * 3)
+    done, _ = own_data(tmp_path / 'data')
+    assert done.returncode == 1
+    assert 'a pixel wide and high at least' in done.stderr
+
+
+@pytest.mark.parametrize('layout, place, name', [
+    ('yolo_roboflow', 'valid', 'test'),
+    ('roboflow_coco', 'valid', 'test'),
+    ('maps', '*/val', 'test'),
+    ('folders', 'val', 'test'),
+])
+def test_a_test_split_is_tested(drawn, own_data, tmp_path, layout, place,
+                                name):
+    """Its pictures are those of the test, and no others."""
+    root = tmp_path / 'data'
+    root.mkdir()
+    layouts.LAYOUTS[layout](drawn, root)
+    for val in root.glob(place):
+        shutil.copytree(val, val.with_name(name))
+    done, cfg = own_data(root)
+    assert done.returncode == 0, done.stderr
+    val, test = (built(cfg, part) for part in ('val', 'test'))
+    places = [{Path(d.get_data_info(i)['img_path']).relative_to(root)
+               for i in range(len(d))} for d in (val, test)]
+    assert all(name in path.parts for path in places[1])
+    assert not any(name in path.parts for path in places[0])
+    evaluator = cfg.test_evaluator.get('ann_file')
+    if evaluator:
+        assert evaluator == test.ann_file != val.ann_file
+
+
 @pytest.mark.parametrize('edit, words', [
     (lambda d: [i.pop('width') for i in d['images']], ''),
     (lambda d: d['annotations'][0].pop('bbox'), ''),

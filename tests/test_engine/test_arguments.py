@@ -15,6 +15,16 @@ def load(tmp_path, cfg, *args):
     return load_config(parser.parse_args([str(config), *args]))
 
 
+def test_a_config_that_is_not_there(detection, tmp_path):
+    detection.dump(tmp_path / 'cells.py')
+    parser = ArgumentParser()
+    parser.add_argument('config')
+    add_common_arguments(parser)
+    args = parser.parse_args([str(tmp_path / 'cell.py')])
+    with pytest.raises(FileNotFoundError, match="cell.py.*mean 'cells.py'"):
+        load_config(args)
+
+
 def test_environment_variable_and_argument(detection, tmp_path, monkeypatch):
     env, arg = tmp_path / 'env', tmp_path / 'arg'
     env.mkdir()

@@ -23,7 +23,7 @@ from torch import distributed as dist
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader
 
-from mmfishnet.engine.errors import RunStopped, short_errors
+from mmfishnet.engine.errors import RunStopped
 from mmfishnet.engine.exact import ExactRunner
 from mmfishnet.engine.exact.checkpoint import WholeCheckpointHook
 from mmfishnet.engine.exact.loops import ExactEpochLoop, _place
@@ -357,15 +357,3 @@ def test_resuming_says_whose_settings_hold(tmp_path):
     logs = ''.join(log.read_text() for log in tmp_path.glob('*/*.log'))
     assert logs.count('lr is 0.01, the config says 0.5') == 1
     assert logs.count('param_scheduler[0].end is 9, the config says 5') == 1
-
-
-def test_errors_of_users_are_short(capsys):
-    for error in (ValueError('no'), FileNotFoundError('no'), RunStopped('no')):
-        with pytest.raises(SystemExit, match='1'), short_errors():
-            raise error
-        assert capsys.readouterr().err == 'error: no\n'
-    with pytest.raises(SystemExit, match='143'), short_errors(OSError):
-        raise RunStopped('told to', 143)
-    with pytest.raises(ValueError), short_errors(OSError):
-        raise ValueError('a fault of the program')
-

@@ -1,5 +1,8 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
+from unittest.mock import Mock
+
 import pytest
+from mmengine.registry import HOOKS
 
 from mmfishnet.engine.training import (
     enable_amp,
@@ -32,8 +35,20 @@ def test_early_stopping(detection):
         type='EarlyStoppingHook',
         monitor='coco/bbox_mAP',
         rule='greater',
+        min_delta=1e-4,
         patience=3)
     assert detection.default_hooks.checkpoint.save_best == 'coco/bbox_mAP'
+    # A gain of a point of AP is one, an equal value is none.
+    stopper, runner = HOOKS.build(hook), Mock()
+    runner.train_loop.stop_training = False
+    for i, value in enumerate((0.30, 0.31, 0.32, 0.32, 0.32, 0.32)):
+        assert not runner.train_loop.stop_training, i
+        stopper.after_val_epoch(runner, {'coco/bbox_mAP': value})
+    assert runner.train_loop.stop_training
+    # What the config says of the same metric holds.
+    detection.custom_hooks = [dict(hook, min_delta=0.002, patience=9)]
+    enable_early_stop(detection, 3, None)
+    assert detection.custom_hooks == [dict(hook, min_delta=0.002)]
     # Again, by the loss: the other hook is replaced.
     enable_early_stop(detection, 2, 'val_loss')
     kinds = [hook.type for hook in detection.custom_hooks]

@@ -36,7 +36,7 @@ def broken(data):
 def test_alone(call_tool, data):
     run = call_tool('check', CONFIG, '--data-root', data)
     assert run.returncode == 0, run.stdout
-    assert '8 image files were looked for' in run.stdout
+    assert '8 image files looked for, 8 read, by' in run.stdout
     run = call_tool('check', CONFIG, '--data-root', data, '--cfg-options',
                     'model.roi_head.bbox_head.num_classes=80')
     assert run.returncode == 1

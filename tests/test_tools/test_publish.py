@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+import mmengine
 import pytest
 import torch
 from mmengine.config import Config
@@ -66,7 +67,12 @@ def test_of_a_run(run, check_published):
     accuracy = [e for e in entries if 'accuracy/top1' in e][-1]
     assert f"| accuracy/top1 | {accuracy['accuracy/top1']:g} |" in text
     assert 'validation of these weights' in text
-    assert 'CustomDataset (val)' in text and 'CustomDataset (train)' in text
+    assert 'CustomDataset (data: val)' in text
+    assert 'CustomDataset (data: train)' in text
+    assert f'MMEngine {mmengine.__version__}, ' in text
+    # Nor where the data lie.
+    assert str(run.parent) not in text + content['meta']['cfg']
+    assert "data_root='data'" in content['meta']['cfg']
     assert digest in text and 'moving average' in text
     assert 'secret_work' not in text
     assert '604,380' in text  # as configs/_base_/backbones/tiny.py says

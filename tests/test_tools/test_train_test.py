@@ -307,6 +307,7 @@ def test_distributed_test(resumed, folder, check_published):
     # MMDetection's visualizer draws in the first process only.
     pictures = list(Path('my test').glob('*/my pictures/*.jpg'))
     assert len(pictures) == 2
+    assert f'pictures: in {pictures[0].absolute().parent}' in output
 
     _, card = check_published(checkpoint, next(
         folder.glob('my data/val2017/*.jpg')))
@@ -323,8 +324,11 @@ def classifier(folder):
 
 def test_classification(classifier, call_tool):
     assert 'accuracy/top1:' in classifier
-    call_tool('test', 'classifier.py', 'work_dirs/classifier/epoch_1.pth',
-              '--data-root', 'my shapes', '--show-dir', 'my pictures')
+    done = call_tool(
+        'test', 'classifier.py', 'work_dirs/classifier/epoch_1.pth',
+        '--data-root', 'my shapes', '--show-dir', 'my pictures')
+    place = Path('my pictures').absolute()
+    assert f'pictures: in {place}' in done.stdout + done.stderr
     output = run(sys.executable, TOOLS / 'test.py', 'classifier.py',
                  'work_dirs/classifier/epoch_1.pth', '--data-root',
                  'my shapes', '--tta', '--out', 'metrics.json', '--out-item',

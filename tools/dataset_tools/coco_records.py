@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from pycocotools import mask as coco_mask
@@ -70,8 +71,8 @@ def tidy(folder: PictureFolder, data: dict, name: str,
     categories = _categories(data['categories'], name)
     images, prefix = _images(folder, data['images'], name, place)
     annotations, lost, bad = [], [], []
-    for ann in data['annotations']:
-        where = f'{name}: id {ann.get("id")}'
+    places = _places(data, name)
+    for ann, where in zip(data['annotations'], places):
         image = images.get(_key(ann.get('image_id')))
         if image is None:
             folder.leave_out('object of a picture that is not listed, or left '
@@ -85,7 +86,8 @@ def tidy(folder: PictureFolder, data: dict, name: str,
                                  'added')
             if reason:
                 folder.leave_out(reason, where)
-            (bad if reason else annotations).append(ann)
+            (bad if reason else annotations).append(
+                where if reason else ann)
     if lost:
         raise ValueError(
             f'{name}: {len(lost)} annotations '
@@ -95,15 +97,31 @@ def tidy(folder: PictureFolder, data: dict, name: str,
             f'{first_few(categories)}). Add the category or remove them.')
     if len(bad) > len(annotations):
         raise ValueError(
-            f'{name}: {len(bad)} of {len(bad) + len(annotations)} boxes '
-            f'cannot be used (ids {first_few([a.get("id") for a in bad])}): '
-            "COCO's are [x, y, width, height] in pixels, inside of the "
-            'picture.')
+            f'{len(bad)} of {len(bad) + len(annotations)} boxes cannot be '
+            f'used ({first_few(bad)}): ' +
+            ("COCO's are [x, y, width, height] in pixels" if name else
+             'each should be a pixel wide and high at least') +
+            ', inside of the picture.')
     ids = [_key(ann.get('id')) for ann in annotations]
     if {None, 0} & {*ids} or len(set(ids)) < len(ids):
         annotations = [dict(a, id=i + 1) for i, a in enumerate(annotations)]
     return dict(data, images=list(images.values()),
                 annotations=annotations), prefix
+
+
+def _places(data: dict, name: str) -> list[str]:
+    """Where each object stands: its id in a file in COCO's format; labels of
+    other formats have none, so its number in the picture."""
+    if name:
+        return [f'{name}: id {ann.get("id")}' for ann in data['annotations']]
+    pictures = {image['id']: image['file_name'] for image in data['images']}
+    seen = Counter()
+    places = []
+    for ann in data['annotations']:
+        picture = pictures[ann['image_id']]
+        seen[picture] += 1
+        places.append(f'{picture}: object {seen[picture]}')
+    return places
 
 
 def _key(value):
@@ -254,7 +272,7 @@ def coco_of(samples: Sequence[tuple], names: Sequence[str]) -> dict:
 
 def same_classes(folder: PictureFolder, train: dict, val: dict,
                  prefix: str) -> dict:
-    """Validation's records with the categories of training, in their order:
+    """Another split's records with the categories of training, in their order:
     labels are counted in the order of each file's categories.
 
     Returns:
@@ -268,8 +286,8 @@ def same_classes(folder: PictureFolder, train: dict, val: dict,
     for path, size, items in samples_of(val, prefix):
         for item in items:
             if item['category'] not in names:
-                folder.leave_out('object of validation of a class without '
-                                 'any in training', item['category'])
+                folder.leave_out('object of validation or test of a class '
+                                 'without any in training', item['category'])
         samples.append((path, size, [item for item in items
                                      if item['category'] in names]))
     return coco_of(samples, names)
@@ -303,8 +321,10 @@ def has_outlines(splits: Iterable[dict]) -> tuple[bool, str]:
 def drop_unoutlined(folder: PictureFolder, data: dict) -> bool:
     """Leave out the objects without outlines; whether there are any."""
     bare = [ann for ann in data['annotations'] if not ann.get('segmentation')]
+    pictures = {image['id']: image['file_name'] for image in data['images']}
     for ann in bare:
-        folder.leave_out('object without an outline', f'id {ann["id"]}')
+        folder.leave_out('object without an outline',
+                         f'{pictures[ann["image_id"]]}: id {ann["id"]}')
     data['annotations'] = [
         ann for ann in data['annotations'] if ann.get('segmentation')]
     return bool(bare)

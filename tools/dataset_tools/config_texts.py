@@ -57,7 +57,15 @@ val_dataloader = dict(
         data_prefix={val_prefix!r},
         pipeline=test_pipeline,
         **common))
-test_dataloader = val_dataloader
+{test}"""
+TEST_AS_VAL = 'test_dataloader = val_dataloader\n'
+TEST = """\
+test_dataloader = dict(
+    dataset=dict(
+        ann_file={test_file!r},
+        data_prefix={test_prefix!r},
+        pipeline=test_pipeline,
+        **common))
 """
 COMMON = """\
 common = dict(data_root=data_root, metainfo=dict(classes=classes))
@@ -77,7 +85,7 @@ model = dict(
     test_cfg=dict(rcnn=dict(max_per_img={found})))
 """ + PIPELINES + COMMON + LOADERS + """\
 val_evaluator = dict(ann_file={val_path!r})
-test_evaluator = val_evaluator
+test_evaluator = dict(ann_file={test_path!r})
 """
 BOX_HEAD = 'bbox_head=dict(num_classes=len(classes))'
 MASK_HEAD = f"""
@@ -108,7 +116,9 @@ test_pipeline[2].update(crop_size=size)
 
 def write_text(body: str, **values) -> str:
     """A config's text; ``body`` is DETECTOR, SEGMENTER or CLASSIFIER."""
-    text = HEAD + body + TAIL + (STOP if values['patience'] else '')
+    test = TEST if 'test_file' in values else TEST_AS_VAL
+    text = HEAD + body.replace('{test}', test) + TAIL + (
+        STOP if values['patience'] else '')
     return text.format(**{'kept': '', 'resize': 2, **values})
 
 

@@ -164,11 +164,12 @@ class OwnData:
         folder.leave_unlabelled(prefix + image['file_name']
                                 for records, prefix, _ in splits.values()
                                 for image in records['images'])
-        val = 'val' if 'val' in splits else 'test'
-        if {'train', val} <= set(splits):
-            self.notes += [f'{files[split]} is not used'
-                           for split in set(splits) - {'train', val}]
-            return dict(train=splits['train'], val=splits[val])
+        if 'val' not in splits and 'test' in splits:
+            splits['val'] = splits.pop('test')
+        if {'train', 'val'} <= set(splits):
+            if splits.pop('', None):
+                self.notes.append(f'{files[""]} is not used')
+            return splits
         names = [c['name'] for data, *_ in splits.values()
                  for c in data['categories']]
         return self._from_samples(
@@ -189,10 +190,11 @@ class OwnData:
         data, prefixes, files = (
             {split: found[i] for split, found in splits.items()}
             for i in range(3))
-        records = same_classes(self.folder, data['train'], data['val'],
-                               prefixes['val'])
-        if records is not data['val']:
-            data['val'], prefixes['val'], files['val'] = records, '', None
+        for split in [s for s in data if s != 'train']:
+            records = same_classes(self.folder, data['train'], data[split],
+                                   prefixes[split])
+            if records is not data[split]:
+                data[split], prefixes[split], files[split] = records, '', None
         masks, because = has_outlines(data.values())
         for split, records in data.items():
             if masks and drop_unoutlined(self.folder, records):
@@ -226,6 +228,7 @@ class OwnData:
         # Half of RPN's samples may be objects, so twice as many as there are;
         # the heads see half of the objects in a step, and all before long.
         samples = max(32, min(128, objects.crowd))
+        root, test = self.args.data_root, 'test' if 'test' in data else 'val'
         name, metric, heads = (
             ('Mask', 'segm', config_texts.MASK_HEAD) if masks else
             ('Faster', 'bbox', config_texts.BOX_HEAD))
@@ -234,7 +237,8 @@ class OwnData:
             base=f'{name.lower()}_rcnn_fishnet_small', model=f'{name} R-CNN',
             because=because, classes=classes, monitor=f'coco/{metric}_mAP',
             heads=heads, kept=config_texts.KEPT, scale=objects.anchor_scale,
-            val_path=os.path.join(self.args.data_root, values['val_file']),
+            val_path=os.path.join(root, values['val_file']),
+            test_path=os.path.join(root, values[f'{test}_file']),
             crowd=objects.crowd, rpn_samples=2 * samples, rcnn_samples=samples,
             found=max(100, 2 * objects.crowd))
 
@@ -253,9 +257,9 @@ class OwnData:
         if not as_they_are:
             maps = self.labels / f'{WRITTEN}maps'
             pixel_labels.write_maps(self.folder, every, numbers, maps)
-            self.notes.append(
-                f'maps are written anew to {maps}: {first_few(numbers, 10)} '
-                f'become 0 to {len(numbers) - 1}')
+            said = first_few(pixel_labels.colours(numbers) or numbers, 10)
+            self.notes.append(f'maps are written anew to {maps}: {said} '
+                              f'become 0 to {len(numbers) - 1}')
             suffix, map_suffix = '', '.png'
             maps = os.path.join(self.folder.relative(maps), '')
             patterns = dict.fromkeys(splits, ('', suffix, maps, map_suffix))
@@ -277,10 +281,11 @@ class OwnData:
         splits = self._choose(samples, lambda sample: sample[1:])
         learnt = {name for _, name in splits['train']}
         classes = [name for name in classes if name in learnt]
-        for picture, name in splits['val']:
-            if name not in learnt:
-                self.folder.leave_out(
-                    'picture of a class without any in training', picture)
+        for found in splits.values():
+            for picture, name in found:
+                if name not in learnt:
+                    self.folder.leave_out(
+                        'picture of a class without any in training', picture)
         values = {}
         for split, found in splits.items():
             values |= self._listed(split, '', [
@@ -358,7 +363,7 @@ def main():
         text = data.config()
         print('\n'.join(data.notes[:-1]))
         cfg = Config.fromstring(text, '.py')
-        problems = check_config(cfg, ('train', 'val'))
+        problems = check_config(cfg, ('train', 'val', 'test'))
         errors = [p for p in problems if p.level == 'error']
         if errors:
             raise ValueError(report(errors) + '\nNo config was written.')

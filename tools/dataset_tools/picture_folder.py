@@ -37,10 +37,14 @@ class PictureFolder:
 
     Raises:
         FileNotFoundError: If there is no such folder, or nothing in it.
+        NotADirectoryError: If it is a file.
     """
 
     def __init__(self, root: str | os.PathLike) -> None:
         self.root = Path(root)
+        if self.root.is_file():
+            raise NotADirectoryError(
+                f'{root} is a file; name the folder of the data set.')
         if not self.root.is_dir():
             raise FileNotFoundError(f'there is no folder {root} (looked for '
                                     f'{self.root.absolute()}).')
@@ -192,7 +196,8 @@ def split_of(path: str) -> str:
 
 def choose_splits(items: dict[str, list], classes_of: Callable, share: float,
                   seed: int) -> tuple[dict[str, list], list[str]]:
-    """Two splits, train and val, of what a folder has; and what is to be said.
+    """Splits of what a folder has: train, val, and test if there are all
+    three; and what is to be said.
 
     Args:
         items (dict[str, list]): By the split's name, '' for none.
@@ -207,11 +212,12 @@ def choose_splits(items: dict[str, list], classes_of: Callable, share: float,
     items = {split: found for split, found in items.items() if found}
     val = next((s for s in ('val', 'test') if s in items), None)
     if 'train' in items and val:
-        more = [counted(len(found), 'picture') + f' of {split or "no split"}'
-                for split, found in items.items()
-                if split not in ('train', val)]
-        return dict(train=items['train'], val=items[val]), (
-            [f'not used: {", ".join(more)}'] if more else [])
+        lost = len(items.get('', ()))
+        splits = dict(train=items['train'], val=items[val])
+        if 'test' in items and val != 'test':
+            splits['test'] = items['test']
+        return splits, ([f'not used: {counted(lost, "picture")} of no split']
+                        if lost else [])
     every = [item for found in items.values() for item in found]
     if len(every) < 2:
         raise ValueError(f'there is {counted(len(every), "labelled picture")}'

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
+from itertools import zip_longest
 from pathlib import Path
 
 import cv2
@@ -193,13 +194,20 @@ def read_maps(folder: PictureFolder, masks: dict,
             f'{counted(len(values), "number")} ({first_few(values, 20)}).')
     elif len(values) == 2 and values[0] == 0 and not known:
         known = dict(zip(values, ('background', 'object')))
-    names = [known.get(value) or _name(value) for value in values]
+    names = [known.get(value) or _name(value, colour) for value, colour
+             in zip_longest(values, colours(values))]
     return samples, values, names
 
 
-def _name(value: int) -> str:
-    if value > 0xffff:
-        return 'colour_{}_{}_{}'.format(*value.to_bytes(3, 'big'))
+def colours(values: list[int]) -> list[str]:
+    """The colours that sorted numbers stand for; none if they are numbers."""
+    return ['colour {} {} {}'.format(*value.to_bytes(3, 'big'))
+            for value in values] if max(values, default=0) > 0xffff else []
+
+
+def _name(value: int, colour: str | None) -> str:
+    if value and colour:
+        return colour.replace(' ', '_')
     return f'class_{value}' if value else 'background'
 
 

@@ -10,7 +10,7 @@ from mmengine.runner import find_latest_checkpoint
 
 from ...checkpoints import CheckpointError, read_checkpoint
 from ...checkpoints.pretrained import is_missing
-from ...checkpoints.read import is_damaged
+from ...checkpoints.read import is_damaged, no_checkpoint
 
 # What a run that was told to end leaves, in the middle of an epoch or not.
 STOPPED = 'stopped.pth'
@@ -125,8 +125,7 @@ def open_checkpoint(checkpoint: str):
         FileNotFoundError: If there is no such file.
     """
     if is_missing(checkpoint):
-        raise FileNotFoundError(
-            f'the checkpoint {checkpoint} does not exist.')
+        raise FileNotFoundError(no_checkpoint(checkpoint))
     if osp.isdir(checkpoint):
         raise FileNotFoundError(
             f'the checkpoint {checkpoint} is a folder; name a file in it.')

@@ -1,0 +1,40 @@
+"""What a user can put right is said in a line."""
+import signal
+
+import pytest
+
+from mmfishnet.engine.errors import (
+    RunStopped,
+    short_errors,
+    tells_how_to_go_on,
+)
+
+
+def test_errors_of_users_are_short(capsys):
+    for error in (ValueError('no'), FileNotFoundError('no'), RunStopped('no')):
+        with pytest.raises(SystemExit, match='1'), short_errors():
+            raise error
+        assert capsys.readouterr().err == 'error: no\n'
+    with pytest.raises(SystemExit), short_errors():
+        open('/not/here')
+    assert capsys.readouterr().err == (
+        'error: /not/here: No such file or directory.\n')
+    with pytest.raises(SystemExit, match='143'), short_errors(OSError):
+        raise RunStopped('told to', 143)
+    with pytest.raises(ValueError), short_errors(OSError):
+        raise ValueError('a fault of the program')
+
+
+def test_ctrl_c_is_short(tmp_path, capsys):
+    """Of a training it names the checkpoint."""
+    with pytest.raises(SystemExit, match='130'), short_errors(OSError), \
+            tells_how_to_go_on(str(tmp_path)):
+        signal.default_int_handler(signal.SIGINT, None)
+    (tmp_path / 'epoch_1.pth').touch()
+    with pytest.raises(SystemExit, match='130'), short_errors(OSError), \
+            tells_how_to_go_on(str(tmp_path)):
+        raise KeyboardInterrupt
+    said = 'error: interrupted by Ctrl-C; '
+    assert capsys.readouterr().err == (
+        f'{said}no checkpoint was written yet.\n'
+        f'{said}--resume goes on from {tmp_path}/epoch_1.pth.\n')

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from mmengine.fileio import list_from_file
 from torch import nn
 
+from ..engine.exact.place import length_of
 from ..words import counted, first_few, short
 from .built import Data, Part, is_known, is_local, missing_paths
 from .coco import check_annotations
@@ -19,6 +20,7 @@ from .maps import check_maps, check_targets
 from .masks import check_masks
 from .model import TEXT, check_heads, class_count, class_head
 from .problem import Problem, error, note, warning
+from .samples import check_samples
 
 COCO_METRICS = ('CocoMetric', 'CocoPanopticMetric')
 # Transforms of MMDetection that move boxes, and leave masks where they were
@@ -53,6 +55,8 @@ def check_parts(parts: Sequence[Part], model: nn.Module | None,
         yield from guarded(check_best, part, hooks)
         for data in part.data:
             yield from guarded(_check_evaluator, part, data, files)
+            if data.dataset is not None and data.fault is None:
+                yield from guarded(check_samples, part, data, model)
         if part.name != 'train' and part.loader is not None:
             yield from guarded(check_batches, part, model)
 
@@ -222,6 +226,8 @@ def _check_data(part: Part, data: Data, files: dict, model, head,
         if data.kind == 'folders':
             yield from _check_list(data)
         return
+    if length_of(data.dataset) is None:
+        return
     yield from _check_left(data, coco, said)
     if not len(data.dataset):
         return
@@ -311,9 +317,8 @@ def _check_list(data: Data) -> Iterator[Problem]:
 def _check_length(part: Part) -> Iterator[Problem]:
     """Whether there is a step at all."""
     loader = part.loader
-    if part.name != 'train' or not hasattr(loader, '__len__'):
-        return
-    if len(loader) == 0 and len(loader.dataset):
+    if part.name == 'train' and length_of(loader) == 0 and len(
+            loader.dataset):
         yield error(
             'train_dataloader', f'{len(loader.dataset)} images are less than '
             f'a batch of {getattr(loader.batch_sampler, "batch_size", "")} in '

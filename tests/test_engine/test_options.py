@@ -107,6 +107,7 @@ def test_options_without_effect_are_refused(cfg, option, message):
     ('train_dataloader.batch_sizes', 'batch_size'),
     ('train_dataloader.dataset.filter_cfg.filter_empty', 'filter_empty_gt'),
     ('default_hooks.checkpoint.intervall', 'interval'),
+    ('val_dataloader.dataset.filter_cfg.min_sizes', 'min_size'),
     ('val_evaluator.metrics', 'metric'),
     ('optim_wrapper.optimizer.momentun', 'momentum'),
     ('param_scheduler.0.start_factors', 'start_factor'),

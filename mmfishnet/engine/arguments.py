@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import os.path as osp
 from argparse import ArgumentParser, Namespace
+from traceback import walk_tb
 
 import torch
 from mmengine.config import Config
@@ -80,7 +81,7 @@ def load_config(args: Namespace) -> tuple[Config, list[str]]:
         ValueError: If the data root cannot be replaced.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = Config.fromfile(args.config)
+    cfg = read_config(args.config)
     cfg.launcher = args.launcher
     options = dict(args.cfg_options or {})
     data_root = options.pop('data_root', None)
@@ -109,6 +110,28 @@ def load_config(args: Namespace) -> tuple[Config, list[str]]:
     if get_device() == 'cpu':
         notes += adapt_to_cpu(cfg)
     return cfg, list(filter(None, notes))
+
+
+def read_config(path: str) -> Config:
+    """Read a config, and say where it is wrong.
+
+    Args:
+        path (str): The file.
+
+    Raises:
+        ValueError: If it is no config, or its code raises something.
+    """
+    try:
+        return Config.fromfile(path)
+    except (OSError, ModuleNotFoundError, ValueError):
+        raise  # which say what is missing
+    except Exception as fault:
+        # MMEngine runs its code without a name.
+        lines = [line for frame, line in walk_tb(fault.__traceback__)
+                 if frame.f_code.co_filename == '']
+        raise ValueError(
+            f'{path}{f", line {lines[-1]}" if lines else ""} is no config '
+            f'that can be read ({type(fault).__name__}: {fault}).') from fault
 
 
 def check_work_dir(work_dir: str) -> None:

@@ -89,9 +89,7 @@ def explain(fault: Exception, cfg: dict) -> str | None:
         if where == 'build_dataloader':
             key = next((k for k in LOADERS if cfg.get(k) is not None and
                         cfg[k] == values.get('dataloader')), 'a dataloader')
-            lacks = isinstance(fault, KeyError) and frame is frames[-1]
-            return f'{key} ' + (f'has no {fault}, which it needs' if lacks else
-                                f'cannot be built ({raised})')
+            return f'{key} cannot be built ({raised})'
     return _unknown_optimizer(cfg) or f'the config cannot be run ({raised})'
 
 

@@ -129,7 +129,11 @@ def merge_options(cfg: Config, options: dict) -> list[str]:
                          f'place{"s" * (count > 1)} of the config')
         merged[key] = value
     lengths = _lengths(cfg)
-    cfg.merge_from_dict(merged)
+    try:
+        cfg.merge_from_dict(merged)
+    except (AttributeError, IndexError, KeyError, TypeError) as fault:
+        raise ValueError(f'--cfg-options {" ".join(merged)}: the config has '
+                         f'no such place ({fault}).') from fault
     if not any(key.partition('.')[0] == 'param_scheduler' for key in merged):
         notes += _fit_schedulers(cfg, lengths)
     return notes

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from copy import deepcopy
 
 from mmengine.dataset import BaseDataset
-from mmengine.model import BaseModel
+from mmengine.model import BaseDataPreprocessor, BaseModel
 from mmengine.structures import BaseDataElement
 from torch import nn
 
@@ -39,19 +39,19 @@ def check_samples(part: Part, data: Data,
     dataset, kind = data.dataset, type(data.dataset)
     # Wrappers that mix pictures go on with what the pipeline makes.
     if not isinstance(dataset, BaseDataset) or data.mixed or not all(
-            is_known(owner(kind, name)) for name in (
-                '__getitem__', 'prepare_data', 'get_data_info')):
+            owner(kind, name) is BaseDataset
+            for name in ('__getitem__', 'prepare_data')):
         return
     sample, faults = _make(dataset)
     said = error if not data.altered else warning
-    if len({(i, type(fault)) for i, fault in faults}) == 1 and not sample:
+    if sample is None and len({(i, type(f)) for i, f in faults}) == 1:
         i, fault = faults[0]
         name = type(dataset.pipeline.transforms[i]).__name__
         if not name.startswith('Load'):  # of files, which have their rules
             yield said(f'{data.key}.pipeline.{i}', f'{name} fails on each of '
                        f'the pictures that were tried: {len(faults)} '
                        f'({type(fault).__name__}: {short(str(fault), 200)})')
-    if not sample or model is None or not _is_collated(part.loader):
+    if sample is None or model is None or not _is_collated(part.loader):
         return
     if isinstance(sample, dict) and 'inputs' not in sample:
         if _reads_inputs(model):
@@ -101,14 +101,17 @@ def _is_collated(loader) -> bool:
 
 def _reads_inputs(model: nn.Module) -> bool:
     kinds = type(model), type(getattr(model, 'data_preprocessor', None))
-    return all(map(is_known, kinds)) and all(
+    return all(map(is_known, kinds)) and (
+        kinds[1] is not BaseDataPreprocessor) and all(
         owner(kinds[0], step) is BaseModel
         for step in ('train_step', 'val_step'))
 
 
 def _has(sample: BaseDataElement, name: str) -> bool:
     if name in ('bboxes', 'masks'):
-        return name in sample.get('gt_instances', ())
+        # Other samples than MMDetection's of pictures have none.
+        instances = sample.get('gt_instances')
+        return instances is None or name in instances
     # A picture may have several labels, each with its score.
     return name in sample or name == 'gt_label' and 'gt_score' in sample
 

@@ -126,12 +126,13 @@ def read_config(path: str) -> Config:
     except (OSError, ModuleNotFoundError, ValueError):
         raise  # which say what is missing
     except Exception as fault:
-        # MMEngine runs its code without a name.
-        lines = [line for frame, line in walk_tb(fault.__traceback__)
-                 if frame.f_code.co_filename == '']
-        raise ValueError(
-            f'{path}{f", line {lines[-1]}" if lines else ""} is no config '
-            f'that can be read ({type(fault).__name__}: {fault}).') from fault
+        # Of the config, or of a base or module that it reads.
+        lines = [f'{frame.f_code.co_filename or path}, line {line}'
+                 for frame, line in walk_tb(fault.__traceback__)
+                 if frame.f_code.co_name == '<module>']
+        where = f' in {lines[-1]}' if lines else ''
+        raise ValueError(f'{path} is no config that can be read{where} '
+                         f'({type(fault).__name__}: {fault}).') from fault
 
 
 def check_work_dir(work_dir: str) -> None:

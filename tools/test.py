@@ -14,6 +14,7 @@ from mmfishnet.engine.arguments import add_common_arguments, load_config
 from mmfishnet.engine.build import build_runner
 from mmfishnet.engine.errors import one_speaks, short_errors
 from mmfishnet.engine.exact.resume import open_checkpoint
+from mmfishnet.engine.faults import ConfigError, config_faults
 from mmfishnet.engine.from_scratch import follow_checkpoint
 from mmfishnet.engine.launch import explain_lost_peers, leave_job
 from mmfishnet.engine.noise import leave_out_noise
@@ -94,15 +95,17 @@ def main():
     use_safe_loading()
     with short_errors():
         cfg, notes = prepare(args)
-    runner = build_runner(cfg, notes, whole=True)
+    with short_errors(ConfigError), config_faults(cfg):
+        runner = build_runner(cfg, notes, whole=True)
     if args.out and args.out_item == 'pred':
         # MMDetection's own compresses the masks.
         name = ('mmdet.DumpDetResults'
                 if scope_of(cfg) == 'mmdet' else 'DumpResults')
         runner.test_evaluator.metrics.append(
             METRICS.build(dict(type=name, out_file_path=args.out)))
-    with short_errors(OSError, CheckpointError, CheckError), \
-            explain_lost_peers(), checked(runner, ('test', ), args.check):
+    with short_errors(OSError, CheckpointError, CheckError, ConfigError), \
+            explain_lost_peers(), config_faults(cfg, runner), \
+            checked(runner, ('test', ), args.check):
         metrics = runner.test()
     if args.show_dir:
         runner.logger.info(

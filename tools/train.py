@@ -20,6 +20,7 @@ from mmfishnet.engine.errors import (
     tells_how_to_go_on,
 )
 from mmfishnet.engine.exact.resume import open_checkpoint, set_resume
+from mmfishnet.engine.faults import ConfigError, config_faults
 from mmfishnet.engine.from_scratch import follow_checkpoint
 from mmfishnet.engine.launch import explain_lost_peers, leave_job
 from mmfishnet.engine.noise import leave_out_noise
@@ -128,9 +129,10 @@ def main():
     use_safe_loading()
     with short_errors():
         cfg, notes, checkpoint = prepare(args)
-    runner = build_runner(cfg, notes, checkpoint)
-    with short_errors(OSError, CheckpointError, CheckError), \
-            explain_lost_peers(), \
+    with short_errors(ConfigError), config_faults(cfg):
+        runner = build_runner(cfg, notes, checkpoint)
+    with short_errors(OSError, CheckpointError, CheckError, ConfigError), \
+            explain_lost_peers(), config_faults(cfg, runner), \
             checked(runner, ('train', 'val'), args.check), \
             tells_how_to_go_on(runner.work_dir):
         runner.train()

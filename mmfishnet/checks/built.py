@@ -123,7 +123,8 @@ class Data:
     @cached_property
     def records(self) -> list[dict]:
         """What the data set lists, evenly spread if it is very much."""
-        if self.fault or not isinstance(self.dataset, BaseDataset):
+        if self.fault or not isinstance(self.dataset, BaseDataset) or \
+                not is_known(owner(type(self.dataset), '__len__')):
             return []
         total, found = len(self.dataset), []
         for i in range(0, total, max(1, -(-total // LISTED))):
@@ -179,12 +180,17 @@ class Part:
 
 
 def unwrap(dataset, part: str, key: str, mixed=()) -> Iterator[Data]:
-    """The data sets inside ConcatDataset, RepeatDataset and their like."""
-    inner = getattr(dataset, 'datasets', None)
+    """The data sets inside ConcatDataset, RepeatDataset and their like.
+
+    What a wrapper of one's own makes of those inside is not known.
+    """
+    known = is_known(owner(type(dataset), '__getitem__'))
+    inner = getattr(dataset, 'datasets', None) if known else None
     if isinstance(inner, (list, tuple)) and inner:
         for i, item in enumerate(inner):
             yield from unwrap(item, part, f'{key}.datasets.{i}', mixed)
-    elif not isinstance(dataset, BaseDataset) and hasattr(dataset, 'dataset'):
+    elif known and not isinstance(dataset, BaseDataset) and hasattr(
+            dataset, 'dataset'):
         pipeline = getattr(dataset, 'pipeline', None)
         more = pipeline if isinstance(pipeline, (list, tuple)) else ()
         yield from unwrap(dataset.dataset, part, f'{key}.dataset',

@@ -123,8 +123,11 @@ RULES = [
     Rule(CATEGORIES, 'EEEE', 'id', _doubled(CATEGORIES, 'id', same=True),
          'are listed more than once, as {first}'),
     Rule(CATEGORIES, 'EEEE', 'name', _are(
-        CATEGORIES, 'name', lambda v: not isinstance(v, str) or not v.strip()),
+        CATEGORIES, 'name', lambda v: not isinstance(v, str)),
         'have no name'),
+    Rule(CATEGORIES, 'WWWW', 'name', _are(
+        CATEGORIES, 'name', lambda v: isinstance(v, str) and not v.strip()),
+        'have an empty name'),
     Rule(CATEGORIES, 'EEEE', 'name', _doubled(CATEGORIES, 'name'),
          'have a name that is given more than once, as {first}: each gets a '
          'label of its own, and the later ones have no class. Join them under '

@@ -12,6 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import MODELS, OPTIM_WRAPPERS
 from mmengine.runner import EpochBasedTrainLoop
 
+from ..engine.exact.place import length_of
 from ..kinds import find_class, is_a, scope_of
 from .built import build_parts, parts_of_runner
 from .evaluation import same_numbers
@@ -123,13 +124,13 @@ def check_runner(runner, names: Sequence[str]) -> list[Problem]:
         if isinstance(runner.cfg.get('model'), dict):
             problems += _shapes(runner.cfg)[1]
     loop = runner.train_loop if 'train' in names else None
-    if hasattr(getattr(loop, 'dataloader', None), '__len__'):
+    if loop is not None:
         epochs = loop.max_epochs if isinstance(
             loop, EpochBasedTrainLoop) else None
         problems += check_lines(
             lines_of(runner.param_schedulers),
             Length(epochs, getattr(loop, 'max_iters', None),
-                   len(loop.dataloader)))
+                   length_of(getattr(loop, 'dataloader', None))))
     return arranged(problems)
 
 
@@ -152,13 +153,14 @@ def check_config(cfg: dict, parts: Sequence[str] = PARTS, model: bool = True,
     shapes, problems = None, []
     if model and isinstance(cfg.get('model'), dict):
         shapes, problems = _shapes(cfg)
-    problems += check_parts(built, shapes and bare(shapes), ())
+    problems += check_parts(
+        built, shapes and bare(shapes), (),
+        labels=shapes is not None or not isinstance(cfg.get('model'), dict))
     for part in built:
         problems += check_faults(part, problems, unknown)
     if 'train' in parts:
         loader = next((p.loader for p in built if p.name == 'train'), None)
-        problems += check_schedule(
-            cfg, len(loader) if hasattr(loader, '__len__') else None)
+        problems += check_schedule(cfg, length_of(loader))
     return arranged(problems)
 
 

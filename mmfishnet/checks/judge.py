@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from mmengine.fileio import list_from_file
 from torch import nn
 
+from ..engine.exact.place import length_of
 from ..words import counted, first_few, short
 from .built import Data, Part, is_known, is_local, missing_paths, owner
 from .coco import check_annotations
@@ -19,6 +20,7 @@ from .maps import check_maps, check_targets
 from .masks import check_masks
 from .model import TEXT, check_heads, class_count, class_head
 from .problem import Problem, error, note, warning
+from .samples import check_samples
 
 COCO_METRICS = ('CocoMetric', 'CocoPanopticMetric')
 # Transforms of MMDetection that move boxes, and leave masks where they were
@@ -27,7 +29,7 @@ MASKLESS = ('Mosaic', 'MixUp', 'RandomAffine', 'RandomCenterCropPad')
 
 
 def check_parts(parts: Sequence[Part], model: nn.Module | None,
-                hooks: Sequence) -> Iterator[Problem]:
+                hooks: Sequence, labels: bool = True) -> Iterator[Problem]:
     """Judge what was built.
 
     Args:
@@ -35,12 +37,14 @@ def check_parts(parts: Sequence[Part], model: nn.Module | None,
         model (nn.Module, optional): Without wrappers; on torch's meta device
             is enough.
         hooks (Sequence[Hook]): Of the runner, if there is one.
+        labels (bool): Whether the model learns numbers of classes, as far as
+            is known, and no words. Defaults to True.
     """
     files, bad = {}, set()
     for problem in guarded(_check_coco_files, parts, files):
         bad.add(problem.place if problem.level == 'error' else None)
         yield problem
-    if not any(hasattr(model, name) for name in TEXT):
+    if labels and not any(hasattr(model, name) for name in TEXT):
         yield from guarded(_check_meanings, parts, files)
     head = class_head(model)
     for part in parts:
@@ -53,6 +57,8 @@ def check_parts(parts: Sequence[Part], model: nn.Module | None,
         yield from guarded(check_best, part, hooks)
         for data in part.data:
             yield from guarded(_check_evaluator, part, data, files)
+            if data.dataset is not None and data.fault is None:
+                yield from guarded(check_samples, part, data, model)
         if part.name != 'train' and part.loader is not None:
             yield from guarded(check_batches, part, model)
 
@@ -226,6 +232,8 @@ def _check_data(part: Part, data: Data, files: dict, model, head,
         if data.kind == 'folders':
             yield from _check_list(data)
         return
+    if length_of(data.dataset) is None:
+        return
     yield from _check_left(data, coco, said)
     if not len(data.dataset):
         return
@@ -315,9 +323,8 @@ def _check_list(data: Data) -> Iterator[Problem]:
 def _check_length(part: Part) -> Iterator[Problem]:
     """Whether there is a step at all."""
     loader = part.loader
-    if part.name != 'train' or not hasattr(loader, '__len__'):
-        return
-    if len(loader) == 0 and len(loader.dataset):
+    if part.name == 'train' and length_of(loader) == 0 and len(
+            loader.dataset):
         yield error(
             'train_dataloader', f'{len(loader.dataset)} images are less than '
             f'a batch of {getattr(loader.batch_sampler, "batch_size", "")} in '

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..words import first_few, short
-from .built import Data
+from .built import Data, is_known
 from .files import Reading
+from .model import class_count, loss_modules
 from .problem import Problem, error, warning
 
 
@@ -44,9 +45,15 @@ def check_maps(data: Data, readings: list[Reading], head) -> Iterator[Problem]:
             f'have another size than their picture: {first_few(_paths(other))}'
             f'; the first has {first.map_size[1]}x{first.map_size[0]}, and '
             f'its picture {first.size[1]}x{first.size[0]} (width x height)')
-    count = getattr(head, 'num_classes', None)
-    if thick or not isinstance(count, int):
+    count = class_count(head)
+    if thick or count is None:
         return
+    losses = list(loss_modules(head))
+    if getattr(head, 'out_channels', None) == 1 and losses and all(
+            getattr(loss, 'use_sigmoid', True) for loss in losses):
+        count = 2  # a sigmoid tells two apart, whatever num_classes says
+    # What losses of one's own make of a number is not known.
+    own = own or not all(is_known(type(loss)) for loss in losses)
     ignored = {getattr(head, 'ignore_index', 255),
                getattr(data.dataset, 'ignore_index', 255)}
     values = {id(r): set(r.values.tolist()) - ignored for r in found}

@@ -51,7 +51,8 @@ def build_shapes(cfg: dict, scope: str | None) -> nn.Module:
 def bare(model: nn.Module) -> nn.Module:
     """The model inside wrappers for processes, views and teachers."""
     for name in ('module', 'detector', 'student', 'architecture'):
-        while isinstance(getattr(model, name, None), nn.Module):
+        while is_known(type(model)) and isinstance(
+                getattr(model, name, None), nn.Module):
             model = getattr(model, name)
     return model
 
@@ -71,6 +72,13 @@ def class_count(head) -> int | None:
     """Classes that a head tells apart, or None."""
     count = getattr(head, 'num_classes', None)
     return count if isinstance(count, int) and count > 0 else None
+
+
+def loss_modules(head) -> Iterator[nn.Module]:
+    """The losses by which a head of MMSegmentation learns from maps."""
+    losses = getattr(head, 'loss_decode', ())
+    yield from losses if isinstance(losses, nn.ModuleList) else filter(
+        lambda loss: isinstance(loss, nn.Module), [losses])
 
 
 def find_heads(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import os.path as osp
 from argparse import ArgumentParser, Namespace
+from traceback import walk_tb
 
 import torch
 from mmengine.config import Config
@@ -87,7 +88,7 @@ def load_config(args: Namespace) -> tuple[Config, list[str]]:
         raise FileNotFoundError(
             f'there is no config {args.config}{near(name, known)}; looked for '
             f'{osp.join(folder, name)}.')
-    cfg = Config.fromfile(args.config)
+    cfg = read_config(args.config)
     cfg.launcher = args.launcher
     options = dict(args.cfg_options or {})
     data_root = options.pop('data_root', None)
@@ -116,6 +117,29 @@ def load_config(args: Namespace) -> tuple[Config, list[str]]:
     if get_device() == 'cpu':
         notes += adapt_to_cpu(cfg)
     return cfg, list(filter(None, notes))
+
+
+def read_config(path: str) -> Config:
+    """Read a config, and say where it is wrong.
+
+    Args:
+        path (str): The file.
+
+    Raises:
+        ValueError: If it is no config, or its code raises something.
+    """
+    try:
+        return Config.fromfile(path)
+    except (OSError, ModuleNotFoundError, ValueError):
+        raise  # which say what is missing
+    except Exception as fault:
+        # Of the config, or of a base or module that it reads.
+        lines = [f'{frame.f_code.co_filename or path}, line {line}'
+                 for frame, line in walk_tb(fault.__traceback__)
+                 if frame.f_code.co_name == '<module>']
+        where = f' in {lines[-1]}' if lines else ''
+        raise ValueError(f'{path} is no config that can be read{where} '
+                         f'({type(fault).__name__}: {fault}).') from fault
 
 
 def check_work_dir(work_dir: str) -> None:

@@ -129,7 +129,11 @@ def merge_options(cfg: Config, options: dict) -> list[str]:
                          f'place{"s" * (count > 1)} of the config')
         merged[key] = value
     lengths = _lengths(cfg)
-    cfg.merge_from_dict(merged)
+    try:
+        cfg.merge_from_dict(merged)
+    except (AttributeError, IndexError, KeyError, TypeError) as fault:
+        raise ValueError(f'--cfg-options {" ".join(merged)}: the config has '
+                         f'no such place ({fault}).') from fault
     if not any(key.partition('.')[0] == 'param_scheduler' for key in merged):
         notes += _fit_schedulers(cfg, lengths)
     return notes
@@ -186,6 +190,7 @@ def _check_new(cfg: Config, key: str) -> None:
         fits = not get_close_matches(name, owner, cutoff=0.9) and (
             name.encode() in _words(_packages(cfg)))
     if fits:
+        _check_below(key, cls, parts[depth + 1:])
         return
     raise ValueError(
         f'--cfg-options {key}: ' +
@@ -193,6 +198,18 @@ def _check_new(cfg: Config, key: str) -> None:
          f'{place} has no {name}, and nothing would read it') +
         near(name, {*owner} | taken) +
         f'. It has {", ".join(sorted(map(str, owner)))}.')
+
+
+def _check_below(key: str, cls: type | None, names: list[str]) -> None:
+    """Refuse a name inside of a new argument that the class that gets it
+    does not read, where it reads one that is all but the same."""
+    own = cls and {word.decode() for word in _words(tuple(
+        {base.__module__ for base in inspect.getmro(cls)} - {'builtins'}))}
+    for name in names if cls else ():
+        near_by = get_close_matches(name, own, 1, 0.9)
+        if near_by and name not in own:
+            raise ValueError(f'--cfg-options {key}: {cls.__name__} reads no '
+                             f'{name} (did you mean {near_by[0]!r}?)')
 
 
 def _has(owner, name: str) -> bool:
@@ -212,11 +229,11 @@ def _what_takes(cfg: Config, place: str,
         for registry in _REGISTRIES:
             cls = find_class(registry, owner, cfg.get('default_scope'))
             if cls:
-                return cls, _arguments(cls) or set()
+                return cls, arguments(cls) or set()
     return None, set()
 
 
-def _arguments(cls: type) -> set[str] | None:
+def arguments(cls: type) -> set[str] | None:
     """What a class can be built with; None if that cannot be told."""
     names = set()
     for base in inspect.getmro(cls):
@@ -261,7 +278,9 @@ def _sources(package: str) -> Iterator[Path]:
     for folder in (spec and spec.submodule_search_locations) or ():
         yield from (path for path in Path(folder).rglob('*.py')
                     if '.mim' not in path.parts)
-    if spec and spec.origin and not spec.submodule_search_locations:
+    # Of what is built into Python the origin is a word, as 'frozen'.
+    if spec and not spec.submodule_search_locations and osp.isfile(
+            spec.origin or ''):
         yield Path(spec.origin)
 
 

@@ -3,7 +3,11 @@ from argparse import ArgumentParser
 
 import pytest
 
-from mmfishnet.engine.arguments import add_common_arguments, load_config
+from mmfishnet.engine.arguments import (
+    add_common_arguments,
+    load_config,
+    read_config,
+)
 
 
 def load(tmp_path, cfg, *args):
@@ -59,3 +63,16 @@ def test_work_dir_and_loaders(detection, tmp_path):
     detection.default_scope = 'mmpretrain'
     cfg, _ = load(tmp_path, detection)
     assert cfg.train_dataloader.collate_fn.type == 'default_collate'
+
+
+@pytest.mark.parametrize('text, words', [
+    ('x = 1\nmodel = dict(\n', 'SyntaxError'),
+    ('x = 1\ny = {}["key"]\n', "line 2 .*KeyError: 'key'"),
+    ('x = 1\ny = z\n', "line 2 .*'z' is not defined"),
+    ('assert False, "my words"\n', 'line 1 .*my words'),
+    ('custom_imports = dict(imports=["not_there"])\n', 'not_there'),
+])
+def test_configs_that_cannot_be_read(tmp_path, text, words):
+    (tmp_path / 'c.py').write_text(text)
+    with pytest.raises(ValueError, match=f'c.py.*{words}'):
+        read_config(str(tmp_path / 'c.py'))

@@ -107,6 +107,7 @@ def test_options_without_effect_are_refused(cfg, option, message):
     ('train_dataloader.batch_sizes', 'batch_size'),
     ('train_dataloader.dataset.filter_cfg.filter_empty', 'filter_empty_gt'),
     ('default_hooks.checkpoint.intervall', 'interval'),
+    ('val_dataloader.dataset.filter_cfg.min_sizes', 'min_size'),
     ('val_evaluator.metrics', 'metric'),
     ('optim_wrapper.optimizer.momentun', 'momentum'),
     ('param_scheduler.0.start_factors', 'start_factor'),
@@ -184,3 +185,13 @@ def test_schedulers_follow_the_length(name, options, ends):
             optimizer.step()
             built.step()
         assert rates[-1] == min(rates) < 0.05 * max(rates)
+
+
+@pytest.mark.parametrize('option, words', [
+    ('model.neck.in_channels.x=3', 'in_channels.x.*no such place'),
+    ('train_cfg.max_epochs.x=3', 'max_epochs.x.*no such place'),
+])
+def test_places_that_are_not_there(cfg, option, words):
+    cfg.model.neck = dict(in_channels=[1])
+    with pytest.raises(ValueError, match=words):
+        merge_options(cfg, parse(option))

@@ -20,7 +20,7 @@ from ...whole_file import whole_file
 from ..errors import RunStopped
 from .checkpoint import WholeCheckpointHook
 from .loops import ExactEpochLoop, ExactIterLoop
-from .place import SeedHook
+from .place import SeedHook, length_of
 from .resume import STOPPED
 from .stop import StopHook
 
@@ -221,7 +221,7 @@ class PlaceHook(Hook):
         loop = runner.train_loop
         checkpoint['mmfishnet'] = dict(
             batches_done=loop.batches_done,
-            batches=len(loop.dataloader),
+            batches=length_of(loop.dataloader),
             own_statistics=runner.own_statistics)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
@@ -232,11 +232,11 @@ class PlaceHook(Hook):
         """Go to the place at which the loaded checkpoint was saved."""
         loop = runner.train_loop
         done = self.loaded.get('batches_done', 0)
-        if done and self.loaded['batches'] != len(loop.dataloader):
+        if done and self.loaded['batches'] != length_of(loop.dataloader):
             runner.logger.warning(
                 f'--resume: the checkpoint was saved after {done} of '
                 f'{self.loaded["batches"]} steps of an epoch, which now has '
-                f'{len(loop.dataloader)}: the epoch begins again.')
+                f'{length_of(loop.dataloader)}: the epoch begins again.')
             done = 0
         self.may_be_due = not done
         loop.go_on(done)

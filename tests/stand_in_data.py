@@ -266,11 +266,13 @@ def maps(data):
         'seg_map_path')
     names = stems(data.ann_file) if data.ann_file else ['1', '2', '3']
     shift = int(bool(getattr(data, 'reduce_zero_label', False)))
+    # Where there are three, some are left if the pipeline drops the first.
+    last = min(2, len(data.metainfo.get('classes') or 'ab') - 1)
     for i, stem in enumerate(names):
         draw(osp.join(root, stem + data.img_suffix), i)
         if labels:
             draw_map(osp.join(labels, stem + data.seg_map_suffix),
-                     (shift, 1 + shift))
+                     (shift, 1 + shift, last + shift))
 
 
 def changes(data):

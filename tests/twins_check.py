@@ -89,8 +89,8 @@ def check_stock(path, folders: dict) -> tuple[str, list]:
         return f'no stand-in for {folders[text][0]}', []
     with stand_in_data.chdir(folders[text]):
         problems = check_config(cfg)
-    theirs = [p for p in problems
-              if 'cannot be built' in p.text and p.level == 'error']
+    theirs = [p for p in problems if p.level == 'error' and (
+        'cannot be built' in p.text or 'takes no such argument' in p.text)]
     state = 'checked'
     if theirs:  # such as a metric whose package is missing
         state += f', but for {theirs[0].text.rpartition("(")[2][:40]!r}'

@@ -211,6 +211,8 @@ def _give(key: str, reader: nn.Module, giver: nn.Module, outputs,
     channels = [o.shape[1] for o in found]
     first = reader[0] if isinstance(reader, nn.Sequential) else reader
     given = getattr(first, 'in_channels', None)
+    if given is None:
+        return None, None  # what it reads is not known
     several = isinstance(given, (list, tuple))
     if isinstance(raised, AssertionError) and (
             not several or len(given) == len(channels)):

@@ -11,8 +11,6 @@ from torch.utils.data import Dataset, IterableDataset
 from mmfishnet.checks import check_config, checked, report
 from mmfishnet.engine.runner import ToolRunner
 
-from .test_rules import maps  # noqa: F401
-
 
 @MODELS.register_module(force=True)
 class OneWeight(BaseModel):
@@ -100,7 +98,7 @@ def test_stream(tmp_path):
 
 
 @pytest.mark.parametrize('sigmoid', [True, False])
-def test_one_output_tells_two_apart(maps, sigmoid):  # noqa: F811
+def test_one_output_tells_two_apart(maps, sigmoid):
     """num_classes=1 with a sigmoid, which MMSegmentation trains on 0 and
     1."""
     _, draw, cfg = maps

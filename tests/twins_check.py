@@ -33,6 +33,9 @@ TELLING = (
     'mmdet/yolo/yolov3_d53_8xb8-320-273e_coco.py',
     'mmdet/rtmdet/rtmdet-ins_s_8xb32-300e_coco.py',
     'mmdet/detr/detr_r50_8xb2-150e_coco.py',
+    'mmdet/cornernet/cornernet_hourglass104_8xb6-210e-mstest_coco.py',
+    'mmdet/mm_grounding_dino/coco/grounding_dino_swin-t_finetune_16xb4_1x_'
+    'coco_48_17.py',
     'mmdet/htc/htc_r50_fpn_1x_coco.py',
     'mmdet/soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_'
     'semi-0.1-coco.py',
@@ -46,6 +49,7 @@ TELLING = (
     'mmpretrain/resnet/resnet50_8xb32_in1k.py',
     'mmpretrain/vgg/vgg16_8xb16_voc.py',
     'mmpretrain/resnet/resnet50_8xb8_cub.py',
+    'mmpretrain/swav/swav_resnet50_8xb32-mcrop-coslr-200e_in1k-224px-96px.py',
     'mmpretrain/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py',
     'mmseg/fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py',
     'mmseg/upernet/upernet_r50_4xb4-80k_ade20k-512x512.py',

@@ -149,7 +149,10 @@ def _predictors(model: nn.Module) -> Iterator[tuple]:
     if not _reads_inputs(model):
         return
     head = getattr(model, 'bbox_head', None)
-    if _named(head, '_bbox_post_process') in ('BaseDenseHead', 'RPNHead'):
+    # Others, as of corners, make boxes in a way of their own.
+    if {_named(head, name) for name in (
+            'predict_by_feat', '_predict_by_feat_single',
+            '_bbox_post_process')} <= {'BaseDenseHead', 'RPNHead'}:
         yield type(head).__name__, ['scale_factor']
     head = getattr(getattr(model, 'roi_head', None), 'bbox_head', None)
     if _named(head, '_predict_by_feat_single') == 'BBoxHead':

@@ -27,6 +27,7 @@ class FishNetScore(PretrainedModule):
             None: Kaiming for the convolution, ones for norms.
 
     Attributes:
+        in_channels (int): As given.
         out_channels (int): Half of ``in_channels``.
     """
 
@@ -37,6 +38,7 @@ class FishNetScore(PretrainedModule):
                  norm_cfg: dict = dict(type='BN', requires_grad=True),
                  init_cfg: dict | list[dict] | None = None) -> None:
         super().__init__(init_cfg or INIT_CFG)
+        self.in_channels = in_channels
         self.out_channels = in_channels // 2
         self.layers = Layers(
             *pre_act_conv(in_channels, self.out_channels, norm_cfg),

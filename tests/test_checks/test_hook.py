@@ -78,7 +78,7 @@ def test_hook(coco, monkeypatch):
     assert seen[0][-3:] == seen[1][-3:]
     assert len(seen[0]) == 6 and len(seen[1]) == 3  # the check drew
     # Warnings and notes go to the log.
-    assert [(check, level) for words in ('rises again', 'were looked for')
+    assert [(check, level) for words in ('rises again', 'files looked for')
             for check, level, text in said if words in str(text)] == [
         (True, logging.WARNING), (True, logging.INFO), (True, logging.INFO)]
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from mmengine.logging import MMLogger
 from mmengine.runner import set_random_seed
+from mmengine.visualization import Visualizer
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDE = '200'  # columns, so that no table is cut
@@ -44,6 +45,14 @@ def light_heap():
         gc.unfreeze()
         gc.collect()
     gc.freeze()
+
+
+def forget_visualizers(kind):
+    """A process begins without; MMDetection's all have one name, by which
+    the next run would take up that of the run before, and its folder."""
+    kind._instance_dict.clear()
+    for derived in kind.__subclasses__():
+        forget_visualizers(derived)
 
 
 @pytest.fixture(scope='session')
@@ -107,6 +116,7 @@ def call_tool(monkeypatch, capsys):
         path = str(ROOT / f'tools/{name}.py')
         capsys.readouterr()
         code = 0
+        forget_visualizers(Visualizer)
         # The logger of a test before would write to what was captured then,
         # and is closed: setStream would flush it.
         for handler in MMLogger.get_current_instance().handlers:

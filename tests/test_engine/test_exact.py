@@ -27,6 +27,7 @@ from mmfishnet.engine.errors import RunStopped
 from mmfishnet.engine.exact import ExactRunner
 from mmfishnet.engine.exact.checkpoint import WholeCheckpointHook
 from mmfishnet.engine.exact.loops import ExactEpochLoop, _place
+from mmfishnet.engine.exact.place import SeedHook
 from mmfishnet.engine.exact.resume import find_checkpoint, set_resume
 
 
@@ -357,3 +358,18 @@ def test_resuming_says_whose_settings_hold(tmp_path):
     logs = ''.join(log.read_text() for log in tmp_path.glob('*/*.log'))
     assert logs.count('lr is 0.01, the config says 0.5') == 1
     assert logs.count('param_scheduler[0].end is 9, the config says 5') == 1
+
+
+def test_a_validation_is_seeded_by_its_place():
+    """And by no other: what a step or the next one draws is different."""
+    def drawn(seed, iteration):
+        seed(SimpleNamespace(seed=3, iter=iteration, cfg={}))
+        return (random.random(), float(np.random.rand()),
+                float(torch.rand(1)))
+
+    hook = SeedHook()
+    places = [(hook.before_val_epoch, 8), (hook.before_val_epoch, 16), (
+        lambda runner: hook.before_train_iter(runner, 0), 8)]
+    once, again = ([drawn(*place) for place in places] for _ in range(2))
+    assert once == again
+    assert all(len(set(column)) == 3 for column in zip(*once))

@@ -14,12 +14,12 @@ from mmfishnet.checkpoints import (
 from mmfishnet.checks import CheckError, checked
 from mmfishnet.engine.arguments import add_common_arguments, load_config
 from mmfishnet.engine.build import build_runner
-from mmfishnet.engine.errors import (
-    one_speaks,
-    short_errors,
+from mmfishnet.engine.errors import one_speaks, short_errors
+from mmfishnet.engine.exact.resume import (
+    open_checkpoint,
+    set_resume,
     tells_how_to_go_on,
 )
-from mmfishnet.engine.exact.resume import open_checkpoint, set_resume
 from mmfishnet.engine.faults import ConfigError, config_faults
 from mmfishnet.engine.from_scratch import follow_checkpoint
 from mmfishnet.engine.launch import explain_lost_peers, leave_job

@@ -12,8 +12,8 @@ from mmengine.hooks import Hook
 from mmengine.registry import MODELS, OPTIM_WRAPPERS
 from mmengine.runner import EpochBasedTrainLoop
 
-from ..engine.exact.place import length_of
 from ..kinds import find_class, is_a, scope_of
+from ..lengths import length_of
 from .built import build_parts, parts_of_runner
 from .evaluation import same_numbers
 from .judge import check_faults, check_parts, guarded

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from mmengine.fileio import list_from_file
 from torch import nn
 
-from ..engine.exact.place import length_of
+from ..lengths import length_of
 from ..words import counted, first_few, short
 from .built import Data, Part, is_known, is_local, missing_paths, owner
 from .coco import check_annotations

@@ -82,12 +82,6 @@ def load_config(args: Namespace) -> tuple[Config, list[str]]:
         ValueError: If the data root cannot be replaced.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    if not osp.isfile(args.config):
-        folder, name = osp.split(osp.abspath(args.config))
-        known = os.listdir(folder) if osp.isdir(folder) else ()
-        raise FileNotFoundError(
-            f'there is no config {args.config}{near(name, known)}; looked for '
-            f'{osp.join(folder, name)}.')
     cfg = read_config(args.config)
     cfg.launcher = args.launcher
     options = dict(args.cfg_options or {})
@@ -126,8 +120,15 @@ def read_config(path: str) -> Config:
         path (str): The file.
 
     Raises:
+        FileNotFoundError: If there is no such file.
         ValueError: If it is no config, or its code raises something.
     """
+    if not osp.isfile(path):
+        folder, name = osp.split(osp.abspath(path))
+        known = os.listdir(folder) if osp.isdir(folder) else ()
+        raise FileNotFoundError(
+            f'there is no config {path}{near(name, known)}; looked for '
+            f'{osp.join(folder, name)}.')
     try:
         return Config.fromfile(path)
     except (OSError, ModuleNotFoundError, ValueError):

@@ -9,8 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 
-from ..work_dir import checkpoints_in
-
 PAUSE = 5  # seconds
 
 
@@ -62,18 +60,6 @@ def short_errors(*kinds: type[Exception]) -> Iterator[None]:
             print(f'error: interrupted by Ctrl-C{stop}.', file=sys.stderr,
                   flush=True)
         raise SystemExit(128 + signal.SIGINT) from None
-
-
-@contextmanager
-def tells_how_to_go_on(work_dir: str) -> Iterator[None]:
-    """Let Ctrl-C say which checkpoint of a folder a training goes on from."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        found = checkpoints_in(work_dir)
-        raise KeyboardInterrupt(
-            f'; --resume goes on from {found[0]}' if found else
-            '; no checkpoint was written yet') from None
 
 
 def in_words(error: Exception) -> str:

@@ -15,6 +15,7 @@ from mmengine.logging import MMLogger
 from mmengine.model.weight_init import PretrainedInit
 from torchvision.models import resnet18
 
+from fish import TINY
 from mmfishnet.checkpoints import CheckpointError
 from mmfishnet.models import FishNet, FishNetScore, PreActResNet
 from mmfishnet.models.convert import convert
@@ -22,15 +23,7 @@ from mmfishnet.models.convert import convert
 from .conftest import build_classifier, randomize
 
 FORMATS = ('official', 'pytorchcv', 'mmpretrain')
-TINY = dict(
-    stem_channels=16,
-    tail=(1, 1, 1),
-    tail_channels=(32, 64, 128),
-    bridge=1,
-    body=(1, 1, 1),
-    head=(1, 1, 1),
-    body_transfer=(1, 1, 1),
-    head_transfer=(1, 1, 1))
+WIDER = dict(TINY, tail_channels=(32, 64, 128))
 
 
 @pytest.fixture(autouse=True)
@@ -169,7 +162,7 @@ def test_url(files, tmp_path, monkeypatch):
 @pytest.fixture(scope='module')
 def tiny():
     torch.manual_seed(0)
-    return randomize(FishNet(TINY))
+    return randomize(FishNet(WIDER))
 
 
 def named(model, prefix):
@@ -177,7 +170,7 @@ def named(model, prefix):
         (prefix + key, value) for key, value in model.state_dict().items())
 
 
-def load_tiny(path, depth=TINY, prefix=None, **options):
+def load_tiny(path, depth=WIDER, prefix=None, **options):
     init_cfg = pretrained(path)
     if prefix:
         init_cfg.update(prefix=prefix)
@@ -205,7 +198,7 @@ def test_prefixes_and_wrappers(prefix, wrap, tiny, tmp_path):
 
 
 def test_which_of_several(tiny, tmp_path):
-    other = FishNet(TINY)
+    other = FishNet(WIDER)
     torch.save(
         dict(
             state_dict_ema=named(other, ''),
@@ -255,7 +248,7 @@ def test_other_input_channels(channels, tiny, tmp_path):
                        'adapt_stem=True in init_cfg'):
         load_tiny(tmp_path / 'file.pth', in_channels=channels)
     model = FishNet(
-        TINY,
+        WIDER,
         in_channels=channels,
         init_cfg=pretrained(tmp_path / 'file.pth', adapt_stem=True))
     model.init_weights()
@@ -350,7 +343,7 @@ def test_code_is_refused(tmp_path):
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / 'made'), )
 
-    torch.save(dict(state_dict=FishNet(TINY).state_dict(), more=Code()),
+    torch.save(dict(state_dict=FishNet(WIDER).state_dict(), more=Code()),
                tmp_path / 'file.pth')
     with pytest.raises(CheckpointError, match='holds more than weights'):
         load_tiny(tmp_path / 'file.pth')

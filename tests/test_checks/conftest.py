@@ -11,6 +11,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from mmfishnet.checks import report
+from mmfishnet.checks.built import build_parts
 
 NAMES = ('ring', 'square', 'star')
 SIZE = 64, 48
@@ -22,6 +23,12 @@ WIDE = dict(FPN, in_channels=[256, 512, 1024, 2048])
 SEG = dict(type='mmseg.EncoderDecoder', backbone=RESNET)
 FCN = dict(type='mmseg.FCNHead', channels=8, num_convs=1, num_classes=3)
 CLS = dict(type='mmpretrain.ImageClassifier', backbone=RESNET)
+
+
+def data_of(coco, part):
+    """The data set that its config has, written and built."""
+    coco.write()
+    return build_parts(coco.cfg, (part, ), 'mmdet')[0].data[0]
 
 
 def expect(found, level, words):

@@ -9,11 +9,10 @@ from mmengine.config import Config, ConfigDict
 from PIL import Image
 
 from mmfishnet.checks import check_config
-from mmfishnet.checks.built import build_parts
 from mmfishnet.checks.model import build_shapes, check_channels, check_heads
 from mmfishnet.checks.schedule import check_schedule
 
-from .conftest import CLS, FCN, FPN, RESNET, RETINA, SEG, WIDE, expect
+from .conftest import CLS, FCN, FPN, RESNET, RETINA, SEG, WIDE, data_of, expect
 
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS, LENGTH = 12, 10
@@ -170,10 +169,6 @@ def test_heads(coco):
         assert len(found) == 1
     expect(check_heads(model, data_of(coco, 'val'), True), 'error',
            ['is 80', 'val_dataloader'])
-
-
-def data_of(coco, part):
-    return build_parts(coco.cfg, (part, ), 'mmdet')[0].data[0]
 
 
 # Classification and segmentation ---------------------------------------------

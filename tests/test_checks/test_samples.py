@@ -1,154 +1,87 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
-"""What of much data is looked at, and layouts of few pictures."""
-import json
-import sys
-from pathlib import Path
-
-import numpy as np
+"""Pipelines that do not give what the model and the metrics read."""
 import pytest
 from mmengine.config import ConfigDict
-from PIL import Image
-from pycocotools import mask as mask_utils
-from torch import nn
 
-from mmfishnet.checks import built, check_config, evaluation, files, masks
-from mmfishnet.checks.judge import check_parts
-from mmfishnet.checks.model import check_heads
+from mmfishnet.checks import check_config, report
 
-from .conftest import expect
+from .conftest import FPN, RESNET, expect
 
-sys.path.append(str(Path(__file__).parents[1]))
-import stand_in_data
+DETECTOR = dict(
+    type='MaskRCNN', train_cfg=None, test_cfg=dict(rpn={}, rcnn={}),
+    data_preprocessor=dict(type='DetDataPreprocessor'),
+    backbone=RESNET, neck=dict(
+        FPN, in_channels=[64, 128, 256, 512], num_outs=5),
+    rpn_head=dict(type='RPNHead', in_channels=8, feat_channels=8,
+                  anchor_generator=dict(
+                      type='AnchorGenerator', scales=[8], ratios=[1.],
+                      strides=[4, 8, 16, 32, 64])),
+    roi_head=dict(
+        type='StandardRoIHead',
+        bbox_roi_extractor=dict(
+            type='SingleRoIExtractor', out_channels=8,
+            featmap_strides=[4, 8], roi_layer=dict(
+                type='RoIAlign', output_size=7)),
+        bbox_head=dict(type='Shared2FCBBoxHead', in_channels=8,
+                       fc_out_channels=8, num_classes=3),
+        mask_roi_extractor=None,
+        mask_head=dict(type='FCNMaskHead', in_channels=8, num_convs=1,
+                       conv_out_channels=8, num_classes=3)))
+RESIZE = dict(type='Resize', scale=(64, 48))
 
-ROOT = Path(__file__).resolve().parents[2]
-DOCS = (ROOT / 'docs/checks.md').read_text()
+
+def pipeline(cfg, part):
+    return cfg[f'{part}_dataloader']['dataset']['pipeline']
 
 
-def data_of(coco, part='train'):
+COCO = {
+    'no masks': (lambda c: pipeline(c, 'train')[2].update(with_mask=False),
+                 'train_dataloader', 'FCNMaskHead reads masks'),
+    'no boxes': (lambda c: pipeline(c, 'train').pop(2),
+                 'train_dataloader', 'RPNHead reads bboxes'),
+    'not packed': (lambda c: pipeline(c, 'train').pop(),
+                   'train_dataloader', 'no inputs', 'PackDetInputs'),
+    'not loaded': (lambda c: pipeline(c, 'val').pop(0),
+                   'val_dataloader.dataset.pipeline.0', 'Resize fails'),
+    'no resize': (lambda c: pipeline(c, 'val').pop(1),
+                  'val_dataloader', 'Shared2FCBBoxHead reads scale_factor'),
+    'no id': (lambda c: pipeline(c, 'val')[-1].update(
+        meta_keys=('ori_shape', 'img_shape', 'scale_factor')),
+        'val_dataloader', 'CocoMetric reads img_id', 'meta_keys'),
+    'no truth': (lambda c: c['val_evaluator'].pop('ann_file'),
+                 'val_dataloader', 'CocoMetric reads instances', 'ann_file'),
+}
+
+
+@pytest.mark.parametrize('name', [None, *COCO])
+def test_detection(coco, name):
     coco.write()
-    return built.build_parts(coco.cfg, (part, ), 'mmdet')[0].data[0]
+    coco.cfg['model'] = ConfigDict(DETECTOR)
+    for part in ('train', 'val'):
+        pipeline(coco.cfg, part).insert(1, dict(RESIZE))
+    if name is None:
+        found = check_config(coco.cfg)
+        assert {p.level for p in found} == {'note'}, report(found)
+        return
+    change, *words = COCO[name]
+    change(coco.cfg)
+    expect(check_config(coco.cfg), 'error', words)
 
 
-def test_numbers_of_the_docs():
-    for words in (f'({built.LISTED:,} records', f'Up to {files.READ}, evenly',
-                  f'Of compressed run lengths\n{masks.DECODED} are',
-                  f'the first of {evaluation.BATCHES}\n'):
-        assert words in DOCS
-    assert files.SECONDS == 10
+@pytest.mark.parametrize('part, words', [
+    ('train', ['FCNHead reads gt_sem_seg']),
+    ('val', ['IoUMetric reads gt_sem_seg'])])
+def test_segmentation(maps, part, words):
+    _, draw, cfg = maps
+    draw()
+    del pipeline(cfg, part)[1]
+    expect(check_config(cfg), 'error', [f'{part}_dataloader', *words])
 
 
-def test_records_are_evenly_spread(coco, monkeypatch):
-    monkeypatch.setattr(built, 'LISTED', 2)
-    data = data_of(coco)
-    assert [r['index'] for r in data.records] == [0, 2] and not data.whole
-
-
-@pytest.mark.parametrize('limits', [
-    dict(READ=2), dict(SECONDS=0, AT_ONCE=2)])
-def test_pictures_are_evenly_spread(coco, monkeypatch, limits):
-    for name, value in limits.items():
-        monkeypatch.setattr(files, name, value)
-    readings, _ = files.read_files(data_of(coco))
-    assert sorted(r.record['index'] for r in readings) == [0, 2]
-
-
-def test_run_lengths_are_evenly_spread(coco, monkeypatch):
-    monkeypatch.setattr(masks, 'DECODED', 4)
-    packed = mask_utils.encode(np.ones((48, 64), np.uint8, 'F'))
-    annotations = coco.train['annotations']
-    for i, annotation in enumerate(annotations):
-        # Those with an odd place are not decoded, and wrong.
-        annotation['segmentation'] = dict(
-            size=[48, 64], counts='1' if i % 2 else packed['counts'].decode())
-    coco.write()
-    found = check_config(coco.cfg)
-    expect(found, 'note', ['4 of 8 compressed masks'])
-    assert not [p for p in found if p.level == 'error']
-
-
-@pytest.mark.parametrize('wide, found', [(13, True), (15, False)])
-def test_batches_of_a_validation(coco, monkeypatch, wide, found):
-    """The first of several sizes among the first few."""
-    monkeypatch.setattr(evaluation, 'BATCHES', 2)
-    for i in (15, 16):
-        coco.val['images'].append(dict(id=i, file_name=f'{i}.jpg', width=64,
-                                       height=48))
-        Image.new('RGB', (64, 48)).save(coco.root / f'val/{i}.jpg')
-    image = coco.val['images'][wide - 11]
-    Image.new('RGB', (70, 48)).save(coco.root / f'val/{wide}.jpg')
-    image['width'] = 70
-    loader = coco.cfg['val_dataloader']
-    loader.update(collate_fn=dict(type='default_collate'))
-    loader['dataset']['pipeline'] = [
-        dict(type='LoadImageFromFile'),
-        dict(type='PackDetInputs', meta_keys=())]
-    coco.write()
-    said = [str(p) for p in check_config(coco.cfg, ('val', ), model=False)]
-    assert any('(64, 48), (70, 48)' in p for p in said) is found
-
-
-def test_classes_that_are_words(coco):
-    """Labels of a model that reads them as text have no order."""
-    coco.val['categories'].reverse()
-    coco.cfg['val_dataloader']['dataset']['metainfo'] = dict(
-        classes=[c['name'] for c in coco.val['categories']])
-    coco.write()
-    parts = built.build_parts(coco.cfg, ('train', 'val'), 'mmdet')
-    model = nn.Module()
-    expect(check_parts(parts, model, ()), 'error', ['label 0'])
-    model.language_model = nn.Module()
-    assert not [p for p in check_parts(parts, model, ())
-                if p.level == 'error']
-
-
-# Other layouts ---------------------------------------------------------------
-
-def made(tmp_path, kind, **values):
-    cfg = ConfigDict(default_scope='mmdet', train_dataloader=dict(
-        batch_size=1, num_workers=0, sampler=dict(
-            type='DefaultSampler', shuffle=False), dataset=dict(
-            type=kind, data_root=f'{tmp_path}/', pipeline=[
-                dict(type='LoadImageFromFile')], **values)))
-    assert not stand_in_data.make(cfg, tmp_path)
-    return cfg
-
-
-def test_size_in_an_xml_file(tmp_path):
-    """Upstream compares it with min_size alone."""
-    cfg = made(tmp_path, 'VOCDataset', ann_file='list.txt',
-               data_prefix=dict(sub_data_root='VOC2007/'))
-    path = next(tmp_path.rglob('*.xml'))
-    path.write_text(path.read_text().replace('<width>64', '<width>65'))
-    found = check_config(cfg)
-    expect(found, 'warning', ['64x48', '65x48'])
-    assert not [p for p in found if p.level == 'error']
-
-
-class Heads(nn.Module):
-
-    def __init__(self, **counts):
-        super().__init__()
-        self.panoptic_head = nn.Module()
-        vars(self.panoptic_head).update(counts)
-
-
-def test_panoptic(tmp_path):
-    """Segments of pictures are its annotations; things and stuff count."""
-    cfg = made(tmp_path, 'CocoPanopticDataset', ann_file='all.json',
-               data_prefix=dict(img='img/', seg='seg/'))
-    data = built.build_parts(cfg, ('train', ), 'mmdet')[0].data[0]
-    for counts in (dict(num_things_classes=79, num_stuff_classes=53),
-                   dict(num_things_classes=80, num_stuff_classes=52),
-                   dict(num_stuff_classes=52)):
-        name = next(n for n, count in counts.items() if count in (79, 52))
-        problem, = check_heads(Heads(**counts), data, False)
-        assert problem.place == f'model.panoptic_head.{name}'
-    path = tmp_path / 'all.json'
-    content = json.loads(path.read_text())
-    segment = content['annotations'][1]['segments_info'][0]
-    del segment['area']
-    segment['bbox'] = [1, 2, 3]
-    path.write_text(json.dumps(content))
-    found = check_config(cfg)
-    expect(found, 'error', ['all.json', '1 of 9 annotations', 'no area'])
-    expect(found, 'error', ['all.json', '[1, 2, 3]'])
+@pytest.mark.parametrize('part, words', [
+    ('train', ['LinearClsHead reads gt_label']),
+    ('val', ['Accuracy reads gt_label'])])
+def test_classification(folders, part, words):
+    _, cfg = folders
+    cfg[f'{part}_dataloader'].dataset.with_label = False
+    expect(check_config(cfg), 'error', [f'{part}_dataloader', *words])

@@ -192,10 +192,7 @@ def test_tools(call_tool, check_published, tmp_path):
         if tta:
             dist('dist_test', checkpoint, '2', *common, *asked, '--tta')
         else:
-            # A visualizer of the usual name may live in this process.
-            done = call_tool('test', config, checkpoint, *common, *asked,
-                             '--cfg-options',
-                             f'visualizer.name={tmp_path.name}')
+            done = call_tool('test', config, checkpoint, *common, *asked)
             assert done.returncode == 0, done.stderr[-3000:]
             shown = tmp_path / 'shown/vis_data/vis_image'
             assert f'pictures: in {shown}' in done.stdout + done.stderr

@@ -2,12 +2,10 @@
 import signal
 
 import pytest
+import torch
 
-from mmfishnet.engine.errors import (
-    RunStopped,
-    short_errors,
-    tells_how_to_go_on,
-)
+from mmfishnet.engine.errors import RunStopped, short_errors
+from mmfishnet.engine.exact.resume import tells_how_to_go_on
 
 
 def test_errors_of_users_are_short(capsys):
@@ -30,7 +28,8 @@ def test_ctrl_c_is_short(tmp_path, capsys):
     with pytest.raises(SystemExit, match='130'), short_errors(OSError), \
             tells_how_to_go_on(str(tmp_path)):
         signal.default_int_handler(signal.SIGINT, None)
-    (tmp_path / 'epoch_1.pth').touch()
+    torch.save(dict(state_dict={}), tmp_path / 'epoch_1.pth')
+    (tmp_path / 'epoch_2.pth').touch()  # damaged: --resume passes it by
     with pytest.raises(SystemExit, match='130'), short_errors(OSError), \
             tells_how_to_go_on(str(tmp_path)):
         raise KeyboardInterrupt

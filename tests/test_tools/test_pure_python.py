@@ -67,9 +67,8 @@ def test_every_tool(folder, call_tool, run_tool, monkeypatch):
         assert 'mmfishnet' in content  # by our checkpoint hook and loop
         assert scalars(run, 'images_per_s')  # by our log processor
         assert list(run.glob('best_val_loss_*.pth'))
-        # A visualizer of the usual name may live in this process.
         tool('test', config, checkpoint, *given, '--tta', '--show-dir',
-             'shown', '--cfg-options', f'visualizer.name={run}')
+             'shown')
         tool('check', config, '--data-root', folder / 'data')
         tool('predict', folder / 'data/val2017', '--checkpoint', checkpoint,
              '--out-dir', run / 'drawn')

@@ -363,7 +363,10 @@ def main():
         text = data.config()
         print('\n'.join(data.notes[:-1]))
         cfg = Config.fromstring(text, '.py')
-        problems = check_config(cfg, ('train', 'val', 'test'))
+        parts = ['train', 'val']
+        if cfg.test_dataloader != cfg.val_dataloader:
+            parts.append('test')
+        problems = check_config(cfg, parts)
         errors = [p for p in problems if p.level == 'error']
         if errors:
             raise ValueError(report(errors) + '\nNo config was written.')

@@ -86,15 +86,6 @@ def is_placed(loader: DataLoader) -> bool:
     return hasattr(getattr(loader, 'batch_sampler', None), 'run_seed')
 
 
-def length_of(items) -> int | None:
-    """Batches of a loader, or samples of a data set; None of a stream, whose
-    end nobody knows."""
-    try:
-        return len(items)
-    except TypeError:
-        return None
-
-
 def _placed(kind: type) -> type:
     """Derive a class of batch samplers whose batches know their place."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os.path as osp
+from collections.abc import Iterator
+from contextlib import contextmanager
 from glob import escape, glob
 
 from mmengine.config import Config
@@ -186,3 +188,15 @@ def _keep_seed(cfg: Config, content) -> None:
     seed = (content.get('meta') or {}).get('seed')
     if seed is not None and randomness.get('seed') is None:
         cfg.randomness = dict(randomness, seed=seed)
+
+
+@contextmanager
+def tells_how_to_go_on(work_dir: str) -> Iterator[None]:
+    """Let Ctrl-C say which checkpoint of a folder a training goes on from."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        found, _ = find_checkpoint(work_dir)
+        raise KeyboardInterrupt(
+            f'; --resume goes on from {found}' if found else
+            '; no checkpoint was written yet') from None

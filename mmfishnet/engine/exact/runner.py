@@ -16,11 +16,12 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import nn
 
 from ...kinds import find_class
+from ...lengths import length_of
 from ...whole_file import whole_file
 from ..errors import RunStopped
 from .checkpoint import WholeCheckpointHook
 from .loops import ExactEpochLoop, ExactIterLoop
-from .place import SeedHook, length_of
+from .place import SeedHook
 from .resume import STOPPED
 from .stop import StopHook
 

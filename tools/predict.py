@@ -40,15 +40,15 @@ def main():
     args = parse_args()
     with short_errors():
         # Takes seconds; --help does not need it.
-        from mmfishnet.apis import predict
+        from mmfishnet.apis import Predictor, predict
         from mmfishnet.checkpoints import use_safe_loading
         from mmfishnet.engine.noise import leave_out_noise
         leave_out_noise()
         use_safe_loading()
         rows = predict(
-            args.inputs, args.checkpoint, args.out_dir, args.config,
-            args.device, args.batch_size, args.score_thr, args.ann_file,
-            not args.no_pictures, tile=args.tile)
+            args.inputs, Predictor(args.checkpoint, args.config, args.device),
+            args.out_dir, args.score_thr, args.ann_file, not args.no_pictures,
+            batch_size=args.batch_size, tile=args.tile)
     pictures = len({row['picture'] for row in rows})
     objects = sum(row.get('count', 0) for row in rows)
     found = (f', objects: {objects} with a score of {args.score_thr:g} or more'

@@ -43,7 +43,7 @@ from .inputs import (
     load_inputs,
     to_rgb,
 )
-from .tiles import predict_tiles
+from .tiles import FOR_DETECTORS, predict_tiles
 from .writer import Writer
 
 
@@ -81,6 +81,7 @@ class Predictor:
         model (nn.Module): The model.
         cfg (Config): Its config.
         classes (tuple[str]): Names of the classes.
+        detects (bool): False for classifiers and segmenters.
         skipped (list[tuple[str, str]]): What could not be read, and why.
         notes (list[tuple[str, str]]): What was read in part.
 
@@ -114,6 +115,9 @@ class Predictor:
             init_default_scope(scope)
         self.cfg, self.skipped, self.notes = cfg, [], []
         self.classes = _classes(cfg, held, checkpoint, scope)
+        self.detects = not any(
+            is_a(cfg.model, name, MODELS, scope)
+            for name in ('BaseClassifier', 'BaseSegmentor'))
         self._load, self._transform = _pipeline(cfg, scope)
 
         if cfg.get('data_preprocessor'):
@@ -128,15 +132,35 @@ class Predictor:
                  tile: int | None = None) -> Iterator[Prediction]:
         """Predict, picture by picture.
 
-        Arguments are those of :func:`predict`.
+        Args:
+            inputs (str | Path | np.ndarray | Sequence): Picture, folder (at
+                any depth), video, URL, array (BGR, uint8), or several.
+            batch_size (int): Pictures, or tiles, that go through the model
+                at a time. Defaults to 1.
+            tile (int, optional): Side of the tiles into which a detector's
+                larger pictures are cut, in pixels. Defaults to None: whole
+                pictures.
 
-        Yields:
-            Prediction: One a picture, in the order of the inputs. What could
-            not be read is left out and stands in ``self.skipped`` afterwards,
-            as (name, reason).
+        Returns:
+            Iterator[Prediction]: One a picture, in the order of the inputs.
+            What could not be read is left out and stands in ``self.skipped``
+            afterwards, as (name, reason).
+
+        Raises:
+            FileNotFoundError: If an input is not there.
+            ValueError: If an argument is not allowed.
         """
+        if batch_size < 1:
+            raise ValueError(f'batch_size={batch_size} should be at least 1.')
+        if tile is not None and tile < 16:
+            raise ValueError(f'tile={tile} should be at least 16 pixels.')
+        if tile is not None and not self.detects:
+            raise ValueError(FOR_DETECTORS)
         self.skipped, self.notes = [], []
-        loaded = self._loaded(find_inputs(inputs))
+        return self._predict(find_inputs(inputs), batch_size, tile)
+
+    def _predict(self, found, batch_size, tile) -> Iterator[Prediction]:
+        loaded = self._loaded(found)
         if tile is not None:
             for picture, data in loaded:
                 yield Prediction(picture, predict_tiles(
@@ -188,15 +212,12 @@ class Predictor:
 
 
 def predict(inputs: str | np.ndarray | Sequence,
-            checkpoint: str,
+            model: str | Predictor,
             out_dir: str,
-            config: str | Config | None = None,
-            device: str | None = None,
-            batch_size: int = 1,
             score_thr: float = 0.3,
             ann_file: str | None = None,
             pictures: bool = True,
-            tile: int | None = None) -> list[dict]:
+            **options) -> list[dict]:
     """Predict and write drawings, COCO results and tables.
 
     Into ``out_dir`` go ``pictures/`` (a video as ``NAME.mp4``),
@@ -207,25 +228,18 @@ def predict(inputs: str | np.ndarray | Sequence,
     segmenter ``pictures/``, ``maps/`` and ``areas.csv``.
 
     Args:
-        inputs (str | Path | np.ndarray | Sequence): Picture, folder (at any
-            depth), video, URL, array (BGR, uint8), or several of them.
-        checkpoint (str): File that the training wrote.
+        inputs (str | Path | np.ndarray | Sequence): As for
+            :meth:`Predictor.__call__`.
+        model (str | Predictor): File that the training wrote, or what was
+            made of it with a config or a device.
         out_dir (str): Folder for the results. What is in it is no input.
-        config (str | Config, optional): Config file or config. Defaults to
-            None: the one that the checkpoint carries.
-        device (str, optional): Such as 'cpu' or 'cuda:0'. Defaults to None:
-            the GPU if there is one.
-        batch_size (int): Pictures, or tiles, that go through the model at a
-            time. Defaults to 1.
         score_thr (float): Objects of a lower score are in predictions.json
             only. Defaults to 0.3.
         ann_file (str, optional): COCO file with the ids of the pictures, by
             file name, and of the classes. Defaults to None: both are
             counted from 1.
         pictures (bool): Whether to draw. Defaults to True.
-        tile (int, optional): Side of the tiles into which a detector's
-            larger pictures are cut, in pixels. Defaults to None: whole
-            pictures.
+        options: ``batch_size`` and ``tile`` of :meth:`Predictor.__call__`.
 
     Returns:
         list[dict]: The rows of counts.csv, predictions.csv or areas.csv.
@@ -236,17 +250,15 @@ def predict(inputs: str | np.ndarray | Sequence,
     """
     if not 0 <= score_thr <= 1:
         raise ValueError(f'score_thr={score_thr} should be from 0 to 1.')
-    if batch_size < 1:
-        raise ValueError(f'batch_size={batch_size} should be at least 1.')
-    if tile is not None and tile < 16:
-        raise ValueError(f'tile={tile} should be at least 16 pixels.')
     found = find_inputs(inputs, out_dir)
     total = count_pictures(found)
-    model = Predictor(checkpoint, config, device)
+    if not isinstance(model, Predictor):
+        model = Predictor(model)
+    predictions = model(found, **options)
     writer = Writer(out_dir, model.classes, score_thr, ann_file, pictures)
     with writer, Progress() as bar:
         task = bar.add_task('Predict', total=total)
-        for prediction in model(found, batch_size, tile):
+        for prediction in predictions:
             writer.add(prediction)
             bar.advance(task)
         # Those that were left out are done with as well.
@@ -279,12 +291,16 @@ def content_of(sample) -> tuple:
             f'the model predicts {", ".join(sample.keys()) or "nothing"}; '
             'predicting is for boxes, masks, classes of pictures and classes '
             'of pixels.')
-    found = sample.pred_instances
-    instances = InstanceData(**{
-        key: to_numpy(found[key])
-        for key in ('bboxes', 'labels', 'scores', 'masks') if key in found})
-    order = np.argsort(-instances.scores, kind='stable')
-    return instances[order], None, None
+    found = as_arrays(sample.pred_instances)
+    return found[np.argsort(-found.scores, kind='stable')], None, None
+
+
+def as_arrays(instances: InstanceData) -> InstanceData:
+    """Boxes, labels, scores and masks of MMDetection as arrays."""
+    return InstanceData(**{
+        key: to_numpy(instances[key])
+        for key in ('bboxes', 'labels', 'scores', 'masks')
+        if key in instances})
 
 
 def _classes(cfg, held, checkpoint, scope) -> tuple[str, ...]:
@@ -292,10 +308,8 @@ def _classes(cfg, held, checkpoint, scope) -> tuple[str, ...]:
     meta = held.get('meta') if isinstance(held, dict) else None
     known = [(meta or {}).get('dataset_meta')]
     for part in dicts_in(cfg.get('test_dataloader')):
-        known.append(part.get('metainfo'))
-        if 'type' in part:
-            cls = find_class(DATASETS, part, scope)
-            known.append(getattr(cls, 'METAINFO', None))
+        known += [part.get('metainfo'), getattr(
+            find_class(DATASETS, part, scope), 'METAINFO', None)]
     for names in filter(None, known):
         # MMDetection's older ones are in capitals.
         names = names.get('classes') or names.get('CLASSES')
@@ -312,10 +326,8 @@ def _pipeline(cfg, scope) -> tuple[Compose, Compose]:
     if steps is None:
         raise ValueError('the config has no test_dataloader with a pipeline, '
                          'which says how pictures are read.')
-    loads = [is_a(step, 'LoadImageFromFile', TRANSFORMS, scope)
-             for step in steps]
-    first = loads.index(True) + 1 if True in loads else 1
-    rest = [step for step in steps[first:] if not any(
-        is_a(step, name, TRANSFORMS, scope)
-        for name in ('LoadAnnotations', 'LoadPanopticAnnotations'))]
+    first = next((i for i, step in enumerate(steps, 1) if is_a(
+        step, 'LoadImageFromFile', TRANSFORMS, scope)), 1)
+    rest = [step for step in steps[first:] if not is_a(
+        step, 'LoadAnnotations', TRANSFORMS, scope)]
     return Compose(steps[:first]), Compose(rest)

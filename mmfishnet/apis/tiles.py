@@ -17,6 +17,10 @@ from pycocotools import mask as coco_mask
 
 from .inputs import as_loaded
 
+FOR_DETECTORS = (
+    'tiles are for detectors; a segmenter of MMSegmentation slides by itself, '
+    "with test_cfg=dict(mode='slide', crop_size=(640, 640), stride=(480, "
+    '480)) in its model.')
 OVERLAP = 0.25  # of a tile's side
 SAME = 0.5  # IoU in the shared strip, or share of a piece that is covered
 
@@ -48,10 +52,7 @@ def predict_tiles(run: Callable, data: dict, tile: int,
     while batch := list(itertools.islice(crops, batch_size)):
         for found, *_ in run(batch):
             if found is None:
-                raise ValueError(
-                    'tiles are for detectors; a segmenter of MMSegmentation '
-                    "slides by itself, with test_cfg=dict(mode='slide', "
-                    'crop_size=(640, 640), stride=(480, 480)) in its model.')
+                raise ValueError(FOR_DETECTORS)
             x, y, *_ = next(places)
             found.bboxes = found.bboxes + [x, y, x, y]
             found.shapes = [_rle(mask, x, y, height, width)

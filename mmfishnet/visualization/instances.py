@@ -187,7 +187,10 @@ def beside(*pictures: np.ndarray) -> np.ndarray:
 
 
 def to_numpy(values) -> np.ndarray:
-    """An array of tensors, of MMDetection's boxes, and of what is one."""
+    """An array of tensors, of MMDetection's boxes and masks, and of what is
+    one."""
+    if hasattr(values, 'to_ndarray'):  # bitmaps and polygons
+        return values.to_ndarray()
     values = getattr(values, 'tensor', values)
     return values.detach().cpu().numpy() if isinstance(
         values, torch.Tensor) else np.asarray(values)
@@ -196,8 +199,6 @@ def to_numpy(values) -> np.ndarray:
 def _shapes(instances: InstanceData) -> tuple:
     """Masks, None if there are none, and boxes."""
     masks, boxes = instances.get('masks'), instances.get('bboxes', ())
-    if hasattr(masks, 'to_ndarray'):  # MMDetection's bitmaps and polygons
-        masks = masks.to_ndarray()
     if masks is not None and not isinstance(masks, list):
         masks = to_numpy(masks).astype(np.uint8)
     boxes = to_numpy(boxes).astype(float).reshape(-1, 4)

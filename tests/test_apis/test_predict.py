@@ -56,6 +56,11 @@ def detector(tmp_path_factory):
            'model.test_cfg.rcnn.max_per_img': 7})
 
 
+@pytest.fixture(scope='module')
+def model(detector):
+    return Predictor(detector, device='cpu')
+
+
 def config_of(path):
     return Config.fromstring(torch.load(path)['meta']['cfg'], '.py')
 
@@ -65,10 +70,14 @@ def table(path):
         return list(csv.DictReader(file))
 
 
-def test_files(detector, folder, tmp_path, capsys):
+def as_table(rows):
+    return [{key: str(value) for key, value in row.items()} for row in rows]
+
+
+def test_files(detector, model, folder, tmp_path, capsys):
     names = ['a/one.jpg', 'b/one.jpg', 'two.jpg']
-    rows = predict([folder / name for name in ('a', 'b', 'two.jpg')], detector,
-                   tmp_path, device='cpu', batch_size=2, score_thr=0.0)
+    rows = predict([folder / name for name in ('a', 'b', 'two.jpg')], model,
+                   tmp_path, score_thr=0.0, batch_size=2)
     assert 'skipped b/empty.png: is empty' in capsys.readouterr().out
     assert sorted({row['picture'] for row in rows}) == names
     assert sum(row['count'] for row in rows) == 3 * 7
@@ -81,10 +90,11 @@ def test_files(detector, folder, tmp_path, capsys):
     coco = COCO(str(tmp_path / 'images.json'))
     results = coco.loadRes(str(tmp_path / 'predictions.json'))
     ids = {image['file_name']: i for i, image in coco.imgs.items()}
-    model = init_detector(config_of(detector), detector, device='cpu')
+    upstream = init_detector(config_of(detector), detector, device='cpu')
     objects = table(tmp_path / 'objects.csv')
     for name in names:
-        theirs = inference_detector(model, str(folder / name)).pred_instances
+        theirs = inference_detector(
+            upstream, str(folder / name)).pred_instances
         ours = sorted(
             results.loadAnns(results.getAnnIds(ids[name])),
             key=lambda ann: -ann['score'])
@@ -99,19 +109,18 @@ def test_files(detector, folder, tmp_path, capsys):
         assert [int(o['area']) for o in listed] == [m.sum() for m in masks]
         assert [SHAPES.index(o['class'])
                 for o in listed] == theirs.labels.tolist()
-    assert table(tmp_path / 'counts.csv') == [
-        {key: str(value) for key, value in row.items()} for row in rows]
+    assert table(tmp_path / 'counts.csv') == as_table(rows)
 
 
-def test_threshold_and_ids_of_a_coco_file(detector, folder, tmp_path, capsys):
+def test_threshold_and_ids_of_a_coco_file(model, folder, tmp_path, capsys):
     ann_file = tmp_path / 'truth.json'
     categories = [dict(id=15 - i, name=name) for i, name in enumerate(SHAPES)]
     ann_file.write_text(json.dumps(dict(
         images=[dict(id=77, file_name='two.jpg')], categories=categories)))
-    given = dict(ann_file=ann_file, device='cpu', pictures=False)
-    prediction, = Predictor(detector, device='cpu')(folder / 'two.jpg')
+    given = dict(ann_file=ann_file, pictures=False)
+    prediction, = model(folder / 'two.jpg')
     scores = prediction.instances.scores
-    rows = predict([folder / 'two.jpg', folder / 'a'], detector,
+    rows = predict([folder / 'two.jpg', folder / 'a'], model,
                    tmp_path / 'out', score_thr=float(scores[2]), **given)
     assert sum(
         row['count'] for row in rows if row['picture'] == 'two.jpg') == 3
@@ -127,10 +136,10 @@ def test_threshold_and_ids_of_a_coco_file(detector, folder, tmp_path, capsys):
     ann_file.write_text(json.dumps(dict(images=[], categories=[categories[0]]
                                         )))
     with pytest.raises(ValueError, match='no category named square'):
-        predict(folder / 'two.jpg', detector, tmp_path / 'out', **given)
+        predict(folder / 'two.jpg', model, tmp_path / 'out', **given)
 
 
-def test_video(detector, tmp_path):
+def test_video(model, tmp_path):
     paths = {}
     for name, code, count in (('clip.avi', 'MJPG', 3),
                               ('clip.mp4', 'mp4v', 2)):
@@ -140,8 +149,7 @@ def test_video(detector, tmp_path):
         for i in range(count):
             video.write(np.full((96, 128, 3), 60 * i, np.uint8))
         video.release()
-    rows = predict(
-        [*paths], detector, tmp_path / 'out', score_thr=0, device='cpu')
+    rows = predict([*paths], model, tmp_path / 'out', score_thr=0)
     assert {row['picture'] for row in rows} == {
         f'{Path(path).name}#{i:06d}'
         for path, count in paths.items() for i in range(count)
@@ -155,37 +163,28 @@ def test_video(detector, tmp_path):
         assert frames == count
 
 
-def test_default_scope_none(detector, folder):
-    """As configs in MMEngine's pure-Python style are when they are dumped."""
-    cfg = config_of(detector)
-    cfg.default_scope = None
-    cfg.model.type = 'mmdet.models.detectors.mask_rcnn.MaskRCNN'
-    theirs, = Predictor(detector, cfg, 'cpu')(folder / 'two.jpg')
-    ours, = Predictor(detector, device='cpu')(folder / 'two.jpg')
-    np.testing.assert_array_equal(ours.instances.bboxes,
-                                  theirs.instances.bboxes)
-
-
 def test_segmenter(tmp_path, folder):
     pytest.importorskip('mmseg')
     classes = ('background', *SHAPES)
     path = save('shapes/semantic_fpn_fishnet_shapes.py',
                 tmp_path / 'iter_1.pth', classes)
-    rows = predict(folder / 'a', path, tmp_path / 'out', device='cpu')
+    segmenter = Predictor(path, device='cpu')
+    rows = predict(folder / 'a', segmenter, tmp_path / 'out')
     from mmseg.apis import inference_model, init_model
-    model = init_model(config_of(path), path, device='cpu')
-    theirs = inference_model(model, str(folder / 'a/one.jpg'))
+    theirs = inference_model(init_model(config_of(path), path, device='cpu'),
+                             str(folder / 'a/one.jpg'))
     pixels = theirs.pred_sem_seg.data[0].numpy()
     written = cv2.imread(str(tmp_path / 'out/maps/one.png'), -1)
     np.testing.assert_array_equal(written, pixels)
-    assert table(tmp_path / 'out/areas.csv') == [
-        {key: str(value) for key, value in row.items()} for row in rows]
+    assert table(tmp_path / 'out/areas.csv') == as_table(rows)
     assert {row['class']: row['area'] for row in rows} == {
         classes[i]: n for i, n in zip(*np.unique(pixels, return_counts=True))}
     assert sum(row['share'] for row in rows) == pytest.approx(1, abs=1e-5)
     assert cv2.imread(str(tmp_path / 'out/pictures/one.jpg')) is not None
+    # Said before anything is read or written.
     with pytest.raises(ValueError, match='tiles are for detectors'):
-        predict(folder / 'a', path, tmp_path / 'out', device='cpu', tile=64)
+        predict(folder / 'a', segmenter, tmp_path / 'tiles', tile=64)
+    assert not (tmp_path / 'tiles').exists()
 
 
 def test_classifier(tmp_path, folder, call_tool):
@@ -227,29 +226,33 @@ def test_classifier(tmp_path, folder, call_tool):
         again['scores'], results[1]['scores'], atol=1e-5)
 
 
-def test_refusals(detector, folder, tmp_path, call_tool):
-    def said(path, checkpoint=detector):
-        result = call_tool('predict', path, '--checkpoint', checkpoint,
-                           '--out-dir', tmp_path / 'out', '--device', 'cpu')
-        assert result.returncode == 1 and 'Traceback' not in result.stderr
-        return result.stderr
-
+def test_inputs_that_are_refused(model, folder, tmp_path):
     (tmp_path / 'empty').mkdir()
-    assert 'there is no file or folder' in said(tmp_path / 'nowhere')
-    assert 'no picture or video in the folder' in said(tmp_path / 'empty')
-    assert 'none of the pictures could be read' in said(folder / 'b/empty.png')
-    other = tmp_path / 'other.pth'
-    torch.save(dict(state_dict={}), other)
-    assert 'carries no config' in said(folder / 'two.jpg', other)
+    for path, error, words in (
+        ('nowhere', FileNotFoundError, 'there is no file or folder'),
+        ('empty', FileNotFoundError, 'no picture or video in the folder'),
+        (folder / 'b/empty.png', ValueError, 'none of the pictures could be')):
+        with pytest.raises(error, match=words):
+            predict(tmp_path / path, model, tmp_path / 'out')
+    for name, value in (('score_thr', 2), ('batch_size', 0), ('tile', 8)):
+        with pytest.raises(ValueError, match=f'{name}={value} should be'):
+            predict(folder, model, tmp_path / 'out', **{name: value})
 
-    # Weights of another backbone, and of heads for other classes.
+
+def test_checkpoints_that_are_refused(detector, folder, tmp_path, call_tool):
+    """Without config, of another backbone, of heads for other classes."""
     held = torch.load(detector, weights_only=False)
-    state = held['state_dict']
+    state, other = held['state_dict'], tmp_path / 'other.pth'
     heads = 'roi_head.bbox_head.fc_cls.', 'roi_head.mask_head.conv_logits.'
-    for changed, names in (
-        ({k: v for k, v in state.items() if 'head3' not in k}, ['head3']),
-        ({k: v[:3] if k.startswith(heads) else v for k, v in state.items()},
-         ['another shape', *heads])):
-        torch.save(held | dict(state_dict=changed), other)
-        message = said(folder / 'two.jpg', other)
-        assert all(name in message for name in names)
+    for changes, names in (
+        (dict(meta={}), ['carries no config', '--config FILE']),
+        (dict(state_dict={
+            k: v for k, v in state.items() if 'head3' not in k}), ['head3']),
+        (dict(state_dict={
+            k: v[:3] if k.startswith(heads) else v
+            for k, v in state.items()}), ['another shape', *heads])):
+        torch.save(held | changes, other)
+        result = call_tool('predict', folder / 'two.jpg', '--checkpoint',
+                           other, '--out-dir', tmp_path / 'out')
+        assert result.returncode == 1 and 'Traceback' not in result.stderr
+        assert all(name in result.stderr for name in names)

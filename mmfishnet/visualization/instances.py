@@ -83,14 +83,21 @@ def draw_instances(image: np.ndarray,
     labels = to_numpy(instances.labels).astype(int)
     masks, boxes = _shapes(instances)
     canvas, scale = _enlarge(image, min_side)
-    many = len(labels) > MAX_LABELS if legend is None else legend
-    if by_class is None:
-        by_class = many and len(set(labels.tolist())) > 1
-    colors = instance_colors(labels.tolist(), by_class)
-
     # Large ones first: what lies on them is drawn over them.
     order = np.argsort(-np.prod(boxes[:, 2:] - boxes[:, :2], axis=1),
                        kind='stable')
+    names = [classes[label] for label in labels]
+    if 'scores' in instances:
+        names = [f'{name} {score:.0%}' for name, score in zip(
+            names, to_numpy(instances.scores))]
+    many = len(labels) > MAX_LABELS if legend is None else legend
+    if not many:
+        placed = _place_labels(names, boxes * scale, order, canvas.shape,
+                               _font_size(canvas))
+        many = legend is None and None in placed
+    if by_class is None:
+        by_class = many and len(set(labels.tolist())) > 1
+    colors = instance_colors(labels.tolist(), by_class)
     for i in order:
         if masks is None:
             _draw_box(canvas, boxes[i] * scale, colors[i].tolist())
@@ -101,15 +108,6 @@ def draw_instances(image: np.ndarray,
             (f'{classes[label]}  {count}', colors[labels == label])
             for label, count in Counter(labels.tolist()).most_common()])
     else:
-        names = [classes[label] for label in labels]
-        if 'scores' in instances:
-            names = [f'{name} {score:.0%}' for name, score in zip(
-                names, to_numpy(instances.scores))]
-        placed = _place_labels(names, boxes * scale, order, canvas.shape,
-                               _font_size(canvas))
-        if legend is None and None in placed:
-            return draw_instances(
-                image, instances, classes, title, True, min_side=min_side)
         canvas = _write_labels(canvas, names, placed, colors)
     return _add_title(canvas, title) if title else canvas
 

@@ -1,6 +1,7 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 """Tools, and mmfishnet as others get it: built and installed."""
 import gc
+import io
 import itertools
 import logging
 import os
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import venv
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -107,33 +109,34 @@ def run_tool():
     return run_tool
 
 
-@pytest.fixture
-def call_tool(monkeypatch, capsys):
+@pytest.fixture(scope='session')
+def call_tool():
     """call_tool(name, *args): the same in this process, where it need not have
     its own: starting one takes seconds."""
 
     def call_tool(name, *args):
         path = str(ROOT / f'tools/{name}.py')
-        capsys.readouterr()
         code = 0
         forget_visualizers(Visualizer)
-        # The logger of a test before would write to what was captured then,
-        # and is closed: setStream would flush it.
-        for handler in MMLogger.get_current_instance().handlers:
-            if type(handler) is logging.StreamHandler:
-                handler.stream = sys.stdout
-        with monkeypatch.context() as patch:
+        with (pytest.MonkeyPatch.context() as patch,
+              redirect_stdout(io.StringIO()) as out,
+              redirect_stderr(io.StringIO()) as err):
+            # The logger of a test before would write to what was captured
+            # then, and is closed: setStream would flush it.
+            for handler in MMLogger.get_current_instance().handlers:
+                if type(handler) is logging.StreamHandler:
+                    handler.stream = sys.stdout
             patch.setattr(sys, 'argv', [path, *map(str, args)])
             patch.setenv('COLUMNS', WIDE)
             try:
                 runpy.run_path(path, run_name='__main__')
             except SystemExit as error:
                 code = error.code
+        said = err.getvalue()
         if isinstance(code, str):
-            print(code, file=sys.stderr)
-            code = 1
+            code, said = 1, f'{said}{code}\n'
         return subprocess.CompletedProcess([path, *args], code,
-                                           *capsys.readouterr())
+                                           out.getvalue(), said)
 
     return call_tool
 

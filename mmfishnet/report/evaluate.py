@@ -17,19 +17,16 @@ from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS, EVALUATOR
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
-from pycocotools import mask as coco_mask
-from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from rich.console import Console
 from rich.progress import track
+from torch import nn
 from torch.utils.data import Subset
 
-from ..apis.inputs import Picture, to_rgb
-from ..apis.predict import Prediction, Predictor, content_of
-from ..kinds import dicts_in
+from ..apis.predict import Predictor, as_arrays, content_of
 
 KINDS = dict(bbox='boxes', segm='masks')
-KEPT = 20  # pictures, of the worst and of the best
+KEPT = 4  # pictures, of the worst and of the best
 
 
 @dataclass
@@ -42,10 +39,13 @@ class Seen:
         path (str): The picture.
         truth (InstanceData | int | np.ndarray): Objects, class, or class of
             each pixel.
+        found (InstanceData | np.ndarray): Objects of a sufficient score,
+            scores of the classes, or class of each pixel.
     """
     score: float
     path: str
     truth: object
+    found: object
 
 
 @dataclass
@@ -53,6 +53,8 @@ class Evaluation:
     """A model's results on a validation set.
 
     Attributes:
+        model (Predictor): The model.
+        score_thr (float): What counts as found.
         metrics (dict[str, float]): What the run's own evaluator says.
         per_class (dict[str, float]): AP of each class, of a detector on COCO.
         curves (dict[str, dict[float, np.ndarray]]): Recall and precision,
@@ -60,8 +62,6 @@ class Evaluation:
         confusion (np.ndarray, optional): Counts: true class in rows,
             predicted class in columns; of a detector the background last.
         seen (list[Seen]): The worst pictures and the best, in this order.
-        model (Predictor): The model.
-        score_thr (float): What counts as found.
     """
     model: Predictor
     score_thr: float
@@ -71,15 +71,45 @@ class Evaluation:
     confusion: np.ndarray | None = None
     seen: list[Seen] = field(default_factory=list)
 
-    def predict(self, path: str) -> Prediction:
-        """Predict on one of the pictures again."""
-        data = self.model.read(path)
-        picture = Picture(path, path, to_rgb(data['img']))
-        return Prediction(picture, *self.model.run([data])[0])
-
-    def found(self, instances: InstanceData) -> InstanceData:
-        """The objects of a sufficient score."""
-        return instances[instances.scores >= self.score_thr]
+    def add(self, sample) -> None:
+        """Note what the model says in a data sample, beside the truth."""
+        instances, scores, pixels = content_of(sample)
+        classes = len(self.model.classes)
+        if instances is not None:
+            if 'gt_instances' not in sample:
+                return
+            truth = as_arrays(sample.gt_instances)
+            found = instances[instances.scores >= self.score_thr]
+            counts = match(truth, found, classes)
+            right = np.trace(counts[:-1, :-1])
+            score = 2 * right / max(1, len(truth) + len(found))
+            if not len(truth):  # neither good nor bad
+                score = None
+        elif scores is not None:
+            truth, found = sample.gt_label.cpu().numpy(), scores
+            if len(truth) != 1:  # of several classes
+                return
+            truth, score = int(truth[0]), float(scores[truth[0]])
+            counts = (truth, int(scores.argmax()))
+        else:
+            truth = sample.gt_sem_seg.data[0].cpu().numpy().astype(int)
+            known = (truth >= 0) & (truth < classes) & (pixels < classes)
+            counts = np.bincount(truth[known] * classes + pixels[known],
+                                 minlength=classes**2).reshape(classes, -1)
+            score = np.trace(counts) / max(1, counts.sum())
+            found = pixels
+        if self.confusion is None:
+            self.confusion = np.zeros(
+                [classes + (instances is not None)] * 2, int)
+        if isinstance(counts, tuple):  # of the thousand of ImageNet one
+            self.confusion[counts] += 1
+        else:
+            self.confusion += counts
+        path = sample.get('img_path')
+        if score is not None and isinstance(path, str):
+            self.seen.append(Seen(score, path, truth, found))
+            self.seen.sort(key=lambda seen: seen.score)
+            del self.seen[KEPT:-KEPT]
 
 
 def evaluate(run,
@@ -114,15 +144,22 @@ def evaluate(run,
                 and hasattr(m, 'outfile_prefix')]
         for metric in coco:
             metric.classwise, metric.outfile_prefix = True, f'{folder}/coco'
-        ids = _run(result, dataset, loader, evaluator, f'Evaluate {run.name}')
+        ids = []
+        for batch in track(loader, f'Evaluate {run.name}', len(loader),
+                           console=Console(stderr=True)):
+            with torch.no_grad():
+                samples = result.model.model.test_step(batch)
+            for sample in samples:
+                result.add(sample)
+                ids.append(sample.get('img_id', len(ids)))
+            evaluator.process(data_samples=samples, data_batch=batch)
         for metric in coco if len(ids) < len(dataset) else ():
             metric.img_ids = ids
         metrics = evaluator.evaluate(len(ids))
         for metric in coco:
-            truth = _ann_file(result.model.cfg.val_evaluator, dataset, folder)
             for kind in set(metric.metrics) & set(KINDS):
                 result.curves[kind] = _curves(
-                    f'{folder}/coco.{kind}.json', truth, kind, metric)
+                    f'{folder}/coco.{kind}.json', kind, metric)
     for key, value in metrics.items():
         name = key.removesuffix('_precision').rpartition('/')[2]
         if key.endswith('_precision') and name in result.model.classes:
@@ -146,98 +183,15 @@ def _build(cfg, max_images) -> tuple:
     return dataset, loader, evaluator
 
 
-def _run(result, dataset, loader, evaluator, title) -> list:
-    """Predict and compare; the images' ids."""
-    batches, ids = iter(loader), []
-    for _ in track(range(len(loader)), title, console=Console(stderr=True)):
-        batch = next(batches)  # in this order: the bar reaches its end
-        with torch.no_grad():
-            samples = result.model.model.test_step(batch)
-        for sample in samples:
-            _compare(result, sample, dataset, len(ids))
-            ids.append(sample.get('img_id', len(ids)))
-        result.seen.sort(key=lambda seen: seen.score)
-        del result.seen[KEPT:-KEPT]
-        evaluator.process(data_samples=samples, data_batch=batch)
-    return ids
-
-
-def _compare(result, sample, dataset, index) -> None:
-    """Note what a model says of a picture, beside the truth."""
-    instances, scores, pixels = content_of(sample)
-    classes = len(result.model.classes)
-    if instances is not None:
-        if not hasattr(dataset, 'get_data_info'):
-            return
-        truth = _true_instances(dataset.get_data_info(index))
-        found = result.found(instances)
-        counts = match(truth, found, classes)
-        right = np.trace(counts[:-1, :-1])
-        score = 2 * right / max(1, len(truth) + len(found))
-        if not len(truth):  # neither good nor bad
-            score = None
-    elif scores is not None:
-        truth = sample.gt_label.cpu().numpy()
-        if len(truth) != 1:  # of several classes
-            return
-        truth, score = int(truth[0]), float(scores[truth[0]])
-        counts = (truth, int(scores.argmax()))
-    else:
-        truth = sample.gt_sem_seg.data[0].cpu().numpy().astype(int)
-        known = (truth >= 0) & (truth < classes) & (pixels < classes)
-        counts = np.bincount(truth[known] * classes + pixels[known],
-                             minlength=classes**2).reshape(classes, classes)
-        score = np.trace(counts) / max(1, counts.sum())
-        truth = truth.astype(np.int16)
-    if result.confusion is None:
-        result.confusion = np.zeros(
-            [classes + (instances is not None)] * 2, int)
-    if isinstance(counts, tuple):  # of the thousand classes of ImageNet one
-        result.confusion[counts] += 1
-    else:
-        result.confusion += counts
-    path = sample.get('img_path')
-    if score is not None and isinstance(path, str):
-        result.seen.append(Seen(score, path, truth))
-
-
-def _true_instances(info: dict) -> InstanceData:
-    """What a data set of MMDetection says of a picture."""
-    kept = [item for item in info.get('instances', ())
-            if not item.get('ignore_flag')]
-    truth = InstanceData(
-        bboxes=np.array([item['bbox'] for item in kept],
-                        float).reshape(-1, 4),
-        labels=np.array([item['bbox_label'] for item in kept], int))
-    masks = [item.get('mask') for item in kept]
-    if masks and all(masks):
-        for i, mask in enumerate(masks):
-            if isinstance(mask, list) or isinstance(mask['counts'], list):
-                masks[i] = mask = coco_mask.frPyObjects(
-                    mask, info['height'], info['width'])
-            if isinstance(mask, list):  # of polygons
-                masks[i] = coco_mask.merge(mask)
-        truth.masks = masks
-    return truth
-
-
-def _ann_file(evaluators, dataset, folder) -> str:
-    """The truth that an evaluator of COCO's compares with."""
-    made = Path(folder, 'coco.gt.json')  # where it is given none
-    given = [part['ann_file'] for part in dicts_in(evaluators)
-             if part.get('ann_file')]
-    return str(made) if made.exists() else (
-        given[0] if given else dataset.ann_file)
-
-
-def _curves(results, ann_file, kind, metric) -> dict[float, np.ndarray]:
+def _curves(results, kind, metric) -> dict[float, np.ndarray]:
     """Recall and precision at IoU 0.5 and 0.75 of what a metric compared."""
-    coco, found = COCO(ann_file), json.loads(Path(results).read_text())
-    for item in found if kind == 'segm' else ():
-        item.pop('bbox')  # its area would be taken for the mask's
+    found = json.loads(Path(results).read_text())
     if not found:
         return {}
-    compared = COCOeval(coco, coco.loadRes(found), kind)
+    for item in found if kind == 'segm' else ():
+        item.pop('bbox')  # its area would be taken for the mask's
+    truth = metric._coco_api  # the file's, or made of what was packed
+    compared = COCOeval(truth, truth.loadRes(found), kind)
     compared.params.imgIds = metric.img_ids
     compared.params.catIds = metric.cat_ids
     compared.params.iouThrs = np.array([0.5, 0.75])
@@ -286,27 +240,22 @@ def match(truth: InstanceData,
     return matrix
 
 
-def activations(evaluation: Evaluation,
+def activations(model: Predictor,
                 path: str) -> list[tuple[str, np.ndarray]]:
     """How strongly the backbone's stages answer to an image: name of each,
     in the order in which they run, and the root mean square of its refined
     feature's channels, (H, W). Empty for backbones without such stages."""
-    backbone = getattr(evaluation.model.model, 'backbone', None)
-    names = [name for name in getattr(backbone, 'stage_names', ())
-             if hasattr(getattr(backbone, name), 'refine')]
-    seen = {}
-
-    def watch(name):
-        def keep(module, args, output):
+    found, handles = [], []
+    backbone = getattr(model.model, 'backbone', nn.Identity())
+    for name, stage in backbone.named_children():
+        def keep(module, args, output, name=name):
             rms = output[0].float().pow(2).mean(0).sqrt()
-            seen[name] = rms.cpu().numpy()
-        return getattr(backbone, name).refine.register_forward_hook(keep)
-
-    handles = [watch(name) for name in names]
+            found.append((name, rms.cpu().numpy()))
+        if hasattr(stage, 'refine'):
+            handles.append(stage.refine.register_forward_hook(keep))
     try:
-        if names:
-            evaluation.predict(path)
+        model.run([model.read(path)])
     finally:
         for handle in handles:
             handle.remove()
-    return [(name, seen[name]) for name in names if name in seen]
+    return found

@@ -12,14 +12,14 @@ import matplotlib
 import numpy as np
 from jinja2 import Environment
 
+from ..apis.inputs import to_rgb
 from ..version import __version__
 from ..visualization import beside, draw_instances, draw_pixels, draw_scores
 from ..whole_file import whole_file
 from ..work_dir import Run
 from . import charts
-from .evaluate import Evaluation, activations, evaluate
+from .evaluate import KEPT, Evaluation, activations, evaluate
 
-SHOWN = 4
 SIDE = 512
 OBJECTS = ('Objects paired one to one by their boxes at IoU 0.5. The last '
            'column is what was missed, the last row what was found where '
@@ -124,8 +124,7 @@ def _about(run: Run, evaluation: Evaluation | None) -> dict:
     if evaluation is None or evaluation.confusion is None:
         return about
     matrix, classes = evaluation.confusion, evaluation.model.classes
-    worst = evaluation.seen[:SHOWN]
-    best = evaluation.seen[SHOWN:][:-SHOWN - 1:-1]
+    worst, best = evaluation.seen[:KEPT], evaluation.seen[KEPT:][::-1]
     return about | dict(
         confusion=charts.svg(charts.confusion, matrix, classes),
         words=OBJECTS if len(matrix) > len(classes) else (
@@ -157,25 +156,28 @@ def _jpeg(picture: np.ndarray) -> str:
     return 'data:image/jpeg;base64,' + base64.b64encode(data).decode()
 
 
+def _read(evaluation, path) -> np.ndarray:
+    return to_rgb(evaluation.model.read(path)['img'])
+
+
 def _pair(evaluation, seen) -> tuple[str, str]:
     """A picture with the truth and what was found, and words on it."""
-    said = evaluation.predict(seen.path)
-    image, classes = said.picture.image, evaluation.model.classes
-    name = Path(seen.path).name
-    if said.scores is not None:
-        drawn = draw_scores(image, said.scores, classes, min_side=SIDE)
+    image, classes = _read(evaluation, seen.path), evaluation.model.classes
+    # With its folder: there may be one of this name in each.
+    name = '/'.join(Path(seen.path).parts[-2:])
+    if isinstance(seen.truth, int):
+        drawn = draw_scores(image, seen.found, classes, min_side=SIDE)
         return _jpeg(drawn), (f'{name}: truth: {classes[seen.truth]}, its '
                               f'score {seen.score:.0%}')
-    if said.pixels is not None:
-        draw, found = draw_pixels, said.pixels
-        words = f'{seen.score:.1%} of its pixels are right'
+    if isinstance(seen.truth, np.ndarray):
+        draw, words = draw_pixels, f'{seen.score:.1%} of its pixels are right'
     else:
-        draw, found = draw_instances, evaluation.found(said.instances)
-        words = (f'{len(found)} found, {len(seen.truth)} there, '
+        draw = draw_instances
+        words = (f'{len(seen.found)} found, {len(seen.truth)} there, '
                  f'F1 {seen.score:.2f}')
     return _jpeg(beside(*(
         draw(image, what, classes, title, min_side=SIDE)
-        for what, title in ((seen.truth, 'truth'), (found, 'found'))
+        for what, title in ((seen.truth, 'truth'), (seen.found, 'found'))
     ))), f'{name}: {words}'
 
 
@@ -185,17 +187,16 @@ def _stages(evaluation) -> list[tuple[str, str]]:
         return []
     path = max(evaluation.seen, key=lambda seen: np.size(
         getattr(seen.truth, 'labels', 0))).path
-    image = evaluation.predict(path).picture.image
-    pictures = [('image', image)]
-    for name, response in activations(evaluation, path):
+    image = _read(evaluation, path)
+    pictures = [(_jpeg(image), 'image')]
+    for name, response in activations(evaluation.model, path):
         low, high = np.percentile(response, (1, 99))
         scaled = np.clip((response - low) / max(high - low, 1e-12), 0, 1)
         colored = matplotlib.colormaps['magma'](scaled)[..., :3]
         enlarged = cv2.resize((255 * colored).astype(np.uint8),
                               image.shape[1::-1],
                               interpolation=cv2.INTER_NEAREST)
-        pictures.append((f'{name}, {response.shape[0]}x{response.shape[1]}',
-                         enlarged))
+        pictures.append((_jpeg(enlarged),
+                         f'{name}, {response.shape[0]}x{response.shape[1]}'))
     # Of other backbones there is nothing to see.
-    return [(_jpeg(picture), caption) for caption, picture in pictures
-            ] if len(pictures) > 1 else []
+    return pictures if len(pictures) > 1 else []

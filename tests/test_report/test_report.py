@@ -3,25 +3,27 @@ import json
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from mmdet.models.detectors.base import BaseDetector
-from mmengine.structures import InstanceData
+from mmengine.structures import InstanceData, PixelData
 
 from mmfishnet.datasets.shapes import draw_coco
-from mmfishnet.report.evaluate import activations, evaluate, match
+from mmfishnet.report.evaluate import Evaluation, activations, evaluate, match
+from mmfishnet.report.page import _pair
 from mmfishnet.work_dir import read_run
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope='module')
-def work_dir(tmp_path_factory, run_tool):
+def work_dir(tmp_path_factory, call_tool):
     folder = tmp_path_factory.mktemp('report')
-    draw_coco(folder / 'shapes', train=12, val=4, size=96)
-    result = run_tool(
+    draw_coco(folder / 'shapes', train=8, val=4, size=96)
+    result = call_tool(
         'train', ROOT / 'configs/shapes/mask_rcnn_fishnet_shapes.py',
         '--work-dir', folder / 'run', '--data-root', folder / 'shapes',
         '--cfg-options', 'model.backbone.init_cfg=None',
@@ -51,10 +53,10 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope='module')
-def report(work_dir, run_tool):
+def report(work_dir, call_tool):
     out = work_dir.parent / 'deep/report.html'
-    result = run_tool('report', work_dir, '--out', out, '--device', 'cpu',
-                      '--score-thr', 0)
+    result = call_tool('report', work_dir, '--out', out, '--device', 'cpu',
+                       '--score-thr', 0)
     assert result.returncode == 0, result.stderr
     return out
 
@@ -73,8 +75,10 @@ def test_page(work_dir, report):
     assert page.tags.count('img') == 4 + 11
     text = ' '.join(page.text)
     run = read_run(work_dir)
+    # A picture is named with its folder.
     for piece in ('tail1', 'body3', 'head3', 'System environment',
-                  'python tools/train.py', 'model = dict('):
+                  'python tools/train.py', 'model = dict(',
+                  'val2017/000000000001.jpg: '):
         assert piece in text
     # The AP is that of the training's own last evaluation.
     for name in ('coco/bbox_mAP', 'coco/segm_mAP'):
@@ -92,7 +96,7 @@ def test_evaluation_is_that_of_the_training(work_dir):
         (work_dir.parent / 'shapes/annotations/instances_val2017.json'
          ).read_text())
     assert evaluation.confusion.sum(1)[:-1].sum() == len(truth['annotations'])
-    stages = activations(evaluation, evaluation.seen[0].path)
+    stages = activations(evaluation.model, evaluation.seen[0].path)
     assert {name: len(response) for name, response in stages} == dict(
         tail1=32, tail2=16, tail3=8, bridge=4, body1=4, body2=8, body3=16,
         head1=32, head2=16, head3=8)
@@ -144,6 +148,37 @@ def test_side_by_side_and_without_predicting(work_dir, call_tool, tmp_path):
     result = call_tool('report', tmp_path)
     assert result.returncode == 1
     assert 'is not the work folder of a run' in result.stderr
+
+
+def test_pictures_and_pixels(tmp_path):
+    """Of classifiers and segmenters: confusion, worst and best, drawings."""
+    pytest.importorskip('mmseg')
+    from mmpretrain.structures import DataSample
+    from mmseg.structures import SegDataSample
+    model = SimpleNamespace(
+        classes=('a', 'b'), model=None,
+        read=lambda path: dict(img=np.zeros((16, 16, 3), np.uint8)))
+    labels, pixels = Evaluation(model, 0.3), Evaluation(model, 0.3)
+    truth = np.arange(4).reshape(2, 2) % 2  # of two of four columns each
+    for i, score in enumerate((0.9, 0.2, 0.6)):
+        path = str(tmp_path / f'{i}/one.png')
+        labels.add(DataSample(metainfo=dict(img_path=path)).set_gt_label(
+            1).set_pred_score(torch.tensor([1 - score, score])))
+        found = truth.copy()
+        found[0, :i] = 0
+        pixels.add(SegDataSample(
+            metainfo=dict(img_path=path),
+            gt_sem_seg=PixelData(data=torch.from_numpy(truth)),
+            pred_sem_seg=PixelData(data=torch.from_numpy(found))))
+    assert labels.confusion.tolist() == [[0, 0], [1, 2]]
+    assert [seen.score for seen in labels.seen] == pytest.approx(
+        [0.2, 0.6, 0.9])
+    assert pixels.confusion.tolist() == [[6, 0], [1, 5]]
+    assert [seen.score for seen in pixels.seen] == [0.75, 1, 1]
+    # A folder a class: files of one name are told apart.
+    assert '1/one.png: truth: b, its score 20%' in _pair(
+        labels, labels.seen[0])[1]
+    assert '2/one.png: 75.0% of' in _pair(pixels, pixels.seen[0])[1]
 
 
 def test_pairs():

@@ -8,25 +8,20 @@ are optional packages.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental import _config as symbols
 
 from ..models.built import find_tensors, keep_modes
 
-try:
-    from torch.fx.experimental import _config as symbols
-except ImportError:  # an old torch
-    symbols = None
-
-# The last feature of 32x32 is 1x1, and torch.export takes a size of 1 for a
-# case of its own unless it is told not to, which a current one can be.
-MIN_SIZE = 32 if hasattr(symbols, 'backed_size_oblivious') else 33
+MIN_SIZE = 32
 
 
 def need(name: str) -> ModuleType:
@@ -40,16 +35,12 @@ def need(name: str) -> ModuleType:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Without gradients, each module in evaluation mode for a while."""
-    with keep_modes(model, train=False), torch.no_grad():
+def exporting(model: nn.Module) -> Iterator[None]:
+    """While a graph is made: without gradients, in evaluation mode, and a
+    size of 1, as of the last feature of 32x32, is one like any other."""
+    with (keep_modes(model, train=False), torch.no_grad(),
+          symbols.patch(backed_size_oblivious=True)):
         yield
-
-
-def open_sizes():
-    """While ``torch.export`` runs: a size of 1 is one like any other."""
-    return symbols.patch(backed_size_oblivious=True) if MIN_SIZE == 32 \
-        else nullcontext()
 
 
 class Features(nn.Module):
@@ -90,7 +81,7 @@ def export_program(model: nn.Module,
         2: torch.export.Dim('height', min=MIN_SIZE),
         3: torch.export.Dim('width', min=MIN_SIZE)
     }
-    with evaluating(model), open_sizes():
+    with exporting(model):
         return torch.export.export(
             Features(model), (images, ), dynamic_shapes=(open_dims, ))
 
@@ -132,7 +123,7 @@ def export_torchscript(model: nn.Module, images: Tensor,
     Returns:
         Path: The file; it takes batches and sizes other than the example's.
     """
-    with evaluating(model):
+    with exporting(model):
         traced = torch.jit.trace(
             Features(model), (images, ), check_trace=False)
     traced.save(str(path))
@@ -169,36 +160,27 @@ def export_openvino(onnx_file: str | os.PathLike,
     return Path(path)
 
 
-class Program(nn.Module):
-    """An exported program as a module that can be told to evaluate.
+class Exported(nn.Module):
+    """What was exported, on the CPU in the place of the module: it can be
+    told to evaluate.
 
     Args:
-        program (torch.export.ExportedProgram): What :func:`export_program`
-            returned.
+        run (Callable): Images (N, C, H, W) to a sequence of features.
     """
 
-    def __init__(self, program: torch.export.ExportedProgram) -> None:
+    def __init__(self, run: Callable) -> None:
         super().__init__()
-        # No submodule: torch's refuses train() and eval().
-        self.run = program.module().__call__
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Images (N, C, H, W) to features."""
-        return self.run(images)
-
-
-class _Runtime(nn.Module):
-    """A file run on the CPU by another runtime, ``run``, as a module."""
+        self.run = run
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Images (N, C, H, W) to features, on the images' device."""
         # Copies: OpenVINO writes the next features to the same place.
         return tuple(
-            torch.tensor(features, device=images.device)
-            for features in self.run(images.cpu().numpy()))
+            torch.tensor(np.asarray(features), device=images.device)
+            for features in self.run(images.cpu()))
 
 
-class OnnxRuntime(_Runtime):
+class OnnxRuntime(Exported):
     """An ONNX file, run by ONNX Runtime.
 
     Args:
@@ -207,16 +189,16 @@ class OnnxRuntime(_Runtime):
     """
 
     def __init__(self, path: str | os.PathLike, threads: int = 0) -> None:
-        super().__init__()
         onnxruntime = need('onnxruntime')
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         session = onnxruntime.InferenceSession(
             str(path), options, providers=['CPUExecutionProvider'])
-        self.run = lambda images: session.run(None, dict(images=images))
+        super().__init__(
+            lambda images: session.run(None, dict(images=images.numpy())))
 
 
-class OpenVINO(_Runtime):
+class OpenVINO(Exported):
     """A model of OpenVINO.
 
     Args:
@@ -226,10 +208,9 @@ class OpenVINO(_Runtime):
     """
 
     def __init__(self, path: str | os.PathLike, threads: int = 0) -> None:
-        super().__init__()
         options = dict(INFERENCE_PRECISION_HINT='f32')
         if threads:
             options['INFERENCE_NUM_THREADS'] = threads
         compiled = need('openvino').Core().compile_model(
             str(path), 'CPU', options)
-        self.run = lambda images: compiled([images]).to_tuple()
+        super().__init__(lambda images: compiled([images.numpy()]).to_tuple())

@@ -24,7 +24,7 @@ from torchvision.ops import nms, roi_align
 from ..kinds import type_name
 from ..models.built import image_channels
 from ..whole_file import whole_file
-from .export import evaluating, need, open_sizes
+from .export import exporting, need
 
 # The parts whose work between the networks is done here, and the names that
 # this work has there: a class with methods of its own by these names is
@@ -137,7 +137,7 @@ def export_detector(model: nn.Module,
         0: torch.export.Dim('height', min=1),
         1: torch.export.Dim('width', min=1)
     }
-    with evaluating(detector), open_sizes():
+    with exporting(detector):
         program = torch.export.export(
             detector, (example.byte(), ), dynamic_shapes=(sides, ))
     names = ('boxes', 'scores', 'labels', 'masks')

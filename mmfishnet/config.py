@@ -115,12 +115,12 @@ def _get_cfg_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
     package, separator, name = cfg_path.partition('::')
     if separator and package == 'mmfishnet':
         return config_path(name), None
-    if separator and name.startswith('_base_/'):
-        # MMEngine would look for it in all metafiles of the package, which
-        # name none of these: a second for each base, for MMDetection.
+    # MMEngine ends here, too, when it has read all metafiles of the package:
+    # a second for each base, for MMDetection.
+    if separator and package.isidentifier():
         spec = importlib.util.find_spec(package)
-        path = spec and Path(spec.origin).parent / '.mim/configs' / name
-        if path and path.is_file():
+        path = Path(spec and spec.origin or '').parent / '.mim/configs' / name
+        if path.is_file():
             return str(path), package
     return _mmengine_get_cfg_path(cfg_path, filename)
 

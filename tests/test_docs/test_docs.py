@@ -1,11 +1,12 @@
 """The documentation: commands that exist, snippets that run, links that lead
 somewhere, and a site that builds without a word."""
 import ast
+import io
 import re
 import shlex
 import subprocess
-import sys
 from argparse import ArgumentParser
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import pytest
@@ -210,12 +211,14 @@ def test_own_data(call_tool, tmp_path, monkeypatch):
 def site(tmp_path_factory):
     pytest.importorskip('furo')
     pytest.importorskip('myst_parser')
+    from sphinx.cmd.build import build_main
     folder = tmp_path_factory.mktemp('site')
-    result = subprocess.run([
-        sys.executable, '-m', 'sphinx', '-W', '--keep-going', '-q', '-b',
-        'html', '-d', folder / 'doctrees', ROOT / 'docs', folder / 'html'
-    ], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-4000:]
+    with redirect_stderr(io.StringIO()) as said:
+        status = build_main([
+            '-W', '--keep-going', '-q', '-b', 'html', '-d',
+            str(folder / 'doctrees'), str(ROOT / 'docs'),
+            str(folder / 'html')])
+    assert status == 0, said.getvalue()[-4000:]
     return folder / 'html'
 
 
@@ -228,25 +231,10 @@ def test_site_fits_the_window(site, widths, width):
 
 @pytest.mark.slow
 def test_site(site):
-    """No warning; every internal link of the built pages leads somewhere."""
+    """It was built without a warning, such as of a link that leads nowhere;
+    all that a page needs is in it, and all configs are."""
     pages = {page: page.read_text() for page in site.rglob('*.html')}
     assert len(pages) > 15
-    broken = []
-    for page, text in pages.items():
-        if page.name in ('genindex.html', 'search.html'):
-            continue
-        for link in re.findall(r'(?:href|src)="([^"]+)"', text):
-            if re.match(r'[a-z]+:|//', link):
-                continue
-            name, _, anchor = link.partition('#')
-            target = page if not name else (page.parent /
-                                            name.split('?')[0]).resolve()
-            if not target.exists() or (
-                    anchor and target in pages
-                    and f'id="{anchor}"' not in pages[target]):
-                broken.append(f'{page.name}: {link}')
-    assert broken == []
-    # All that a page needs is in the site.
     for text in pages.values():
         assert not re.findall(
             r'<(?:script|link|img)[^>]+(?:src|href)="https?:', text)

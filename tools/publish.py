@@ -75,15 +75,11 @@ def parse_args():
 
 def plain(value):
     """Containers, numbers and strings alone."""
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set)):
-        return [plain(item) for item in value]
-    if isinstance(value, (np.ndarray, np.generic)):
-        return value.tolist()
-    if isinstance(value, (bool, int, float, str, type(None))):
-        return value
-    return str(value)
+    def other(value):
+        if isinstance(value, (np.ndarray, np.generic)):
+            return value.tolist()
+        return list(value) if isinstance(value, set) else str(value)
+    return json.loads(json.dumps(value, default=other))
 
 
 def choose_weights(checkpoint, no_ema):

@@ -16,7 +16,6 @@ from mmengine.model import initialize
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import ClassifierHead
 from timm.models import (
-    FeatureInfo,
     build_model_with_cfg,
     generate_default_cfgs,
     register_model,
@@ -31,8 +30,6 @@ from ..checkpoints.weights import CLASSIFIER
 from ..models import FishNet, FishNetScore, FishNeXt
 from ..models.blocks import Layers
 from ..wiring import OUTPUTS, lay_out
-
-ALL = range(len(OUTPUTS))
 
 
 class FishClassifier(nn.Module):
@@ -51,9 +48,8 @@ class FishClassifier(nn.Module):
         output_stride (int): 32, the only one that there is.
         drop_rate (float): Dropout before the classifier. Defaults to 0.
         drop_path_rate (float): 0, since FishNet has no stochastic depth.
-        features (Sequence[int], optional): Which of the four features the
-            backbone computes, in rising order, for :class:`FishFeatures`.
-            Defaults to None: all, with score layers and a classifier.
+        score (bool): Whether there are score layers and a classifier, or the
+            backbone alone. Defaults to True.
         device (str | torch.device, optional): Where to build it.
         dtype (torch.dtype, optional): Type of the weights.
         options: Other arguments of the backbone.
@@ -77,7 +73,7 @@ class FishClassifier(nn.Module):
                  output_stride: int = 32,
                  drop_rate: float = 0.,
                  drop_path_rate: float = 0.,
-                 features: Sequence[int] | None = None,
+                 score: bool = True,
                  device=None,
                  dtype=None,
                  **options) -> None:
@@ -87,14 +83,14 @@ class FishClassifier(nn.Module):
             if value != only:
                 raise ValueError(f'{fish.__name__}: {name}={value} is not '
                                  f'allowed; it should be {only}.')
-        self.backbone = fish(depth, in_channels=in_chans,
-                             out_indices=features or ALL, **options)
+        self._build = dict(options, depth=depth, in_channels=in_chans)
+        self.backbone = fish(**self._build)
         self.num_classes, self.in_chans = num_classes, in_chans
         self.feature_info = _feature_info(self.backbone)
         width = self.backbone.out_channels[-1]
         self.num_features = self.head_hidden_size = width
         self.neck = self.head = nn.Identity()
-        if features is None:
+        if score:
             self.neck = FishNetScore(width, self.backbone.norm_cfg)
             self.num_features = self.head_hidden_size = self.neck.out_channels
             # The head pools.
@@ -166,6 +162,81 @@ class FishClassifier(nn.Module):
         """Parameters without weight decay: none, as in the paper."""
         return set()
 
+    def _take(self, indices: int | Sequence[int] | None) -> list[int]:
+        count = len(self.feature_info)
+        if indices is None or isinstance(indices, int):
+            last = count if indices is None else indices
+            indices = range(-last, 0)
+        for i in indices:
+            if i not in range(-count, count):
+                raise ValueError(
+                    f'{type(self.backbone).__name__}: out_indices={i} is not '
+                    f'allowed; there are {count} features.')
+        return [i % count for i in indices]
+
+    def forward_intermediates(self,
+                              x: Tensor,
+                              indices: int | Sequence[int] | None = None,
+                              norm: bool = False,
+                              stop_early: bool = False,
+                              output_fmt: str = 'NCHW',
+                              intermediates_only: bool = False):
+        """Compute features.
+
+        Args:
+            x (Tensor): Images (N, C, H, W).
+            indices (int | Sequence[int], optional): Which of the four; a
+                number for the last ones. Defaults to None, for all.
+            norm, stop_early: Without meaning here.
+            output_fmt (str): 'NCHW'.
+            intermediates_only (bool): Whether to return the features alone.
+                Defaults to False.
+
+        Returns:
+            list[Tensor] | tuple[Tensor, list[Tensor]]: The features, behind
+            what :meth:`forward_features` returns.
+        """
+        if output_fmt != 'NCHW':
+            raise ValueError(f'output_fmt={output_fmt!r} is not allowed; it '
+                             "should be 'NCHW'.")
+        chosen = self._take(indices)
+        found = dict(zip(self.backbone.out_indices, self.backbone(x)))
+        features = [found[i] for i in chosen]
+        if intermediates_only:
+            return features
+        return self.neck([found[i] for i in sorted(found)])[-1], features
+
+    def prune_intermediate_layers(self,
+                                  indices: int | Sequence[int] = 1,
+                                  prune_norm: bool = False,
+                                  prune_head: bool = True) -> list[int]:
+        """Leave out what the chosen features do not need.
+
+        Args:
+            indices (int | Sequence[int]): Which, as for
+                :meth:`forward_intermediates`.
+            prune_norm (bool): Leave out the score layers. Defaults to False.
+            prune_head (bool): Leave out the classifier. Defaults to True.
+
+        Returns:
+            list[int]: The chosen features, counted from 0.
+        """
+        chosen = self._take(indices)
+        whole = self.backbone
+        self.backbone = type(whole)(
+            **self._build, out_indices=sorted({*chosen}))
+        weight = next(whole.parameters())
+        self.backbone.to(weight.device, weight.dtype).train(whole.training)
+        state = self.backbone.state_dict()
+        self.backbone.load_state_dict(
+            {k: v for k, v in whole.state_dict().items() if k in state})
+        if prune_norm or max(chosen) < len(OUTPUTS) - 1:
+            self.neck = nn.Identity()
+            self.num_features = self.backbone.out_channels[-1]
+        if prune_head and isinstance(self.head, ClassifierHead):
+            self.reset_classifier(0, '')
+        return chosen
+
     def forward_features(self, x: Tensor) -> Tensor:
         """What the head pools, (N, ``num_features``, h, w), of images."""
         return self.neck(self.backbone(x))[-1]
@@ -180,53 +251,15 @@ class FishClassifier(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
-class FishFeatures(nn.Module):
-    """What timm's ``features_only`` gives.
-
-    Args:
-        model (FishClassifier): Its backbone computes these features alone.
-        out_indices (Sequence[int]): Which, from 0 to 3, in any order.
-
-    Attributes:
-        feature_info (FeatureInfo): Their channels and strides.
-    """
-
-    def __init__(self, model: FishClassifier,
-                 out_indices: Sequence[int]) -> None:
-        super().__init__()
-        self.model = model
-        self.feature_info = FeatureInfo(model.feature_info, out_indices)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """The features of images (N, C, H, W), in the order asked for."""
-        backbone = self.model.backbone
-        found = dict(zip(backbone.out_indices, backbone(x)))
-        return [found[i] for i in self.feature_info.out_indices]
-
-
 def _feature_info(backbone: FishNet) -> list[dict]:
     specs = {spec.name: spec for spec in lay_out(backbone.arch)}
-    info = []
-    for name, feature in OUTPUTS:
-        spec, module = specs[name], f'backbone.{name}'
-        if feature == 'output':
-            info.append(dict(num_chs=spec.out_channels, module=module,
-                             reduction=spec.out_stride))
-        else:
-            info.append(dict(num_chs=spec.channels, module=f'{module}.refine',
-                             reduction=spec.in_stride))
-    return info
-
-
-def _chosen(fish: type[FishNet], indices: int | Sequence[int]) -> list[int]:
-    """Indices counted from 0; a number means so many of the last."""
-    if isinstance(indices, int):
-        indices = range(-indices, 0)
-    for i in indices:
-        if i not in range(-len(ALL), len(ALL)):
-            raise ValueError(f'{fish.__name__}: out_indices={i} is not '
-                             f'allowed; there are {len(ALL)} features.')
-    return [i % len(ALL) for i in indices]
+    whole = [(specs[name], feature == 'output') for name, feature in OUTPUTS]
+    return [
+        dict(num_chs=spec.out_channels, reduction=spec.out_stride,
+             module=f'backbone.{spec.name}') if output else
+        dict(num_chs=spec.channels, reduction=spec.in_stride,
+             module=f'backbone.{spec.name}.refine') for spec, output in whole
+    ]
 
 
 def _cfg(url: str = '') -> dict:
@@ -245,28 +278,33 @@ default_cfgs = generate_default_cfgs({
 })
 
 
-def _register(name: str, fish: type[FishNet], depth: int):
-    """Make a network known to timm, and give the function that builds it."""
+def _create(variant: str,
+            fish: type[FishNet],
+            depth: int,
+            pretrained: bool = False,
+            pretrained_cfg=None,
+            pretrained_cfg_overlay: dict | None = None,
+            **kwargs) -> nn.Module:
+    cfg = resolve_pretrained_cfg(variant, pretrained_cfg,
+                                 pretrained_cfg_overlay)
+    overlay = dict(pretrained_cfg_overlay or {})
+    if cfg.file:
+        overlay.update(custom_load=True)
+    elif pretrained and (cfg.url or '').startswith(SCHEME):
+        # The default source may be in checkpoints/, as for configs.
+        address = cfg.url.removesuffix(f'/{next(iter(SOURCES[variant]))}')
+        overlay.update(file=find_published(address), custom_load=True)
+    return build_model_with_cfg(
+        FishClassifier, variant, pretrained, pretrained_cfg, overlay,
+        feature_cfg=dict(
+            feature_cls='getter', out_indices=range(len(OUTPUTS))),
+        fish=fish, depth=depth, score=not kwargs.get('features_only'),
+        **kwargs)
 
-    def create(pretrained: bool = False, pretrained_cfg=None,
-               pretrained_cfg_overlay: dict | None = None,
-               **kwargs) -> nn.Module:
-        cfg = resolve_pretrained_cfg(name, pretrained_cfg,
-                                     pretrained_cfg_overlay)
-        overlay = dict(pretrained_cfg_overlay or {})
-        if cfg.file:
-            overlay.update(custom_load=True)
-        elif pretrained and (cfg.url or '').startswith(SCHEME):
-            # The default source may be in checkpoints/, as for configs.
-            address = cfg.url.removesuffix(f'/{next(iter(SOURCES[name]))}')
-            overlay.update(file=find_published(address), custom_load=True)
-        if kwargs.get('features_only'):
-            chosen = _chosen(fish, kwargs.get('out_indices', ALL))
-            kwargs.update(out_indices=chosen, features=sorted({*chosen}))
-        return build_model_with_cfg(
-            FishClassifier, name, pretrained, pretrained_cfg, overlay,
-            feature_cfg=dict(feature_cls=FishFeatures), fish=fish,
-            depth=depth, **kwargs)
+
+def _register(name: str, fish: type[FishNet], depth: int):
+    def create(pretrained: bool = False, **kwargs) -> nn.Module:
+        return _create(name, fish, depth, pretrained, **kwargs)
 
     create.__name__ = create.__qualname__ = name
     create.__doc__ = (f'{fish.__name__}-{depth}; ``kwargs`` are '

@@ -14,9 +14,10 @@ import torch
 from mmdet.evaluation import bbox_overlaps
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
-from mmengine.registry import DATASETS, EVALUATOR
+from mmengine.registry import DATASETS, EVALUATOR, TRANSFORMS
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
+from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from rich.console import Console
 from rich.progress import track
@@ -24,6 +25,7 @@ from torch import nn
 from torch.utils.data import Subset
 
 from ..apis.predict import Predictor, as_arrays, content_of
+from ..kinds import dicts_in
 
 KINDS = dict(bbox='boxes', segm='masks')
 KEPT = 4  # pictures, of the worst and of the best
@@ -71,14 +73,19 @@ class Evaluation:
     confusion: np.ndarray | None = None
     seen: list[Seen] = field(default_factory=list)
 
-    def add(self, sample) -> None:
-        """Note what the model says in a data sample, beside the truth."""
+    def add(self, sample, info: dict) -> None:
+        """Note what the model says in a data sample, beside the truth.
+
+        Args:
+            sample: As the model gave it.
+            info (dict): What the data set says of the picture.
+        """
         instances, scores, pixels = content_of(sample)
         classes = len(self.model.classes)
         if instances is not None:
-            if 'gt_instances' not in sample:
+            if 'instances' not in info:
                 return
-            truth = as_arrays(sample.gt_instances)
+            truth = _objects(info, sample.ori_shape)
             found = instances[instances.scores >= self.score_thr]
             counts = match(truth, found, classes)
             right = np.trace(counts[:-1, :-1])
@@ -144,22 +151,24 @@ def evaluate(run,
                 and hasattr(m, 'outfile_prefix')]
         for metric in coco:
             metric.classwise, metric.outfile_prefix = True, f'{folder}/coco'
+        get_info = getattr(dataset, 'get_data_info', lambda index: {})
         ids = []
         for batch in track(loader, f'Evaluate {run.name}', len(loader),
                            console=Console(stderr=True)):
             with torch.no_grad():
                 samples = result.model.model.test_step(batch)
             for sample in samples:
-                result.add(sample)
+                result.add(sample, get_info(len(ids)))
                 ids.append(sample.get('img_id', len(ids)))
             evaluator.process(data_samples=samples, data_batch=batch)
         for metric in coco if len(ids) < len(dataset) else ():
             metric.img_ids = ids
         metrics = evaluator.evaluate(len(ids))
         for metric in coco:
+            truth = _ann_file(result.model.cfg.val_evaluator, dataset, folder)
             for kind in set(metric.metrics) & set(KINDS):
                 result.curves[kind] = _curves(
-                    f'{folder}/coco.{kind}.json', kind, metric)
+                    f'{folder}/coco.{kind}.json', truth, kind, metric)
     for key, value in metrics.items():
         name = key.removesuffix('_precision').rpartition('/')[2]
         if key.endswith('_precision') and name in result.model.classes:
@@ -183,15 +192,37 @@ def _build(cfg, max_images) -> tuple:
     return dataset, loader, evaluator
 
 
-def _curves(results, kind, metric) -> dict[float, np.ndarray]:
+def _objects(info: dict, shape: tuple[int, int]) -> InstanceData:
+    """A picture's objects as the data set has them, whatever the validation's
+    pipeline loads or resizes."""
+    loaded = TRANSFORMS.build(dict(
+        type='mmdet.LoadAnnotations',
+        with_mask=all('mask' in item for item in info['instances'])))(
+            dict(info, ori_shape=shape))
+    truth = InstanceData(bboxes=loaded['gt_bboxes'],
+                         labels=loaded['gt_bboxes_labels'])
+    if 'gt_masks' in loaded:
+        truth.masks = loaded['gt_masks']
+    return as_arrays(truth)[~loaded['gt_ignore_flags']]
+
+
+def _ann_file(evaluators, dataset, folder) -> str:
+    """The truth that an evaluator of COCO's compares with."""
+    made = Path(folder, 'coco.gt.json')  # where it is given none
+    given = [part['ann_file'] for part in dicts_in(evaluators)
+             if part.get('ann_file')]
+    return str(made) if made.exists() else (
+        given[0] if given else dataset.ann_file)
+
+
+def _curves(results, ann_file, kind, metric) -> dict[float, np.ndarray]:
     """Recall and precision at IoU 0.5 and 0.75 of what a metric compared."""
-    found = json.loads(Path(results).read_text())
+    coco, found = COCO(ann_file), json.loads(Path(results).read_text())
     if not found:
         return {}
     for item in found if kind == 'segm' else ():
         item.pop('bbox')  # its area would be taken for the mask's
-    truth = metric._coco_api  # the file's, or made of what was packed
-    compared = COCOeval(truth, truth.loadRes(found), kind)
+    compared = COCOeval(coco, coco.loadRes(found), kind)
     compared.params.imgIds = metric.img_ids
     compared.params.catIds = metric.cat_ids
     compared.params.iouThrs = np.array([0.5, 0.75])

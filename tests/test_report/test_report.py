@@ -9,10 +9,17 @@ import numpy as np
 import pytest
 import torch
 from mmdet.models.detectors.base import BaseDetector
+from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData, PixelData
 
 from mmfishnet.datasets.shapes import draw_coco
-from mmfishnet.report.evaluate import Evaluation, activations, evaluate, match
+from mmfishnet.report.evaluate import (
+    Evaluation,
+    _objects,
+    activations,
+    evaluate,
+    match,
+)
 from mmfishnet.report.page import _pair
 from mmfishnet.work_dir import read_run
 
@@ -163,13 +170,13 @@ def test_pictures_and_pixels(tmp_path):
     for i, score in enumerate((0.9, 0.2, 0.6)):
         path = str(tmp_path / f'{i}/one.png')
         labels.add(DataSample(metainfo=dict(img_path=path)).set_gt_label(
-            1).set_pred_score(torch.tensor([1 - score, score])))
+            1).set_pred_score(torch.tensor([1 - score, score])), {})
         found = truth.copy()
         found[0, :i] = 0
         pixels.add(SegDataSample(
             metainfo=dict(img_path=path),
             gt_sem_seg=PixelData(data=torch.from_numpy(truth)),
-            pred_sem_seg=PixelData(data=torch.from_numpy(found))))
+            pred_sem_seg=PixelData(data=torch.from_numpy(found))), {})
     assert labels.confusion.tolist() == [[0, 0], [1, 2]]
     assert [seen.score for seen in labels.seen] == pytest.approx(
         [0.2, 0.6, 0.9])
@@ -179,6 +186,19 @@ def test_pictures_and_pixels(tmp_path):
     assert '1/one.png: truth: b, its score 20%' in _pair(
         labels, labels.seen[0])[1]
     assert '2/one.png: 75.0% of' in _pair(pixels, pixels.seen[0])[1]
+
+
+def test_truth_is_the_data_sets():
+    """Whatever the pipeline resizes; what counts as ignored is left out."""
+    init_default_scope('mmdet')
+    square = [2, 2, 6, 2, 6, 6, 2, 6]
+    objects = [dict(bbox=[2, 2, 6, 6], bbox_label=1, ignore_flag=flag,
+                    mask=[square]) for flag in (0, 1)]
+    truth = _objects(dict(instances=objects, height=8, width=9), (8, 9))
+    assert truth.labels.tolist() == [1]
+    assert truth.bboxes.tolist() == [[2, 2, 6, 6]]
+    assert truth.masks.shape == (1, 8, 9) and truth.masks.sum() == 16
+    assert len(_objects(dict(instances=[]), (8, 9))) == 0
 
 
 def test_pairs():

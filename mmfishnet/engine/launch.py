@@ -69,13 +69,13 @@ def init_launcher(launcher: str, timeout: float | None = None) -> None:
             f'--launcher {launcher} needs the environment variable '
             'MASTER_ADDR, the address of the host of rank 0.')
     env.setdefault('MASTER_PORT', '29500')
-    gpus = torch.cuda.device_count()
-    if gpus and int(env['LOCAL_RANK']) >= gpus:
+    gpus, rank = torch.cuda.device_count(), env.get('LOCAL_RANK', '0')
+    if 0 < gpus <= int(rank):
+        visible = 'CUDA_VISIBLE_DEVICES'
         raise ValueError(
-            f'process {env["LOCAL_RANK"]} of this host has no GPU: {gpus} '
-            'visible (CUDA_VISIBLE_DEVICES='
-            f'{env.get("CUDA_VISIBLE_DEVICES", "not set")}). Start at most '
-            'that many processes on a host.')
+            f'process {rank} of this host has no GPU: {gpus} visible '
+            f'({visible}={env.get(visible, "not set")}). Start at most that '
+            'many processes on a host.')
     if get_device() == 'cpu':
         limit = {} if timeout is None else dict(
             timeout=timedelta(seconds=timeout))

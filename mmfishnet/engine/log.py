@@ -71,7 +71,7 @@ class TrainLogProcessor(LogProcessor):
 
 
 class BriefFormatter(logging.Formatter):
-    """Names long messages instead of showing them, until it is ``started``.
+    """Names long messages instead of showing them, while a run starts.
 
     Args:
         whole (logging.Formatter): What formats the others.
@@ -82,12 +82,11 @@ class BriefFormatter(logging.Formatter):
         super().__init__()
         self.whole = whole
         self.where = where
-        self.started = False
 
     def format(self, record: logging.LogRecord) -> str:
         lines = [line for line in record.getMessage().splitlines()
                  if line.strip(' -')]
-        if not self.started and len(lines) > MAX_LINES:
+        if len(lines) > MAX_LINES:
             title = lines[0].strip().rstrip(':')
             record = logging.makeLogRecord({
                 **record.__dict__, 'args': None,

@@ -5,9 +5,11 @@ In two processes in test_two_processes.py, by SIGKILL in
 tests/kill_and_resume.py.
 """
 import errno
+import multiprocessing
 import os
 import random
 import signal
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -114,14 +116,25 @@ def terminate():
 
 def train(work_dir, *hooks, by_epoch=True, workers=0, val_workers=0, lr=0.01,
           loop=None, batches=None, kind='CheckpointHook', level='WARNING',
-          warm_up=9, epochs=3, **checkpoint):
+          warm_up=9, **checkpoint):
+    loops = dict(by_epoch=True, max_epochs=3) if by_epoch else dict(
+        by_epoch=False, max_iters=24, val_interval=8)
+    loader = dict(
+        dataset=dict(type=Data),
+        batch_size=2,
+        sampler=dict(type='DefaultSampler', shuffle=True))
     cfg = Config(
         dict(
             work_dir=str(work_dir),
-            train_cfg=dict(
-                by_epoch=True, max_epochs=epochs) if by_epoch else dict(
-                    by_epoch=False, max_iters=24, val_interval=8),
+            model=dict(type=Model),
+            train_cfg=dict(type=loop, max_epochs=3) if loop else loops,
+            train_dataloader=dict(
+                loader, num_workers=workers, batch_sampler=batches and dict(
+                    type=batches, drop_last=False)),
             val_cfg=dict(),
+            val_dataloader=dict(
+                loader, num_workers=val_workers,
+                persistent_workers=val_workers > 0),
             val_evaluator=dict(type=Mean),
             optim_wrapper=dict(
                 optimizer=dict(type='SGD', lr=lr, momentum=0.9)),
@@ -131,36 +144,20 @@ def train(work_dir, *hooks, by_epoch=True, workers=0, val_workers=0, lr=0.01,
                 dict(type='CosineAnnealingLR', T_max=24, by_epoch=False)
             ],
             default_hooks=dict(
-                logger=dict(type='LoggerHook', interval=4),
                 checkpoint={
                     **dict(type=kind, by_epoch=by_epoch,
                            interval=1 if by_epoch else 5), **checkpoint
                 }),
             custom_hooks=[dict(type='EMAHook', momentum=0.1)],
             randomness=dict(seed=2),
+            launcher='pytorch' if dist.is_initialized() else 'none',
+            model_wrapper_cfg=dict(
+                type='MMDistributedDataParallel', device_ids=None,
+                broadcast_buffers=False),
             log_level=level,
             experiment_name=os.urandom(8).hex()))
-    if loop:
-        cfg.train_cfg = dict(type=loop, max_epochs=3)
     set_resume(cfg, 'auto')
-    loader = dict(
-        dataset=dict(type=Data),
-        batch_size=2,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        sampler=dict(type='DefaultSampler', shuffle=True))
-    runner = ExactRunner(
-        model=dict(type=Model),
-        train_dataloader=dict(
-            loader,
-            batch_sampler=batches and dict(type=batches, drop_last=False)),
-        val_dataloader=dict(loader, num_workers=val_workers,
-                            persistent_workers=val_workers > 0),
-        launcher='pytorch' if dist.is_initialized() else 'none',
-        cfg=Config(dict(cfg, model_wrapper_cfg=dict(
-            type='MMDistributedDataParallel', device_ids=None,
-            broadcast_buffers=False))),
-        **cfg)
+    runner = ExactRunner.from_cfg(cfg)
     for hook in hooks:
         runner.register_hook(hook)
     runner.train()
@@ -175,17 +172,15 @@ def left(folder):
     }
 
 
-def assert_equal(a, b, keys=('state_dict', 'ema_state_dict', 'optimizer')):
+def assert_equal(a, b):
     assert a.keys() == b.keys()
     for name in a:
-        best, wanted = (c[name]['message_hub']['runtime_info'].get(
-            'best_score') for c in (a, b))
-        assert best == wanted
-        for key in keys:
-            if key not in a[name] and key not in b[name]:
-                continue  # the best checkpoint has no optimizer
+        infos = [c[name]['message_hub']['runtime_info'] for c in (a, b)]
+        assert infos[0].get('best_score') == infos[1].get('best_score')
+        for key in ('state_dict', 'ema_state_dict', 'optimizer'):
+            # The best checkpoint has no optimizer.
             torch.testing.assert_close(
-                a[name][key], b[name][key], rtol=0, atol=0)
+                a[name].get(key, 0), b[name].get(key, 0), rtol=0, atol=0)
 
 
 class Watch(Hook):
@@ -308,6 +303,7 @@ STOPS = [(0, 75), (7, 75), (8, 75, True), (12, 95), (15, 95), (22, 75),
 def test_stopped_run_ends_the_same(whole, tmp_path, how):
     """It is stopped, and goes on, again and again."""
     expected, options, _ = whole
+    (tmp_path / 'last_validation').write_text('8')  # of a run before
     done = 0
     for place in STOPS:
         try:
@@ -325,6 +321,29 @@ def test_stopped_run_ends_the_same(whole, tmp_path, how):
     train(tmp_path, **options)
     assert [*tmp_path.glob('*.part')] == []
     assert_equal(left(tmp_path), expected)
+
+
+def test_signal_to_all(tmp_path):
+    """As a scheduler sends it: those that load data outlive it until there is
+    a checkpoint, and no longer."""
+    def to_all():
+        found.extend({*multiprocessing.active_children()} - before)
+        for worker in found:
+            os.kill(worker.pid, signal.SIGTERM)
+        time.sleep(0.3)
+        assert [worker.exitcode for worker in found] == [None] * 2
+        terminate()
+
+    before, found = {*multiprocessing.active_children()}, []
+    # Those of the validation are there from the first one on.
+    with pytest.raises(RunStopped):
+        train(tmp_path, At(to_all, 9, 75), workers=1, val_workers=1)
+    content = left(tmp_path)['stopped.pth']
+    assert content['meta']['iter'] == 10
+    for worker in found:
+        worker.terminate()  # as Python does at its end
+        worker.join(10)
+        assert worker.exitcode == 0
 
 
 def test_full_disk_costs_no_older_checkpoint(tmp_path, monkeypatch):

@@ -45,4 +45,7 @@ def test_noise_and_nothing_else_is_left_out(quiet, monkeypatch, capsys):
     assert 'mine too' in said and 'mine three\n\nmine four\n' in said
     noise = {'FileClient', 'HardDiskBackend', 'index', 'OneDL', 'Setting',
              'faster_coco_eval'}
-    assert found & noise == (set() if quiet else noise)
+    if quiet:
+        assert not found & noise
+    else:  # one is said once in a process
+        assert noise - found <= {'HardDiskBackend'}

@@ -71,11 +71,7 @@ class WholeCheckpointHook(CheckpointHook):
 
 
 class _LateRemoval:
-    """File backend that removes when it is told to.
-
-    Args:
-        backend (BaseStorageBackend): The backend for all else.
-    """
+    """File backend that removes when it is told to."""
 
     def __init__(self, backend) -> None:
         self._backend = backend

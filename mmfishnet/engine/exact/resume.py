@@ -10,8 +10,8 @@ from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 
 from ...checkpoints import CheckpointError, read_checkpoint
-from ...checkpoints.pretrained import is_missing
-from ...checkpoints.read import is_damaged, no_checkpoint
+from ...checkpoints.pretrained import has_scheme
+from ...checkpoints.read import is_damaged
 from ...work_dir import checkpoints_in
 
 
@@ -113,19 +113,17 @@ def open_checkpoint(checkpoint: str):
         CheckpointError: If it is damaged.
         FileNotFoundError: If there is no such file.
     """
-    if is_missing(checkpoint):
-        raise FileNotFoundError(no_checkpoint(checkpoint))
-    if osp.isdir(checkpoint):
+    path = osp.expanduser(checkpoint)
+    if osp.isdir(path):
         raise FileNotFoundError(
-            f'the checkpoint {checkpoint} is a folder; name a file in it.')
-    checkpoint = osp.expanduser(checkpoint)
-    if not osp.isfile(checkpoint):
-        return {}
-    if is_damaged(checkpoint):
+            f'the checkpoint {path} is a folder; name a file in it.')
+    if osp.isfile(path) and is_damaged(path):
         raise CheckpointError(
-            f'the checkpoint {checkpoint} is damaged or cut short, as a '
-            'process leaves it that is killed while it saves.')
-    return read_checkpoint(checkpoint)
+            f'the checkpoint {path} is damaged or cut short, as a process '
+            'leaves it that is killed while it saves.')
+    if has_scheme(checkpoint) and not osp.isfile(path):
+        return {}
+    return read_checkpoint(path)
 
 
 def _check_complete(cfg: Config, path: str, content) -> list[str]:

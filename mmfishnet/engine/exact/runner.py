@@ -256,6 +256,8 @@ class PlaceHook(Hook):
 
     def before_train(self, runner) -> None:
         """Do the validation during which the run was killed."""
+        if not runner.iter and is_main_process():  # what a run before left
+            Path(runner.work_dir, _VALIDATED).unlink(missing_ok=True)
         if (self.may_be_due and runner.val_loop is not None
                 and runner.train_loop.validation_is_due()
                 and self._last_validation(runner) != str(runner.iter)):

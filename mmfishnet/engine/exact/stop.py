@@ -45,10 +45,6 @@ class StopHook(Hook):
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Listen to SIGTERM, in this process alone."""
-        # Python lets the main thread alone do this.
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
         own = os.getpid()
         before = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
 
@@ -59,12 +55,16 @@ class StopHook(Hook):
                 signal.signal(signal.SIGTERM, before)
                 signal.raise_signal(signal.SIGTERM)
 
-        signal.signal(signal.SIGTERM, listen)
+        # Python lets the main thread alone do this.
+        main = threading.current_thread() is threading.main_thread()
+        if main:
+            signal.signal(signal.SIGTERM, listen)
         try:
             yield
         finally:
             self.over.value = True
-            signal.signal(signal.SIGTERM, before)
+            if main:
+                signal.signal(signal.SIGTERM, before)
 
     def before_train(self, runner) -> None:
         """Have the processes that load data survive the signal."""

@@ -21,6 +21,8 @@ from mmengine.config import Config
 
 from .words import first_few
 
+# What a run that was told to end leaves, in the middle of an epoch or not.
+STOPPED = 'stopped.pth'
 # What stands in a line of the log beside the values.
 PLACE = ('step', 'iter', 'epoch', 'data_time', 'time', 'memory')
 
@@ -197,7 +199,7 @@ def checkpoints_in(folder: str | os.PathLike) -> list[str]:
     """
     folder = str(folder)
     found = sorted(
-        (path for name in ('epoch_*.pth', 'iter_*.pth', 'stopped.pth')
+        (path for name in ('epoch_*.pth', 'iter_*.pth', STOPPED)
          for path in glob(os.path.join(escape(folder), name))),
         key=os.path.getmtime, reverse=True)
     try:
@@ -206,7 +208,8 @@ def checkpoints_in(folder: str | os.PathLike) -> list[str]:
         return found
     here = os.path.join(folder, re.split(r'[/\\]', noted)[-1])
     last = here if os.path.isfile(here) else noted
-    found = [last] * os.path.exists(last) + found
+    # One that is not in a folder here, MMEngine knows how to get.
+    found = [last] * (os.path.exists(last) or '://' in last) + found
     return list(dict.fromkeys(found))
 
 

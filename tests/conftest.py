@@ -18,6 +18,7 @@ import pytest
 from mmengine.logging import MMLogger
 from mmengine.runner import set_random_seed
 from mmengine.visualization import Visualizer
+from yapf.yapflib import yapf_api
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDE = '200'  # columns, so that no table is cut
@@ -27,6 +28,23 @@ def pytest_collection_modifyitems(items):
     """Files with slow tests first: at the end, only one job would work."""
     slow = {item.path for item in items if item.get_closest_marker('slow')}
     items.sort(key=lambda item: item.path not in slow)
+
+
+FORMATTED = {}
+
+
+@pytest.fixture(autouse=True, scope='session')
+def format_once():
+    """MMEngine formats a run's config for each log, tracker and checkpoint,
+    which takes longer than the steps of most trainings here."""
+    def formatted(text, **style):
+        if text not in FORMATTED:
+            FORMATTED[text] = original(text, **style)
+        return FORMATTED[text]
+
+    original, yapf_api.FormatCode = yapf_api.FormatCode, formatted
+    yield
+    yapf_api.FormatCode = original
 
 
 @pytest.fixture(autouse=True)

@@ -149,7 +149,7 @@ def config(work_dir, launcher):
             val_cfg=dict(),
             train_cfg=dict(by_epoch=True, max_epochs=EPOCHS),
             optim_wrapper=dict(
-                optimizer=dict(type='SGD', lr=0.05, momentum=0.9)),
+                optimizer=dict(type='SGD', lr=0.01, momentum=0.9)),
             param_scheduler=[
                 dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=5),
                 dict(type='CosineAnnealingLR', T_max=EPOCHS)

@@ -26,7 +26,6 @@ from mmfishnet.engine.launch import explain_lost_peers, leave_job
 from mmfishnet.engine.noise import leave_out_noise
 from mmfishnet.engine.training import (
     TRACKERS,
-    disable_validation,
     enable_auto_scale_lr,
     enable_early_stop,
     enable_tracking,
@@ -98,7 +97,7 @@ def prepare(args):
     if args.auto_scale_lr:
         enable_auto_scale_lr(cfg)
     if args.no_validate:
-        disable_validation(cfg)
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.val_loss:
         enable_val_loss(cfg)
     if args.early_stop:

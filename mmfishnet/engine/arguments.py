@@ -14,7 +14,7 @@ from mmengine.device import get_device
 from ..kinds import scope_of
 from ..words import near
 from .cpu import adapt_to_cpu
-from .data_root import LOADERS, choose_data_root
+from .data_root import LOADERS, set_data_root
 from .from_scratch import train_from_scratch
 from .launch import LAUNCHERS
 from .options import OptionsAction, merge_options
@@ -86,6 +86,7 @@ def load_config(args: Namespace) -> tuple[Config, list[str]]:
     cfg.launcher = args.launcher
     options = dict(args.cfg_options or {})
     data_root = options.pop('data_root', None)
+    data_root = args.data_root or data_root
     notes = merge_options(cfg, options)
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
@@ -103,7 +104,13 @@ def load_config(args: Namespace) -> tuple[Config, list[str]]:
         if loader.get('num_workers', 0) == 0:
             loader.persistent_workers = False
 
-    notes.append(choose_data_root(cfg, args.data_root or data_root))
+    # MMDetection documents the variable, but rewrites configs of its 2.x
+    # layout only.
+    theirs = os.environ.get('MMDET_DATASETS')
+    if data_root is not None:
+        notes.append(set_data_root(cfg, data_root))
+    elif theirs and scope_of(cfg) == 'mmdet':
+        notes.append(set_data_root(cfg, theirs, 'MMDET_DATASETS'))
     if args.from_scratch:
         notes.append(train_from_scratch(cfg))
     if getattr(args, 'amp', False):
@@ -155,11 +162,9 @@ def check_work_dir(work_dir: str) -> None:
     path = osp.abspath(work_dir)
     while not osp.lexists(path):
         path = osp.dirname(path)
-    if not osp.isdir(path):
-        reason = f'{path} is a file'
-    elif not os.access(path, os.W_OK | os.X_OK):
-        reason = f'nothing can be written to {path}'
-    else:
+    if osp.isdir(path) and os.access(path, os.W_OK | os.X_OK):
         return
+    reason = (f'nothing can be written to {path}' if osp.isdir(path) else
+              f'{path} is a file')
     raise ValueError(f'the work directory {work_dir} cannot be used: '
                      f'{reason}. Name another one by --work-dir.')

@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 
 from ..kinds import scope_of
 from .errors import short_errors
-from .hooks import EmptyResultsHook, FitCheckHook, NormCheckHook
+from .hooks import EmptyResultsHook, FitCheckHook
 from .launch import explain_lost_peers, init_launcher
 from .noise import is_news
 from .runner import ToolRunner
@@ -54,9 +54,9 @@ def build_runner(cfg: Config,
         else:
             runner = ToolRunner.from_cfg(cfg)
         runner.logger.addFilter(is_news)
-        fit_check = FitCheckHook(heads=whole or checkpoint is not None)
-        for hook in (NormCheckHook(), fit_check, EmptyResultsHook()):
-            runner.register_hook(hook)
+        runner.register_hook(
+            FitCheckHook(heads=whole or checkpoint is not None))
+        runner.register_hook(EmptyResultsHook())
         for note in notes:
             runner.logger.info(note)
         found = all_gather_object(checkpoint)

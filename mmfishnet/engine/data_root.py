@@ -2,26 +2,14 @@
 """The same config on data that lie somewhere else."""
 from __future__ import annotations
 
-import os
 import os.path as osp
 
 from mmengine.config import Config
 
-from ..kinds import dicts_in, scope_of
+from ..kinds import dicts_in
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 EVALUATORS = ('val_evaluator', 'test_evaluator')
-
-
-def choose_data_root(cfg: Config, data_root: str | None) -> str | None:
-    if data_root is not None:
-        return set_data_root(cfg, data_root)
-    # MMDetection documents the variable, but rewrites configs of its 2.x
-    # layout only.
-    data_root = os.environ.get('MMDET_DATASETS')
-    if data_root and scope_of(cfg) == 'mmdet':
-        return set_data_root(cfg, data_root, 'MMDET_DATASETS')
-    return None
 
 
 def set_data_root(cfg: Config,
@@ -54,10 +42,8 @@ def set_data_root(cfg: Config,
     parts = [cfg[key] for key in (*LOADERS, *EVALUATORS) if cfg.get(key)]
     # Each once: a config may use one dict in two places.
     nodes = {id(node): node for node in dicts_in(parts)}.values()
-    old_roots = {
-        osp.normpath(root)
-        for node in nodes if (root := node.get('data_root'))
-    }
+    old_roots = {osp.normpath(node['data_root']) for node in nodes
+                 if node.get('data_root')}
     if not old_roots:
         raise ValueError(
             f'{source}: no data set of the config has a data_root that could '

@@ -25,16 +25,14 @@ class RunStopped(Exception):
         self.status = status
 
 
-class OwnError(ValueError):
-    """What one process has to say, and the first of its host has not."""
-
-
 @contextmanager
 def short_errors(*kinds: type[Exception]) -> Iterator[None]:
     """Turn the errors that a user can put right into a message and an exit.
 
-    Of several processes that have the same to say, one says it. After Ctrl-C
-    the status is 130, as of what ends by that signal.
+    Most errors are those of all processes of a job. The first of a host says
+    it at once, and its launcher then ends the others; whoever is still there
+    after five seconds has an error of its own, and says it. After Ctrl-C the
+    status is 130, as of what ends by that signal.
 
     Args:
         *kinds (type[Exception]): Those errors, besides :class:`RunStopped`.
@@ -45,29 +43,21 @@ def short_errors(*kinds: type[Exception]) -> Iterator[None]:
         SystemExit: In their place.
     """
     caught = kinds or (OSError, ModuleNotFoundError, ValueError)
-    caught += (RunStopped, )
     try:
         yield
-    except caught as error:
-        if isinstance(error, OwnError) or _is_first():
-            print(f'error: {in_words(error)}', file=sys.stderr, flush=True)
-        else:
-            # A launcher ends all when one ends: let the first speak before.
+    except (*caught, RunStopped) as error:
+        words = str(error)
+        if isinstance(error, OSError) and error.filename and error.strerror:
+            words = f'{error.filename}: {error.strerror}.'
+        if not _is_first():
             time.sleep(PAUSE)
+        print(f'error: {words}', file=sys.stderr, flush=True)
         raise SystemExit(getattr(error, 'status', 1)) from None
     except KeyboardInterrupt as stop:
         if _is_first():
             print(f'error: interrupted by Ctrl-C{stop}.', file=sys.stderr,
                   flush=True)
         raise SystemExit(128 + signal.SIGINT) from None
-
-
-def in_words(error: Exception) -> str:
-    """What an error says; of one of the system's the file comes first, and
-    the number is left out."""
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return f'{error.filename}: {error.strerror}.'
-    return str(error)
 
 
 @contextmanager

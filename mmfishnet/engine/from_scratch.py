@@ -9,7 +9,6 @@ from mmengine.registry import MODELS
 
 from ..checkpoints.pretrained import drop_pretrained
 from ..kinds import find_class, setting, type_name
-from .exact.resume import config_text
 
 BATCH_NORMS = ('BN', 'BN1d', 'BN2d', 'BN3d', 'SyncBN', 'MMSyncBN',
                'BatchNorm2d', 'SyncBatchNorm')
@@ -68,19 +67,9 @@ def follow_checkpoint(cfg: Config, checkpoint: str, content) -> str | None:
     Returns:
         str: A line for the log, or None if nothing was to be done.
     """
-    if cfg.get('from_scratch') or not was_from_scratch(content):
+    meta = content.get('meta') if isinstance(content, dict) else None
+    text = str((meta or {}).get('cfg'))  # which is not executed
+    if cfg.get('from_scratch') or not re.search(
+            '^from_scratch = True', text, re.MULTILINE):
         return None
-    return (f'{train_from_scratch(cfg)}, as {checkpoint} was trained')
-
-
-def was_from_scratch(content) -> bool:
-    """Whether a checkpoint is of a run that was started from scratch.
-
-    Args:
-        content: What the checkpoint holds.
-
-    Returns:
-        bool: False, too, where it does not say.
-    """
-    return re.search(r'^from_scratch = True', config_text(content),
-                     re.MULTILINE) is not None
+    return f'{train_from_scratch(cfg)}, as {checkpoint} was trained'

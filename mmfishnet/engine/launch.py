@@ -2,34 +2,29 @@
 """Process groups for the tools, on GPUs and without."""
 from __future__ import annotations
 
-import datetime
 import gc
 import os
 import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 from mmengine.device import get_device
 from torch import distributed as dist
 
-from .errors import OwnError
-
-LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
-
-# Where each launcher tells a process its rank, the number of processes, and
-# its rank among those on the same host.
-_RANK_VARIABLES = dict(
-    pytorch=('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
-    slurm=('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
-    mpi=('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE',
+# How a job is started, and where a process is told its rank, the number of
+# processes, and its rank among those on the same host.
+_LAUNCHERS = dict(
+    pytorch=('tools/dist_train.sh, tools/dist_test.sh or '
+             'python -m torch.distributed.run',
+             'RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
+    slurm=('tools/slurm_train.sh, tools/slurm_test.sh or srun',
+           'SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
+    mpi=('mpirun of Open MPI', 'OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE',
          'OMPI_COMM_WORLD_LOCAL_RANK'))
-_HOW_TO_START = dict(
-    pytorch='tools/dist_train.sh, tools/dist_test.sh or '
-    'python -m torch.distributed.run',
-    slurm='tools/slurm_train.sh, tools/slurm_test.sh or srun',
-    mpi='mpirun of Open MPI')
+LAUNCHERS = ('none', *_LAUNCHERS)
 
 
 def init_launcher(launcher: str, timeout: float | None = None) -> None:
@@ -48,55 +43,43 @@ def init_launcher(launcher: str, timeout: float | None = None) -> None:
         ValueError: If the environment does not fit the launcher or there are
             more processes than GPUs on this host.
     """
+    env = os.environ
     if launcher == 'none':
-        if int(os.environ.get('WORLD_SIZE', 1)) > 1 and 'RANK' in os.environ:
+        if int(env.get('WORLD_SIZE', 1)) > 1 and 'RANK' in env:
             raise ValueError(
-                f'this is one of WORLD_SIZE={os.environ["WORLD_SIZE"]} '
+                f'this is one of WORLD_SIZE={env["WORLD_SIZE"]} '
                 "processes, but --launcher is 'none', so each of them would "
                 'do the whole job. Add --launcher pytorch.')
         return
-    _set_rank_environment(launcher)
-    if torch.cuda.is_available():
-        gpus = torch.cuda.device_count()
-        if int(os.environ['LOCAL_RANK']) >= gpus:
-            raise OwnError(
-                f'process {os.environ["LOCAL_RANK"]} of this host has no GPU: '
-                f'{gpus} visible (CUDA_VISIBLE_DEVICES='
-                f'{os.environ.get("CUDA_VISIBLE_DEVICES", "not set")}). Start '
-                'at most that many processes on a host.')
-    elif get_device() == 'cpu':
-        limit = (
-            dict() if timeout is None else dict(
-                timeout=datetime.timedelta(seconds=timeout)))
-        dist.init_process_group('gloo', **limit)
-
-
-def _set_rank_environment(launcher: str) -> None:
-    """Give torch.distributed what the launcher says under its own names."""
-    rank, size, local_rank = _RANK_VARIABLES[launcher]
-    for variable in (rank, size):
-        if variable not in os.environ:
+    how, *theirs = _LAUNCHERS[launcher]
+    for name, own in zip(theirs, ('RANK', 'WORLD_SIZE', 'LOCAL_RANK')):
+        if name in env:
+            env[own] = env[name]
+        elif own != 'LOCAL_RANK':
             raise ValueError(
                 f'--launcher {launcher} needs the environment variable '
-                f'{variable}, which is not set. Start the job with '
-                f'{_HOW_TO_START[launcher]}, or leave --launcher out for one '
-                'process.')
-    os.environ['RANK'] = os.environ[rank]
-    os.environ['WORLD_SIZE'] = os.environ[size]
-    if local_rank in os.environ:
-        os.environ['LOCAL_RANK'] = os.environ[local_rank]
-    if launcher == 'slurm' and 'MASTER_ADDR' not in os.environ:
-        hosts = subprocess.run(
-            ['scontrol', 'show', 'hostname', os.environ['SLURM_NODELIST']],
-            check=True,
-            capture_output=True,
-            text=True).stdout
-        os.environ['MASTER_ADDR'] = hosts.split()[0]
-    if 'MASTER_ADDR' not in os.environ:
+                f'{name}, which is not set. Start the job with {how}, or '
+                'leave --launcher out for one process.')
+    if launcher == 'slurm' and 'MASTER_ADDR' not in env:
+        env['MASTER_ADDR'] = subprocess.run(
+            ['scontrol', 'show', 'hostname', env['SLURM_NODELIST']],
+            check=True, capture_output=True, text=True).stdout.split()[0]
+    if 'MASTER_ADDR' not in env:
         raise ValueError(
             f'--launcher {launcher} needs the environment variable '
             'MASTER_ADDR, the address of the host of rank 0.')
-    os.environ.setdefault('MASTER_PORT', '29500')
+    env.setdefault('MASTER_PORT', '29500')
+    gpus, rank = torch.cuda.device_count(), env.get('LOCAL_RANK', '0')
+    if 0 < gpus <= int(rank):
+        visible = 'CUDA_VISIBLE_DEVICES'
+        raise ValueError(
+            f'process {rank} of this host has no GPU: {gpus} visible '
+            f'({visible}={env.get(visible, "not set")}). Start at most that '
+            'many processes on a host.')
+    if get_device() == 'cpu':
+        limit = {} if timeout is None else dict(
+            timeout=timedelta(seconds=timeout))
+        dist.init_process_group('gloo', **limit)
 
 
 @contextmanager

@@ -8,10 +8,10 @@ import sys
 
 from mmengine.device import is_cuda_available
 from mmengine.dist import get_world_size
-from mmengine.optim import OptimWrapperDict
 from mmengine.runner import LogProcessor
 
 from ..registry import LOG_PROCESSORS
+from .hooks.clip_grad import wrappers_of
 
 # Longer messages are in the file and not on the screen, while it starts.
 MAX_LINES = 4
@@ -48,7 +48,9 @@ class TrainLogProcessor(LogProcessor):
             return tag, line
         prefix = 'train/' if self.log_with_hierarchy else ''
         extra = []
-        clip = _clip_norm(runner.optim_wrapper)
+        norms = [(wrapper.clip_grad_kwargs or {}).get('max_norm')
+                 for wrapper in wrappers_of(runner)]
+        clip = min((norm for norm in norms if norm is not None), default=None)
         if clip is not None:
             tag[f'{prefix}clip_norm'] = clip
             extra.append(f'clipped to: {clip:g}')
@@ -60,52 +62,34 @@ class TrainLogProcessor(LogProcessor):
             tag[f'{prefix}images_per_s'] = images
             extra.append(f'images/s: {images:.1f}')
         if not is_cuda_available():
-            memory = _memory()
+            # The most that this process has had, which macOS counts in bytes.
+            most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            memory = most >> (20 if sys.platform == 'darwin' else 10)
             tag['memory'] = memory
             extra.append(f'memory: {memory}')
         return tag, '  '.join([line, *extra])
 
 
-def _clip_norm(wrapper) -> float | None:
-    wrappers = (
-        wrapper.values() if isinstance(wrapper, OptimWrapperDict) else
-        [wrapper])
-    norms = [(w.clip_grad_kwargs or {}).get('max_norm') for w in wrappers]
-    return min((norm for norm in norms if norm is not None), default=None)
-
-
-def _memory() -> int:
-    """The most memory that this process has had, in MB."""
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most // (1 << 20 if sys.platform == 'darwin' else 1 << 10)
-
-
 class BriefFormatter(logging.Formatter):
-    """Names long messages instead of showing them."""
+    """Names long messages instead of showing them, while a run starts.
+
+    Args:
+        whole (logging.Formatter): What formats the others.
+        where (str, optional): The file that has the long ones.
+    """
 
     def __init__(self, whole: logging.Formatter, where: str | None) -> None:
         super().__init__()
         self.whole = whole
         self.where = where
-        self.started = False
 
     def format(self, record: logging.LogRecord) -> str:
-        lines = [
-            line for line in record.getMessage().splitlines()
-            if line.strip(' -')
-        ]
-        if self.started or len(lines) <= MAX_LINES:
-            return self.whole.format(record)
-        title = lines[0].strip().rstrip(':')
-        brief = logging.makeLogRecord({
-            **record.__dict__, 'args': None,
-            'msg': f'{title}: {len(lines) - 1} lines, in {self.where}'
-        })
-        return self.whole.format(brief)
-
-
-def __getattr__(name: str):
-    if name == 'ReadableRunner':  # as 0.1.0 called it
-        from .runner import ToolRunner
-        return ToolRunner
-    raise AttributeError(f'module {__name__} has no attribute {name!r}')
+        lines = [line for line in record.getMessage().splitlines()
+                 if line.strip(' -')]
+        if len(lines) > MAX_LINES:
+            title = lines[0].strip().rstrip(':')
+            record = logging.makeLogRecord({
+                **record.__dict__, 'args': None,
+                'msg': f'{title}: {len(lines) - 1} lines, in {self.where}'
+            })
+        return self.whole.format(record)

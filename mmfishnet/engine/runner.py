@@ -26,10 +26,10 @@ class ToolRunner(ExactRunner):
     """
 
     def __init__(self, *args, **kwargs) -> None:
-        self._brief = []
         super().__init__(*args, **kwargs)
-        for formatter in self._brief:
-            formatter.started = True
+        for handler in self.logger.handlers:
+            if isinstance(handler.formatter, BriefFormatter):
+                handler.setFormatter(handler.formatter.whole)
 
     def build_logger(self, *args, **kwargs) -> MMLogger:
         """Build the logger; what is long goes to its file alone."""
@@ -37,9 +37,8 @@ class ToolRunner(ExactRunner):
         for handler in logger.handlers:
             # A FileHandler is a StreamHandler too.
             if not isinstance(handler, logging.FileHandler):
-                brief = BriefFormatter(handler.formatter, logger.log_file)
-                handler.setFormatter(brief)
-                self._brief.append(brief)
+                handler.setFormatter(
+                    BriefFormatter(handler.formatter, logger.log_file))
         return logger
 
     def build_log_processor(self, log_processor) -> LogProcessor:

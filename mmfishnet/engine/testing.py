@@ -10,12 +10,9 @@ from mmengine.registry import MODELS
 
 from ..kinds import dicts_in, find_class, scope_of
 
-# What switches each scope's visualization hook on, and its argument for the
-# folder; MMSegmentation's visualizer has that.
-_SHOW = dict(
-    mmdet=(dict(draw=True), 'test_out_dir'),
-    mmpretrain=(dict(enable=True, interval=1), 'out_dir'),
-    mmseg=(dict(draw=True), None))
+# The argument of each scope's visualization hook for the folder;
+# MMSegmentation's visualizer has that.
+_SHOW = dict(mmdet='test_out_dir', mmpretrain='out_dir', mmseg=None)
 
 
 def enable_visualization(cfg: Config, show: bool, show_dir: str | None,
@@ -45,11 +42,13 @@ def enable_visualization(cfg: Config, show: bool, show_dir: str | None,
         raise ValueError('--show and --show-dir work with configs of '
                          'MMDetection, MMPretrain and MMSegmentation, not of '
                          f'default_scope={scope!r}.')
-    settings, key = _SHOW[scope]
-    hook.update(show=show, wait_time=wait_time, **{
-        name: hook.get(name, value) if name == 'interval' else value
-        for name, value in settings.items()
-    })
+    hook.update(show=show, wait_time=wait_time)
+    if scope == 'mmpretrain':
+        hook.enable = True
+        hook.setdefault('interval', 1)
+    else:
+        hook.draw = True
+    key = _SHOW[scope]
     if show_dir and key:
         hook[key] = show_dir
         cfg.default_hooks.visualization = dict(
@@ -93,19 +92,16 @@ def enable_tta(cfg: Config) -> str | None:
     if 'tta_model' not in cfg:
         cfg.tta_model = _default_tta_model(cfg, scope)
         defaults.append(f'tta_model={cfg.tta_model.type}')
-    datasets = [
-        node for node in dicts_in(cfg.test_dataloader.dataset)
-        if 'pipeline' in node
-    ]
+    datasets = [node for node in dicts_in(cfg.test_dataloader.dataset)
+                if 'pipeline' in node]
     if 'tta_pipeline' not in cfg:
         if not datasets:
             raise ValueError('--tta: test_dataloader.dataset has no pipeline; '
                              'set tta_pipeline.')
         *pipeline, pack = deepcopy(datasets[0].pipeline)
         if 'meta_keys' in pack:
-            flip_keys = ('flip', 'flip_direction')
-            pack.meta_keys = tuple(
-                dict.fromkeys((*pack.meta_keys, *flip_keys)))
+            keys = (*pack.meta_keys, 'flip', 'flip_direction')
+            pack.meta_keys = tuple(dict.fromkeys(keys))
         # MMPretrain flips by MMCV's own.
         flip = 'RandomFlip'
         if scope in ('mmdet', 'mmseg'):
@@ -117,9 +113,7 @@ def enable_tta(cfg: Config) -> str | None:
     for dataset in datasets:
         dataset.pipeline = cfg.tta_pipeline
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    if defaults:
-        return '--tta: by default ' + ', '.join(defaults)
-    return None
+    return '--tta: by default ' + ', '.join(defaults) if defaults else None
 
 
 def _default_tta_model(cfg: Config, scope: str | None) -> dict:

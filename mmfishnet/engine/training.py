@@ -7,7 +7,7 @@ import os.path as osp
 from collections.abc import Sequence
 from importlib.util import find_spec
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 
 from ..kinds import type_name
 
@@ -54,15 +54,6 @@ def enable_auto_scale_lr(cfg: Config) -> None:
     cfg.auto_scale_lr.enable = True
 
 
-def disable_validation(cfg: Config) -> None:
-    """Train without evaluating in between.
-
-    Args:
-        cfg (Config): Config, changed in place.
-    """
-    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
-
-
 def enable_val_loss(cfg: Config) -> None:
     """Compute the losses of the validation data, too.
 
@@ -99,14 +90,14 @@ def enable_early_stop(cfg: Config, patience: int, monitor: str | None) -> str:
     if not cfg.get('val_evaluator'):
         raise ValueError('--early-stop needs validation, and the config has '
                          'no val_evaluator.')
-    cfg.setdefault('default_hooks', {})
-    cfg.default_hooks.setdefault('checkpoint', dict(type='CheckpointHook'))
-    checkpoint = cfg.default_hooks.checkpoint
+    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    checkpoint = hooks.setdefault('checkpoint',
+                                  ConfigDict(type='CheckpointHook'))
     best = checkpoint.get('save_best')
     if isinstance(best, (list, tuple)):
         best = best[0] if best else None
-    monitor = monitor or (best if best != 'auto' else None) or main_metric(
-        cfg)
+    if monitor is None:
+        monitor = main_metric(cfg) if best in (None, 'auto') else best
     if monitor is None:
         raise ValueError('--early-stop: the metric is not known; name it as '
                          'it is logged by --monitor, or --monitor val_loss.')
@@ -114,15 +105,15 @@ def enable_early_stop(cfg: Config, patience: int, monitor: str | None) -> str:
         enable_val_loss(cfg)
     rule = 'less' if 'loss' in monitor else 'greater'
     checkpoint.update(save_best=monitor, rule=rule)
-    hooks = list(cfg.get('custom_hooks') or ())
-    theirs = [h for h in hooks if type_name(h) == 'EarlyStoppingHook']
-    # What is said of the same metric holds.
-    said = next((h for h in theirs if h.get('monitor') == monitor), {})
-    cfg.custom_hooks = [h for h in hooks if h not in theirs] + [
-        dict(
-            dict(type='EarlyStoppingHook', min_delta=GAIN),
-            **dict(said, monitor=monitor, rule=rule, patience=patience))
-    ]
+    hooks, said = [], {}
+    for hook in cfg.get('custom_hooks') or ():
+        if type_name(hook) != 'EarlyStoppingHook':
+            hooks.append(hook)
+        elif hook.get('monitor') == monitor:
+            said = hook  # what is said of the same metric holds
+    stop = dict(dict(type='EarlyStoppingHook', min_delta=GAIN), **said)
+    stop.update(monitor=monitor, rule=rule, patience=patience)
+    cfg.custom_hooks = [*hooks, stop]
     return (f'--early-stop: training ends after {patience} validations '
             f'without a better {monitor}; the best checkpoint is kept')
 

@@ -4,6 +4,7 @@ import signal
 import pytest
 import torch
 
+from mmfishnet.engine import errors
 from mmfishnet.engine.errors import RunStopped, short_errors
 from mmfishnet.engine.exact.resume import tells_how_to_go_on
 
@@ -21,6 +22,17 @@ def test_errors_of_users_are_short(capsys):
         raise RunStopped('told to', 143)
     with pytest.raises(ValueError), short_errors(OSError):
         raise ValueError('a fault of the program')
+
+
+def test_others_speak_after_the_first(monkeypatch, capsys):
+    """If they are still there: the error may be theirs alone."""
+    waited = []
+    monkeypatch.setenv('LOCAL_RANK', '1')
+    monkeypatch.setattr(errors.time, 'sleep', waited.append)
+    with pytest.raises(SystemExit, match='1'), errors.short_errors():
+        raise ValueError('mine')
+    assert waited == [errors.PAUSE]
+    assert capsys.readouterr().err == 'error: mine\n'
 
 
 def test_ctrl_c_is_short(tmp_path, capsys):

@@ -5,9 +5,12 @@ In two processes in test_two_processes.py, by SIGKILL in
 tests/kill_and_resume.py.
 """
 import errno
+import multiprocessing
 import os
 import random
 import signal
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -84,19 +87,22 @@ class Mean(BaseMetric):
 
 
 class At(Hook):
-    """Do something after an iteration of the training or validation."""
+    """Do something once, after an iteration of the training or validation."""
 
     def __init__(self, what, iteration, priority, validating=False):
         self.what, self.iteration, self.priority = what, iteration, priority
         self.validating = validating
 
-    def after_train_iter(self, runner, *args, **kwargs):
-        if not self.validating and runner.iter == self.iteration:
+    def at(self, runner, validating):
+        if (runner.iter, validating) == (self.iteration, self.validating):
+            self.iteration = None
             self.what()
 
+    def after_train_iter(self, runner, *args, **kwargs):
+        self.at(runner, False)
+
     def after_val_iter(self, runner, *args, **kwargs):
-        if self.validating and runner.iter == self.iteration:
-            self.what()
+        self.at(runner, True)
 
 
 def kill():
@@ -104,18 +110,31 @@ def kill():
 
 
 def terminate():
-    os.kill(os.getpid(), signal.SIGTERM)
+    # To this thread: by os.kill another one may get it, and get to it later.
+    signal.raise_signal(signal.SIGTERM)
 
 
-def train(work_dir, *hooks, by_epoch=True, workers=0, lr=0.01, loop=None,
-          batches=None, kind='CheckpointHook', level='WARNING',
+def train(work_dir, *hooks, by_epoch=True, workers=0, val_workers=0, lr=0.01,
+          loop=None, batches=None, kind='CheckpointHook', level='WARNING',
           warm_up=9, **checkpoint):
+    loops = dict(by_epoch=True, max_epochs=3) if by_epoch else dict(
+        by_epoch=False, max_iters=24, val_interval=8)
+    loader = dict(
+        dataset=dict(type=Data),
+        batch_size=2,
+        sampler=dict(type='DefaultSampler', shuffle=True))
     cfg = Config(
         dict(
             work_dir=str(work_dir),
-            train_cfg=dict(by_epoch=True, max_epochs=3) if by_epoch else dict(
-                by_epoch=False, max_iters=24, val_interval=8),
+            model=dict(type=Model),
+            train_cfg=dict(type=loop, max_epochs=3) if loop else loops,
+            train_dataloader=dict(
+                loader, num_workers=workers, batch_sampler=batches and dict(
+                    type=batches, drop_last=False)),
             val_cfg=dict(),
+            val_dataloader=dict(
+                loader, num_workers=val_workers,
+                persistent_workers=val_workers > 0),
             val_evaluator=dict(type=Mean),
             optim_wrapper=dict(
                 optimizer=dict(type='SGD', lr=lr, momentum=0.9)),
@@ -131,27 +150,14 @@ def train(work_dir, *hooks, by_epoch=True, workers=0, lr=0.01, loop=None,
                 }),
             custom_hooks=[dict(type='EMAHook', momentum=0.1)],
             randomness=dict(seed=2),
+            launcher='pytorch' if dist.is_initialized() else 'none',
+            model_wrapper_cfg=dict(
+                type='MMDistributedDataParallel', device_ids=None,
+                broadcast_buffers=False),
             log_level=level,
             experiment_name=os.urandom(8).hex()))
-    if loop:
-        cfg.train_cfg = dict(type=loop, max_epochs=3)
     set_resume(cfg, 'auto')
-    loader = dict(
-        dataset=dict(type=Data),
-        batch_size=2,
-        num_workers=workers,
-        sampler=dict(type='DefaultSampler', shuffle=True))
-    runner = ExactRunner(
-        model=dict(type=Model),
-        train_dataloader=dict(
-            loader,
-            batch_sampler=batches and dict(type=batches, drop_last=False)),
-        val_dataloader=dict(loader, num_workers=0),
-        launcher='pytorch' if dist.is_initialized() else 'none',
-        cfg=Config(dict(cfg, model_wrapper_cfg=dict(
-            type='MMDistributedDataParallel', device_ids=None,
-            broadcast_buffers=False))),
-        **cfg)
+    runner = ExactRunner.from_cfg(cfg)
     for hook in hooks:
         runner.register_hook(hook)
     runner.train()
@@ -166,17 +172,30 @@ def left(folder):
     }
 
 
-def assert_equal(a, b, keys=('state_dict', 'ema_state_dict', 'optimizer')):
+def assert_equal(a, b):
     assert a.keys() == b.keys()
     for name in a:
-        best, wanted = (c[name]['message_hub']['runtime_info'].get(
-            'best_score') for c in (a, b))
-        assert best == wanted
-        for key in keys:
-            if key not in a[name] and key not in b[name]:
-                continue  # the best checkpoint has no optimizer
+        infos = [c[name]['message_hub']['runtime_info'] for c in (a, b)]
+        assert infos[0].get('best_score') == infos[1].get('best_score')
+        for key in ('state_dict', 'ema_state_dict', 'optimizer'):
+            # The best checkpoint has no optimizer.
             torch.testing.assert_close(
-                a[name][key], b[name][key], rtol=0, atol=0)
+                a[name].get(key, 0), b[name].get(key, 0), rtol=0, atol=0)
+
+
+class Watch(Hook):
+    """What steps and samples are drawn by, and what is there at each save."""
+
+    def __init__(self):
+        self.steps, self.samples, self.there = [], [], []
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.steps += [torch.initial_seed()]
+        self.samples += [x[0].item() % 1 for x in data_batch['inputs']]
+
+    def before_save_checkpoint(self, runner, checkpoint):
+        self.there += [{path.name[:4] for path in
+                        Path(runner.work_dir).glob('*.pth')}]
 
 
 @pytest.fixture(scope='module', params=[True, False], ids=['epochs', 'iters'])
@@ -188,29 +207,24 @@ def whole(request, tmp_path_factory):
         max_keep_ckpts=1,
         save_best='auto',
         rule='greater')
-    train(folder, **options)
-    return left(folder), options
+    watch = Watch()
+    train(folder, watch, **options)
+    return left(folder), options, watch
 
 
-def test_workers_make_no_difference(whole, tmp_path):
-    expected, options = whole
+def test_run_that_is_not_stopped(whole, tmp_path):
+    """No two steps or samples draw the same, an older or best checkpoint is
+    there until the newer is, and workers make no difference."""
+    expected, options, watch = whole
+    assert len(watch.steps) == len(set(watch.steps)) == 24
+    assert len(watch.samples) == len(set(watch.samples)) == 48
+    name = 'epoc' if options['by_epoch'] else 'iter'
+    assert len(expected) == 2 and len(watch.there) > 3
+    assert all(name in there for there in watch.there[1:])
+    first = next(i for i, there in enumerate(watch.there) if 'best' in there)
+    assert all('best' in there for there in watch.there[first:])
     train(tmp_path, workers=2, **options)
     assert_equal(left(tmp_path), expected)
-
-
-def test_no_two_steps_draw_the_same(tmp_path):
-    """Nor two samples, in all epochs."""
-    class Draw(Hook):
-        priority = 'VERY_LOW'
-        steps, samples = [], []
-
-        def before_train_iter(self, runner, batch_idx, data_batch=None):
-            self.steps += [torch.rand(1).item()]
-            self.samples += [x[0].item() % 1 for x in data_batch['inputs']]
-
-    train(tmp_path, Draw())
-    assert len(Draw.steps) == len(set(Draw.steps)) == 24
-    assert len(Draw.samples) == len(set(Draw.samples)) == 48
 
 
 def test_what_hooks_see_is_what_the_config_describes(tmp_path):
@@ -251,8 +265,7 @@ class OwnBatches(BatchSampler):
 
 @pytest.mark.parametrize('options, said', [
     (dict(loop=OwnLoop), 'OwnLoop is no loop of MMEngine'),
-    (dict(batches=OwnBatches), 'no lists of indices'),
-    (dict(kind=CheckpointHook), ''),
+    (dict(batches=OwnBatches, kind=CheckpointHook), 'no lists of indices'),
 ])
 def test_what_is_not_known_runs_as_it_is(tmp_path, options, said):
     """And a hook that saves, in the first process alone, as it likes."""
@@ -264,7 +277,7 @@ def test_what_is_not_known_runs_as_it_is(tmp_path, options, said):
     runner = train(tmp_path, Save(), level='INFO', **options)
     assert runner.iter == 24
     log, = tmp_path.glob('*/*.log')
-    assert not said or log.read_text().count(said) == 1
+    assert log.read_text().count(said) == 1
     assert {'mine.pth', 'epoch_3.pth'} <= left(tmp_path).keys()
     assert type(runner.train_loop) is options.get('loop', ExactEpochLoop)
     hook, = (h for h in runner.hooks if isinstance(h, CheckpointHook))
@@ -280,33 +293,57 @@ def test_loader_without_batches_is_named():
     assert 'no lists of indices' in said[0]
 
 
-# Iterations 8 and 16 end an epoch, or are followed by a validation.
-@pytest.mark.parametrize('iteration', [0, 7, 8, 14, 22, 23])
+# After the schedulers (75), after a checkpoint (95), or while it validates,
+# which is after the iterations 7, 15 and 23.
+STOPS = [(0, 75), (7, 75), (8, 75, True), (12, 95), (15, 95), (22, 75),
+         (23, 75), (24, 75, True)]
+
+
 @pytest.mark.parametrize('how', [kill, terminate])
-def test_stopped_run_ends_the_same(whole, tmp_path, iteration, how):
-    expected, options = whole
-    # After the schedulers; after a checkpoint; while it validates.
-    stops = dict(
-        before=At(how, iteration, 75),
-        after=At(how, iteration, 95),
-        validating=At(how, iteration + 1, 75, validating=True))
-    for name, stop in stops.items():
-        if name == 'validating' and iteration not in (7, 23):
-            continue
-        folder = tmp_path / name
+def test_stopped_run_ends_the_same(whole, tmp_path, how):
+    """It is stopped, and goes on, again and again."""
+    expected, options, _ = whole
+    (tmp_path / 'last_validation').write_text('8')  # of a run before
+    done = 0
+    for place in STOPS:
         try:
-            train(folder, stop, **options)
+            runner = train(tmp_path, At(how, *place), **options)
         except KeyboardInterrupt:
-            pass
+            done += 1
         except RunStopped as error:
+            done += 1
             assert error.status == 143 and 'SIGTERM' in str(error)
-            last, _ = find_checkpoint(folder)
-            assert last in str(error)
-        else:
-            assert how is terminate and iteration == 23  # it was through
-        train(folder, **options)
-        assert [*folder.glob('*.part')] == []
-        assert_equal(left(folder), expected)
+            assert find_checkpoint(tmp_path)[0] in str(error)
+        else:  # it was through, but for a signal that came too late to matter
+            assert how is terminate and place[0] >= 23, place
+            assert runner.iter == 24
+    assert done >= len(STOPS) - 2
+    train(tmp_path, **options)
+    assert [*tmp_path.glob('*.part')] == []
+    assert_equal(left(tmp_path), expected)
+
+
+def test_signal_to_all(tmp_path):
+    """As a scheduler sends it: those that load data outlive it until there is
+    a checkpoint, and no longer."""
+    def to_all():
+        found.extend({*multiprocessing.active_children()} - before)
+        for worker in found:
+            os.kill(worker.pid, signal.SIGTERM)
+        time.sleep(0.3)
+        assert [worker.exitcode for worker in found] == [None] * 2
+        terminate()
+
+    before, found = {*multiprocessing.active_children()}, []
+    # Those of the validation are there from the first one on.
+    with pytest.raises(RunStopped):
+        train(tmp_path, At(to_all, 9, 75), workers=1, val_workers=1)
+    content = left(tmp_path)['stopped.pth']
+    assert content['meta']['iter'] == 10
+    for worker in found:
+        worker.terminate()  # as Python does at its end
+        worker.join(10)
+        assert worker.exitcode == 0
 
 
 def test_full_disk_costs_no_older_checkpoint(tmp_path, monkeypatch):
@@ -324,19 +361,8 @@ def test_full_disk_costs_no_older_checkpoint(tmp_path, monkeypatch):
     assert find_checkpoint(tmp_path)[0] == str(tmp_path / 'epoch_1.pth')
 
 
-def test_older_checkpoint_is_there_until_the_newer_is(tmp_path):
-    class Watch(Hook):
-        seen = []
-
-        def before_save_checkpoint(self, runner, checkpoint):
-            self.seen += [sorted(p.name for p in tmp_path.glob('*.pth'))]
-
-    train(tmp_path, Watch(), max_keep_ckpts=1)
-    assert Watch.seen == [[], ['epoch_1.pth'], ['epoch_2.pth']]
-    assert list(left(tmp_path)) == ['epoch_3.pth']
-
-
 def test_lost_loss_stops_before_a_checkpoint_is_spoilt(tmp_path, monkeypatch):
+    """And whoever goes on with other settings is told whose hold."""
     monkeypatch.setattr(Model, 'bad', (12, ))
     with pytest.raises(RunStopped) as error:
         train(tmp_path)
@@ -346,10 +372,7 @@ def test_lost_loss_stops_before_a_checkpoint_is_spoilt(tmp_path, monkeypatch):
     assert f'{tmp_path}/epoch_1.pth' in message
     assert list(left(tmp_path)) == ['epoch_1.pth']
 
-
-def test_resuming_says_whose_settings_hold(tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        train(tmp_path, At(kill, 10, 75))
+    monkeypatch.setattr(Model, 'bad', ())
     runner = train(tmp_path, lr=0.5, warm_up=5)
     group, = runner.optim_wrapper.param_groups
     assert group['initial_lr'] == 0.01

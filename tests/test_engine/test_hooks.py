@@ -14,7 +14,6 @@ from mmfishnet.engine.hooks import (
     ClipGradUntilHook,
     EmptyResultsHook,
     FitCheckHook,
-    NormCheckHook,
 )
 from mmfishnet.models import PreActResNet
 
@@ -93,36 +92,6 @@ def test_needs_something_to_end(tmp_path):
         ClipGradUntilHook(end=-1)
 
 
-class Norms(BaseModel):
-    """Norms that are named after their kind, as in a ResNet, and not."""
-
-    def __init__(self, kind, name):
-        super().__init__()
-        norm = nn.BatchNorm2d(4) if kind == 'bn' else nn.GroupNorm(2, 4)
-        self.add_module(name or f'{kind}1', norm)
-        self.fc = nn.Linear(4, 4)
-
-    def forward(self, *args):
-        raise NotImplementedError
-
-
-@pytest.mark.parametrize('name', ['norm', None])
-def test_norms_of_another_kind_are_not_loaded(name):
-    batch, group = Norms('bn', name), Norms('gn', name)
-    check = NormCheckHook().after_load_checkpoint
-    # As DataParallel saved it, and as a plain state dict.
-    check(
-        SimpleNamespace(model=batch),
-        dict(state_dict={
-            f'module.{k}': v
-            for k, v in batch.state_dict().items()
-        }))
-    check(SimpleNamespace(model=group), group.state_dict())
-    for model, other in ((batch, group), (group, batch)):
-        with pytest.raises(ValueError, match='are not those.*--from-scratch'):
-            check(SimpleNamespace(model=model), other.state_dict())
-
-
 def test_nothing_detected_is_zero(tmp_path):
     metrics = pytest.importorskip('mmdet.evaluation')
     coco = metrics.CocoMetric(metric=['bbox', 'segm'])
@@ -159,16 +128,29 @@ def test_nothing_detected_is_zero(tmp_path):
 
 def test_checkpoint_has_to_fit_the_backbone():
     """MMEngine would warn of what is missing and go on."""
-    model = nn.ModuleDict(
-        dict(backbone=PreActResNet((1, 1, 1, 1)), head=nn.Linear(2, 2)))
+    def build(kind):
+        norm = dict(type=kind, requires_grad=True)
+        return nn.ModuleDict(dict(
+            backbone=PreActResNet((1, 1, 1, 1), norm_cfg=dict(
+                norm, **dict(num_groups=32) if kind == 'GN' else {})),
+            head=nn.Linear(2, 2)))
+
+    model, other = build('BN'), build('GN')
     runner = SimpleNamespace(
         model=nn.DataParallel(model), cfg=dict(load_from='file.pth'))
     check = FitCheckHook().after_load_checkpoint
     state = model.state_dict()
     check(runner, dict(state_dict={f'module.{k}': state[k] for k in state}))
+    # Norms of another kind have weights of the same names.
+    with pytest.raises(CheckpointError, match='missing.*running_mean'):
+        check(runner, dict(state_dict=other.state_dict()))
+    with pytest.raises(CheckpointError, match='no place.*running_mean'):
+        check(SimpleNamespace(model=other, cfg={}), dict(state_dict=state))
     # A detector that starts from a classifier: the head is MMEngine's matter.
     del state['head.weight']
     check(runner, state)
+    with pytest.raises(CheckpointError, match='head.weight'):
+        FitCheckHook(heads=True).after_load_checkpoint(runner, state)
     del state['backbone.stage2.0.conv2.weight']
     with pytest.raises(
             CheckpointError, match='file.pth does not fit the model, Pre.* 1 '

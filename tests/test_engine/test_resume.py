@@ -49,14 +49,14 @@ def test_resume_finds_the_latest_complete_checkpoint(tmp_path):
     # Killed while saving the third.
     save(three)
     cut(three)
-    assert find_checkpoint(str(tmp_path)) == (str(two), [])
+    assert find_checkpoint(str(tmp_path))[:2] == (str(two), [])
 
     # The second was removed before that.
     two.unlink()
     checkpoint, notes = set_resume(cfg, 'auto')
     assert checkpoint == cfg.load_from == str(one)
-    assert [n for n in notes if str(two) in n and 'not exist' in n]
-    assert [n for n in notes if str(three) in n and 'cut short' in n]
+    assert str(three) in notes[0] and 'cut short' in notes[0]
+    assert f'{one} is the latest in' in notes[1]
 
     # Nothing is left.
     one.unlink()

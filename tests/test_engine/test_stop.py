@@ -12,7 +12,7 @@ from torch import nn
 
 from mmfishnet.engine.errors import RunStopped
 from mmfishnet.engine.exact import stop
-from mmfishnet.engine.exact.stop import StopHook, _StartWorker
+from mmfishnet.engine.exact.stop import StopHook, start_worker
 
 INF, NAN = float('inf'), float('nan')
 
@@ -72,6 +72,18 @@ def test_signal_waits_for_gathered_gradients(runner):
     assert error.value.status == 143
 
 
+def test_no_process_leaves_the_first_one_alone_in_a_validation(
+        runner, monkeypatch):
+    """It may be waiting for the others' results, and has not saved yet."""
+    hook = StopHook()
+    hook.signalled, runner.hooks, runner.saved = True, [], {}
+    monkeypatch.setattr(stop.dist, 'is_main_process', lambda: False)
+    hook.after_val_iter(runner)
+    runner.saved = {7: 'epoch_1.pth'}
+    with pytest.raises(RunStopped, match='after iteration 7'):
+        hook.after_val_iter(runner)
+
+
 def forked(begin):
     """Fork a process that begins so and sleeps; gives its id and the first
     byte that it wrote, when it sleeps."""
@@ -94,8 +106,8 @@ def test_processes_that_load_data_outlive_the_signal(monkeypatch):
     hook = StopHook()
 
     def begin(write):
-        _StartWorker(lambda number: os.write(write, bytes([number])),
-                     hook.over)(3)
+        start_worker(lambda number: os.write(write, bytes([number])),
+                     hook.over, 3)
 
     with hook.listening():
         child, said = forked(begin)

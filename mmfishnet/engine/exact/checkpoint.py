@@ -8,7 +8,7 @@ from contextlib import suppress
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 
-from .resume import STOPPED
+from ...work_dir import STOPPED
 
 
 class WholeCheckpointHook(CheckpointHook):
@@ -27,8 +27,13 @@ class WholeCheckpointHook(CheckpointHook):
     def before_train(self, runner) -> None:
         """Prepare to save."""
         super().before_train(runner)
+        # MMEngine forgets it when a run goes on, and would not note a better
+        # score in it.
+        last = runner.message_hub.get_info('last_ckpt')
+        if last and self.file_backend.exists(last):
+            self.last_ckpt = last
         self.file_backend = _LateRemoval(self.file_backend)
-        self._made_room = None
+        self._made_room = self.last_ckpt
 
     def after_train_epoch(self, runner) -> None:
         """Save a checkpoint, where one is due."""
@@ -66,36 +71,22 @@ class WholeCheckpointHook(CheckpointHook):
 
 
 class _LateRemoval:
-    """File backend that removes when it is told to.
-
-    Args:
-        backend (BaseStorageBackend): The backend for all else.
-    """
+    """File backend that removes when it is told to."""
 
     def __init__(self, backend) -> None:
         self._backend = backend
         self._waiting = []
 
     def __getattr__(self, name: str):
-        return getattr(self._backend, name)
-
-    def remove(self, path: str) -> None:
-        """Remove a file, later."""
-        self._waiting.append((self._backend.remove, path))
-
-    def rmtree(self, path: str) -> None:
-        """Remove a folder, later."""
-        self._waiting.append((self._backend.rmtree, path))
+        method = getattr(self._backend, name)
+        if name in ('remove', 'rmtree'):
+            return lambda path: self._waiting.append((method, path))
+        return method
 
     def remove_now(self, kept: set[str]) -> None:
-        """Remove what waits for it.
-
-        Args:
-            kept (set[str]): What was written anew since.
-        """
+        """Remove what waits for it, but what was written anew since."""
         for remove, path in self._waiting:
             if path not in kept:
                 with suppress(FileNotFoundError):
                     remove(path)
         self._waiting.clear()
-

@@ -2,10 +2,12 @@
 """MMEngine's training loops, which can go on in the middle of an epoch."""
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch.utils.data import DataLoader
 
-from .place import UNPLACED, is_placed, place
+from .place import UNPLACED, place
 
 
 class ExactEpochLoop(EpochBasedTrainLoop):
@@ -19,7 +21,7 @@ class ExactEpochLoop(EpochBasedTrainLoop):
 
     def __init__(self, runner, dataloader, **kwargs) -> None:
         super().__init__(runner, dataloader, **kwargs)
-        _place(self)
+        self.placed = _place(self)
         self.first_batch = 0
         self.batches_done = 0  # of an epoch that is not at its end
 
@@ -28,7 +30,7 @@ class ExactEpochLoop(EpochBasedTrainLoop):
         first, self.first_batch = self.first_batch, 0
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
-        if is_placed(self.dataloader):
+        if self.placed:
             self.dataloader.batch_sampler.begin(self._epoch, first)
         for number, batch in enumerate(self.dataloader, first):
             self.batches_done = number + 1
@@ -36,10 +38,6 @@ class ExactEpochLoop(EpochBasedTrainLoop):
         self.batches_done = 0
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
-
-    def go_on(self, batches_done: int) -> None:
-        """Begin the next epoch after so many of its batches."""
-        self.first_batch = batches_done
 
     def validation_is_due(self) -> bool:
         """bool: Whether the loop validates where it stands now."""
@@ -61,19 +59,26 @@ class ExactIterLoop(IterBasedTrainLoop):
 
     def __init__(self, runner, dataloader, **kwargs) -> None:
         super().__init__(runner, dataloader, **kwargs)
-        _place(self)
+        self.placed = _place(self)
 
     def run(self):
-        """Train."""
-        if is_placed(self.dataloader):
-            # MMEngine 0.10.7 skips by as many calls of next().
-            newer = hasattr(self, 'fast_forward_on_resume')
-            self.dataloader_iterator = _Endless(self.dataloader,
-                                                0 if newer else self._iter)
-        return super().run()
-
-    def go_on(self, batches_done: int) -> None:
-        """Nothing: MMEngine's loop skips what its iterations say."""
+        """Train; batches that are skipped are not loaded."""
+        if not self.placed:
+            return super().run()
+        self.runner.call_hook('before_train')
+        self.runner.call_hook('before_train_epoch')
+        skips = not getattr(self, 'fast_forward_on_resume', False)
+        self.dataloader_iterator = _endless(
+            self.dataloader, self._iter if skips else 0)
+        while self._iter < self._max_iters and not self.stop_training:
+            self.runner.model.train()
+            self.run_iter(next(self.dataloader_iterator))
+            self._decide_current_val_interval()
+            if self.runner.val_loop is not None and self.validation_is_due():
+                self.runner.val_loop.run()
+        self.runner.call_hook('after_train_epoch')
+        self.runner.call_hook('after_train')
+        return self.runner.model
 
     def validation_is_due(self) -> bool:
         """bool: Whether the loop validates where it stands now."""
@@ -82,43 +87,19 @@ class ExactIterLoop(IterBasedTrainLoop):
             or self._iter == self._max_iters)
 
 
-def _place(loop) -> None:
-    if not place(loop.dataloader, loop.runner.seed):
+def _place(loop) -> bool:
+    placed = place(loop.dataloader, loop.runner.seed)
+    if not placed:
         loop.runner.logger.info(UNPLACED)
+    return placed
 
 
-class _Endless:
-    """Batches without an end, of which the first are skipped unloaded.
-
-    Args:
-        dataloader (DataLoader): A loader that knows its places.
-        calls (int): First calls of ``next`` that each skip a batch.
-    """
-
-    def __init__(self, dataloader: DataLoader, calls: int) -> None:
-        self._dataloader = dataloader
-        self._epoch = 0
-        self._batches = None
-        self._calls = calls
-        self.skip_iter(calls)
-
-    def skip_iter(self, num_iters: int) -> None:
-        self._dataloader.batch_sampler.begin(0, num_iters)
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        if self._calls > 0:
-            self._calls -= 1
-            return None
-        while True:
-            if self._batches is None:
-                self._batches = iter(self._dataloader)
-            try:
-                return next(self._batches)
-            except StopIteration:
-                self._batches = None
-                self._epoch += 1
-                batches = self._dataloader.batch_sampler
-                batches.begin(self._epoch, batches.skipped)
+def _endless(dataloader: DataLoader, first: int) -> Iterator:
+    """Batches without an end, from the one of this number on."""
+    batches, epoch = dataloader.batch_sampler, 0
+    batches.begin(epoch, first)
+    while True:
+        yield from dataloader
+        epoch += 1
+        # Where an epoch has fewer than are skipped, the next has the others.
+        batches.begin(epoch, batches.skipped)

@@ -71,7 +71,7 @@ def place(loader: DataLoader, seed: int) -> bool:
     batches = getattr(loader, 'batch_sampler', None)
     if batches is None or not hasattr(batches, 'sampler'):
         return False
-    if not is_placed(loader):
+    if not hasattr(batches, 'run_seed'):
         try:
             batches.__class__ = _placed(type(batches))
         except TypeError:  # its memory has another layout
@@ -79,11 +79,6 @@ def place(loader: DataLoader, seed: int) -> bool:
     batches.run_seed = seed
     batches.begin(0)
     return True
-
-
-def is_placed(loader: DataLoader) -> bool:
-    """Whether :func:`place` was done to a loader."""
-    return hasattr(getattr(loader, 'batch_sampler', None), 'run_seed')
 
 
 def _placed(kind: type) -> type:

@@ -5,17 +5,14 @@ from __future__ import annotations
 import os.path as osp
 from collections.abc import Iterator
 from contextlib import contextmanager
-from glob import escape, glob
 
 from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 
 from ...checkpoints import CheckpointError, read_checkpoint
-from ...checkpoints.pretrained import is_missing
-from ...checkpoints.read import is_damaged, no_checkpoint
-
-# What a run that was told to end leaves, in the middle of an epoch or not.
-STOPPED = 'stopped.pth'
+from ...checkpoints.pretrained import has_scheme
+from ...checkpoints.read import is_damaged
+from ...work_dir import checkpoints_in
 
 
 def set_resume(cfg: Config,
@@ -42,72 +39,62 @@ def set_resume(cfg: Config,
     cfg.resume = True
     if resume not in (None, 'auto'):
         cfg.load_from = resume
-    if resume != 'auto' and cfg.get('load_from') is not None:
-        notes = []
-        if osp.isdir(cfg.load_from):
-            folder = cfg.load_from
-            cfg.load_from, notes = find_checkpoint(folder)
-            if cfg.load_from is None:
-                raise FileNotFoundError(
-                    f'there is no checkpoint in the folder {folder} that '
-                    'training could go on from. ' + ' '.join(notes))
-            notes = [f'{cfg.load_from} is the latest in {folder}']
-        found = cfg.load_from
-        content = open_checkpoint(found)
-        notes += _check_complete(cfg, found, content)
+    named = cfg.get('load_from') if resume != 'auto' else None
+    if named is not None and not osp.isdir(named):
+        found, notes, content = named, [], open_checkpoint(named)
     else:
-        found, notes, content = _latest(cfg.work_dir)
-        if found is None:
+        folder = cfg.work_dir if named is None else named
+        found, notes, content = find_checkpoint(folder)
+        if found is None and named is None:
             # Start as without --resume, from load_from if the config has one.
             cfg.resume = False
-            notes.append(f'no checkpoint in {cfg.work_dir}: training starts '
-                         'from the beginning')
+            notes.append(f'no checkpoint in {folder}: training starts from '
+                         'the beginning')
             return None, [f'--resume: {note}' for note in notes]
-        notes += _check_complete(cfg, found, content)
-        # None where MMEngine finds the same: the config that it leaves in
-        # the work directory then does not name this checkpoint for good.
-        cfg.load_from = found if notes else None
-    _keep_seed(cfg, content)
+        if found is None:
+            raise FileNotFoundError(
+                f'there is no checkpoint in the folder {folder} that '
+                'training could go on from. ' + ' '.join(notes))
+        cfg.load_from = found
+        noted = named is None and osp.isfile(
+            osp.join(folder, 'last_checkpoint'))
+        if noted and osp.abspath(
+                find_latest_checkpoint(folder)) == osp.abspath(found):
+            # MMEngine finds the same: the config that it leaves in the work
+            # directory does not name this checkpoint for good.
+            cfg.load_from = None
+        else:
+            notes.append(f'{found} is the latest in {folder}')
+    notes += _check_complete(cfg, found, content)
+    # Go on with the seed of the run, where the config names none.
+    randomness = dict(cfg.get('randomness') or {})
+    seed = (content.get('meta') or {}).get('seed')
+    if seed is not None and randomness.get('seed') is None:
+        cfg.randomness = dict(randomness, seed=seed)
     return found, [f'--resume: {note}' for note in notes]
 
 
-def find_checkpoint(work_dir: str) -> tuple[str | None, list[str]]:
+def find_checkpoint(work_dir: str) -> tuple[str | None, list[str], object]:
     """Find the latest complete checkpoint of a run.
 
     It is the one that MMEngine noted in ``last_checkpoint``, unless that file
     is gone (MMEngine removes old checkpoints before it saves a new one, and
-    may be killed between the two; or the folder was moved) or damaged.
+    may be killed between the two) or damaged.
 
     Args:
         work_dir (str): Work directory of the run.
 
     Returns:
-        tuple[str | None, list[str]]: The checkpoint, and what was wrong with
-        those that come before it.
+        tuple[str | None, list[str], object]: The checkpoint, what was wrong
+        with those that come before it, and what it holds.
     """
-    return _latest(work_dir)[:2]
-
-
-def _latest(work_dir: str) -> tuple[str | None, list[str], object]:
-    last = None
-    if osp.isfile(osp.join(work_dir, 'last_checkpoint')):
-        last = find_latest_checkpoint(work_dir)
-    saved = [
-        path for pattern in ('epoch_*.pth', 'iter_*.pth', STOPPED)
-        for path in glob(osp.join(escape(work_dir), pattern))
-    ]
     notes = []
-    saved.sort(key=osp.getmtime, reverse=True)
-    if last:
-        saved = [last] + [p for p in saved if osp.abspath(p) != last]
-    for path in saved:
+    for path in checkpoints_in(work_dir):
         try:
             content = open_checkpoint(path)
         except (FileNotFoundError, CheckpointError) as error:
             notes.append(str(error))
             continue
-        if path != last:
-            notes.append(f'going on from {path}')
         return path, notes, content
     return None, notes, None
 
@@ -126,33 +113,17 @@ def open_checkpoint(checkpoint: str):
         CheckpointError: If it is damaged.
         FileNotFoundError: If there is no such file.
     """
-    if is_missing(checkpoint):
-        raise FileNotFoundError(no_checkpoint(checkpoint))
-    if osp.isdir(checkpoint):
+    path = osp.expanduser(checkpoint)
+    if osp.isdir(path):
         raise FileNotFoundError(
-            f'the checkpoint {checkpoint} is a folder; name a file in it.')
-    checkpoint = osp.expanduser(checkpoint)
-    if not osp.isfile(checkpoint):
-        return {}
-    if is_damaged(checkpoint):
+            f'the checkpoint {path} is a folder; name a file in it.')
+    if osp.isfile(path) and is_damaged(path):
         raise CheckpointError(
-            f'the checkpoint {checkpoint} is damaged or cut short, as a '
-            'process leaves it that is killed while it saves.')
-    return read_checkpoint(checkpoint)
-
-
-def config_text(content) -> str:
-    """The config that a run of MMEngine left in its checkpoint.
-
-    Args:
-        content: What :func:`open_checkpoint` read.
-
-    Returns:
-        str: The text, which is not executed; empty if there is none.
-    """
-    meta = content.get('meta') if isinstance(content, dict) else None
-    text = meta.get('cfg') if isinstance(meta, dict) else None
-    return text if isinstance(text, str) else ''
+            f'the checkpoint {path} is damaged or cut short, as a process '
+            'leaves it that is killed while it saves.')
+    if has_scheme(checkpoint) and not osp.isfile(path):
+        return {}
+    return read_checkpoint(path)
 
 
 def _check_complete(cfg: Config, path: str, content) -> list[str]:
@@ -167,13 +138,9 @@ def _check_complete(cfg: Config, path: str, content) -> list[str]:
         raise ValueError(
             f'--resume: {path} holds weights alone, as a published file does, '
             f'and not where in a run they are from. {anew}')
-    lost = [
-        name for key, name in (('optimizer', 'the optimizer'),
-                               ('param_schedulers', 'the schedule'))
-        if key not in content and (key == 'optimizer'
-                                   or cfg.get('param_scheduler'))
-    ]
-    if 'the schedule' in lost:
+    lost = ['the optimizer'] * ('optimizer' not in content)
+    if 'param_schedulers' not in content and cfg.get('param_scheduler'):
+        lost.append('the schedule')
         raise ValueError(
             f'--resume: {path} does not hold the state of '
             f'{" and of ".join(lost)}, as the best checkpoint does not: they '
@@ -182,21 +149,13 @@ def _check_complete(cfg: Config, path: str, content) -> list[str]:
             for name in lost]
 
 
-def _keep_seed(cfg: Config, content) -> None:
-    """Go on with the seed of a run, where the config names none."""
-    randomness = dict(cfg.get('randomness') or {})
-    seed = (content.get('meta') or {}).get('seed')
-    if seed is not None and randomness.get('seed') is None:
-        cfg.randomness = dict(randomness, seed=seed)
-
-
 @contextmanager
 def tells_how_to_go_on(work_dir: str) -> Iterator[None]:
     """Let Ctrl-C say which checkpoint of a folder a training goes on from."""
     try:
         yield
     except KeyboardInterrupt:
-        found, _ = find_checkpoint(work_dir)
+        found, *_ = find_checkpoint(work_dir)
         raise KeyboardInterrupt(
             f'; --resume goes on from {found}' if found else
             '; no checkpoint was written yet') from None

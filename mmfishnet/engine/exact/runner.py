@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os.path as osp
 from contextlib import suppress
+from pathlib import Path
 
 import torch
 from mmengine import dist
@@ -18,13 +19,15 @@ from torch import nn
 from ...kinds import find_class
 from ...lengths import length_of
 from ...whole_file import whole_file
+from ...work_dir import STOPPED
 from ..errors import RunStopped
 from .checkpoint import WholeCheckpointHook
 from .loops import ExactEpochLoop, ExactIterLoop
 from .place import SeedHook
-from .resume import STOPPED
 from .stop import StopHook
 
+# Says after which iteration a run was validated last.
+_VALIDATED = 'last_validation'
 _LOOPS = {
     EpochBasedTrainLoop: ExactEpochLoop,
     IterBasedTrainLoop: ExactIterLoop
@@ -51,12 +54,13 @@ class ExactRunner(Runner):
 
     def train(self) -> nn.Module:
         """Train, and listen to SIGTERM meanwhile."""
-        if not isinstance(self.train_loop, tuple(_LOOPS.values())):
-            if self.train_loop is not None:
+        loop = self.train_loop
+        if not isinstance(loop, tuple(_LOOPS.values())):
+            if loop is not None:
                 self.logger.info(
-                    f'{type(self.train_loop).__name__} is no loop of '
-                    'MMEngine: it runs as it is, and a run that is killed '
-                    "goes on as MMEngine's do.")
+                    f'{type(loop).__name__} is no loop of MMEngine: it runs '
+                    'as it is, and a run that is killed goes on as '
+                    "MMEngine's do.")
             return super().train()
         stop_hook = StopHook()
         for hook in (SeedHook(), PlaceHook(), stop_hook):
@@ -105,15 +109,14 @@ class ExactRunner(Runner):
         All processes have to call it.
 
         Args:
-            iteration (int): Iterations done; once is enough after each.
+            iteration (int): Iterations done. It is averaged once after each.
         """
         if self.world_size == 1 or iteration == self.averaged_at:
             return
         self.averaged_at = iteration
-        for model in [self.model] + [
-                hook.ema_model
-                for hook in self.hooks if isinstance(hook, EMAHook)
-        ]:
+        averages = [hook.ema_model for hook in self.hooks
+                    if isinstance(hook, EMAHook)]
+        for model in [self.model, *averages]:
             for buffer in _statistics(model):
                 dist.all_reduce(buffer, op='mean')
 
@@ -155,8 +158,8 @@ class ExactRunner(Runner):
 
         Args:
             meta (dict): ``epoch`` and ``iter``, as far as they are done.
-            together (bool): Whether all processes call this; otherwise their
-                statistics have to be averaged already.
+            together (bool): Whether all processes call this, in a training.
+                In a validation their statistics are averaged already.
 
         Returns:
             str: The checkpoint, a regular one if there is one of this moment.
@@ -164,20 +167,20 @@ class ExactRunner(Runner):
         Raises:
             RunStopped: If it could not be written.
         """
-        if meta['iter'] in self.saved:
-            return self.saved[meta['iter']]
-        if together and self.world_size > 1:
-            self.own_statistics = dist.all_gather_object(
-                [buffer.cpu() for buffer in _statistics(self.model)])
-        self.save_checkpoint(self.work_dir, STOPPED, meta=meta, by_epoch=False)
-        path = osp.join(self.work_dir, STOPPED)
+        path = self.saved.get(meta['iter'])
+        if path is None:
+            if together and self.world_size > 1:
+                self.own_statistics = dist.all_gather_object(
+                    [buffer.cpu() for buffer in _statistics(self.model)])
+            path = osp.join(self.work_dir, STOPPED)
+            self.save_checkpoint(
+                self.work_dir, STOPPED, meta=meta, by_epoch=False)
         if is_main_process():
-            with open(osp.join(self.work_dir, 'last_checkpoint'), 'w') as file:
-                file.write(path)
+            Path(self.work_dir, 'last_checkpoint').write_text(path)
         return path
 
     def resume(self, filename: str, *args, **kwargs) -> None:
-        """Go on from a checkpoint.
+        """Go on from a checkpoint, and say where its settings are others.
 
         Args:
             filename (str): The checkpoint.
@@ -186,13 +189,15 @@ class ExactRunner(Runner):
         """
         asked = _settings(self)
         super().resume(filename, *args, **kwargs)
+        if osp.dirname(osp.abspath(filename)) == self.work_dir:
+            self.saved = {self.iter: filename}
         for hook in self.hooks:
             if isinstance(hook, PlaceHook):
                 hook.go_on(self)
-        held = _settings(self)
         differ = [
-            f'{name} is {held[name]}, the config says {asked[name]}'
-            for name in held if name in asked and held[name] != asked[name]
+            f'{name} is {value}, the config says {asked[name]}'
+            for name, value in _settings(self).items()
+            if asked.get(name, value) != value
         ]
         if differ:
             self.logger.warning(
@@ -240,9 +245,9 @@ class PlaceHook(Hook):
                 f'{length_of(loop.dataloader)}: the epoch begins again.')
             done = 0
         self.may_be_due = not done
-        loop.go_on(done)
+        loop.first_batch = done
         own = self.loaded.get('own_statistics')
-        if own is None:
+        if own is None:  # they were averaged before it was saved
             runner.averaged_at = runner.iter
         elif len(own) == runner.world_size:
             for buffer, value in zip(
@@ -251,9 +256,11 @@ class PlaceHook(Hook):
 
     def before_train(self, runner) -> None:
         """Do the validation during which the run was killed."""
+        if not runner.iter and is_main_process():  # what a run before left
+            Path(runner.work_dir, _VALIDATED).unlink(missing_ok=True)
         if (self.may_be_due and runner.val_loop is not None
                 and runner.train_loop.validation_is_due()
-                and runner.iter != self._last_validation(runner)):
+                and self._last_validation(runner) != str(runner.iter)):
             runner.logger.info('--resume: the validation at this point was '
                                'not finished; it is done now.')
             runner.val_loop.run()
@@ -265,21 +272,15 @@ class PlaceHook(Hook):
     def after_val_epoch(self, runner, metrics=None) -> None:
         """Note that this validation is done."""
         if is_main_process():
-            with open(_validated(runner), 'w') as file:
-                file.write(str(runner.iter))
+            Path(runner.work_dir, _VALIDATED).write_text(str(runner.iter))
 
-    def _last_validation(self, runner) -> int | None:
-        done = None
-        with suppress(OSError, ValueError), open(_validated(runner)) as file:
-            done = int(file.read())
+    def _last_validation(self, runner) -> str | None:
         # A folder that not all hosts share must not divide the processes.
-        said = [done]
-        dist.broadcast_object_list(said)
-        return said[0]
-
-
-def _validated(runner) -> str:
-    return osp.join(runner.work_dir, 'last_validation')
+        done = [None]
+        with suppress(OSError):
+            done = [Path(runner.work_dir, _VALIDATED).read_text()]
+        dist.broadcast_object_list(done)
+        return done[0]
 
 
 def _statistics(model: nn.Module) -> list[torch.Tensor]:
@@ -293,22 +294,20 @@ def _statistics(model: nn.Module) -> list[torch.Tensor]:
 
 def _settings(runner) -> dict:
     """What the optimizer and the schedulers are set to, by name."""
-    found = {}
-    optim = runner.optim_wrapper
-    if not isinstance(optim, OptimWrapper) or not isinstance(
-            runner.param_schedulers, list):
-        return found  # of several optimizers
-    for group in optim.param_groups[:1]:
-        for key, value in group.items():
-            if key not in ('params', 'lr'):
-                found['lr' if key == 'initial_lr' else key] = value
-    for i, scheduler in enumerate(runner.param_schedulers):
+    optim, schedulers = runner.optim_wrapper, runner.param_schedulers
+    if not isinstance(optim, OptimWrapper) or not isinstance(schedulers, list):
+        return {}  # of several optimizers
+    found = {
+        'lr' if key == 'initial_lr' else key: value
+        for key, value in optim.param_groups[0].items()
+        if key not in ('params', 'lr')
+    }
+    for i, scheduler in enumerate(schedulers):
         # Its arguments; the rest is its state.
         given = {
             name for cls in inspect.getmro(type(scheduler))
             for name in inspect.signature(cls).parameters
         } - {'optimizer', 'param_name', 'last_step', 'verbose'}
-        for key, value in scheduler.state_dict().items():
-            if key in given:
-                found[f'param_scheduler[{i}].{key}'] = value
+        found.update((f'param_scheduler[{i}].{key}', value) for key, value in
+                     scheduler.state_dict().items() if key in given)
     return found

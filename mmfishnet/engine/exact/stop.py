@@ -5,7 +5,8 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 from multiprocessing.sharedctypes import RawValue
 
@@ -44,28 +45,34 @@ class StopHook(Hook):
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Listen to SIGTERM, in this process alone."""
+        own = os.getpid()
+        before = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
+
+        def listen(*args) -> None:
+            if os.getpid() == own:
+                self.signalled = True
+            else:  # forked from this one: it obeys as ever
+                signal.signal(signal.SIGTERM, before)
+                signal.raise_signal(signal.SIGTERM)
+
         # Python lets the main thread alone do this.
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        _forked_children_obey()
-        before = signal.signal(signal.SIGTERM, self._listen)
+        main = threading.current_thread() is threading.main_thread()
+        if main:
+            signal.signal(signal.SIGTERM, listen)
         try:
             yield
         finally:
             self.over.value = True
-            signal.signal(signal.SIGTERM, before)
-
-    def _listen(self, *args) -> None:
-        self.signalled = True
+            if main:
+                signal.signal(signal.SIGTERM, before)
 
     def before_train(self, runner) -> None:
         """Have the processes that load data survive the signal."""
         for loop in (runner.train_loop, runner.val_loop):
             loader = getattr(loop, 'dataloader', None)
             if isinstance(loader, DataLoader) and loader.num_workers > 0:
-                loader.worker_init_fn = _StartWorker(loader.worker_init_fn,
-                                                     self.over)
+                loader.worker_init_fn = partial(
+                    start_worker, loader.worker_init_fn, self.over)
 
     def after_train_iter(self,
                          runner,
@@ -93,12 +100,18 @@ class StopHook(Hook):
             self._save(runner, dict(epoch=runner.epoch, iter=runner.iter + 1))
 
     def after_val_iter(self, runner, *args, **kwargs) -> None:
-        """Stop here, if the run was told to while it validates."""
-        if self.signalled:
+        """Stop here, if the run was told to while it validates.
+
+        Each process does so by itself, as some have more images than others.
+        Where there is no checkpoint of this moment yet, none goes before the
+        first one, which writes it: that may be waiting for their results, and
+        would find them gone.
+        """
+        if self.signalled and (dist.is_main_process()
+                               or runner.iter in runner.saved):
             for hook in runner.hooks:
                 if isinstance(hook, EMAHook):  # swaps the weights back
                     hook.after_val_epoch(runner)
-            # Each process by itself: some have more images than others.
             self._save(
                 runner,
                 dict(epoch=runner.epoch, iter=runner.iter),
@@ -112,10 +125,9 @@ class StopHook(Hook):
             'on from.', 128 + signal.SIGTERM)
 
     def _give_up(self, runner, data_batch) -> None:
-        samples = []
-        if isinstance(data_batch, dict):
-            samples = data_batch.get('data_samples') or []
-        images = [getattr(sample, 'img_path', '?') for sample in samples]
+        samples = data_batch.get('data_samples') if isinstance(
+            data_batch, dict) else None
+        images = [getattr(sample, 'img_path', '?') for sample in samples or ()]
         images = sum(dist.all_gather_object(images), [])
         last = [find_checkpoint(runner.work_dir)[0]]
         dist.broadcast_object_list(last)
@@ -139,25 +151,8 @@ def _is_spoilt(model: torch.nn.Module) -> bool:
         if tensor.is_floating_point())
 
 
-def _obey_in_child() -> None:
-    """Give SIGTERM its own meaning again, in a process forked from this."""
-    handler = signal.getsignal(signal.SIGTERM)
-    if isinstance(getattr(handler, '__self__', None), StopHook):
-        with suppress(ValueError):  # not Python's main thread
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _forked_children_obey() -> None:
-    # Once: what is registered cannot be taken back.
-    if not _registered and hasattr(os, 'register_at_fork'):
-        os.register_at_fork(after_in_child=_obey_in_child)
-        _registered.append(True)
-
-
-_registered = []
-
-
-class _StartWorker:
+def start_worker(start: Callable[[int], None] | None, over,
+                 worker_id: int) -> None:
     """Start a process that loads data: what the loader does, and one thing.
 
     A scheduler that ends a job sends SIGTERM to all its processes. The main
@@ -168,18 +163,15 @@ class _StartWorker:
     Args:
         start (Callable, optional): The loader's own ``worker_init_fn``.
         over (ctypes.c_byte): Whether the training is over.
+        worker_id (int): Number of the process.
     """
 
-    def __init__(self, start: Callable[[int], None] | None, over) -> None:
-        self.start, self.over = start, over
-
-    def __call__(self, worker_id: int) -> None:
-        if hasattr(signal, 'alarm'):
-            signal.signal(signal.SIGTERM, self._end)
-        if self.start is not None:
-            self.start(worker_id)
-
-    def _end(self, *args) -> None:
-        if self.over.value:
+    def end(*args) -> None:
+        if over.value:
             os._exit(0)
         signal.alarm(GRACE)
+
+    if hasattr(signal, 'alarm'):
+        signal.signal(signal.SIGTERM, end)
+    if start is not None:
+        start(worker_id)

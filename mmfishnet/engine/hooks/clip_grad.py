@@ -2,9 +2,16 @@
 from __future__ import annotations
 
 from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapperDict
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 
 from ...registry import HOOKS, register
+
+
+def wrappers_of(runner) -> list[OptimWrapper]:
+    """The optimizer wrappers of a run, of which there may be several."""
+    wrapper = runner.optim_wrapper
+    return [*wrapper.values()] if isinstance(
+        wrapper, OptimWrapperDict) else [wrapper]
 
 
 @register(HOOKS)
@@ -40,11 +47,7 @@ class ClipGradUntilHook(Hook):
 
     def before_train(self, runner) -> None:
         """Remember how each optimizer wrapper clips."""
-        wrapper = runner.optim_wrapper
-        wrappers = (
-            wrapper.values()
-            if isinstance(wrapper, OptimWrapperDict) else [wrapper])
-        self._clips = [(w, w.clip_grad_kwargs) for w in wrappers]
+        self._clips = [(w, w.clip_grad_kwargs) for w in wrappers_of(runner)]
         if not any(clip for _, clip in self._clips):
             raise ValueError(
                 'ClipGradUntilHook: optim_wrapper.clip_grad is not set, so '

@@ -59,21 +59,6 @@ def compile_in_place(network: nn.Module,
         options=dict(force_layout_optimization=True) if open_sizes else None)
 
 
-def compile_backbone(model: nn.Module, **kwargs) -> None:
-    """Compile a model's backbone, see :func:`compile_in_place`.
-
-    Args:
-        model (nn.Module): What has a ``backbone``.
-        **kwargs: Those of :func:`compile_in_place`.
-
-    Raises:
-        ValueError: If it has no ``backbone``.
-    """
-    if not isinstance(getattr(model, 'backbone', None), nn.Module):
-        raise ValueError(f'{type(model).__name__} has no backbone to compile.')
-    compile_in_place(model.backbone, **kwargs)
-
-
 def set_memory_budget(budget: float) -> bool:
     """Set torch's activation memory budget, for all that this process compiles
     from now on.
@@ -116,7 +101,8 @@ class CompileBackboneHook(Hook):
             compiled in the run. Defaults to None: as torch is set.
 
     Raises:
-        ValueError: If ``memory_budget`` is not between 0 and 1.
+        ValueError: If ``memory_budget`` is not between 0 and 1; at the start,
+            if the model has no ``backbone``.
 
     Example:
         >>> custom_hooks = [dict(type='mmfishnet.CompileBackboneHook')]
@@ -140,6 +126,9 @@ class CompileBackboneHook(Hook):
             return
         self._done = True
         model = bare_model(runner.model)
+        if not isinstance(getattr(model, 'backbone', None), nn.Module):
+            raise ValueError(
+                f'{type(model).__name__} has no backbone to compile.')
         device = next(model.parameters()).device
         problem = why_not_compile(device, self.backend)
         if problem:
@@ -153,7 +142,6 @@ class CompileBackboneHook(Hook):
                 f'CompileBackboneHook: torch {torch.__version__} has no '
                 'activation memory budget (2.4 has); memory_budget='
                 f'{self.memory_budget} has no effect.')
-        compile_backbone(
-            model, dynamic=self.dynamic, backend=self.backend)
+        compile_in_place(model.backbone, self.dynamic, self.backend)
         runner.logger.info('CompileBackboneHook: the backbone is compiled '
                            'at the first step.')

@@ -5,6 +5,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.runner import TestLoop, ValLoop
 
+_COCO = 'mmdet.evaluation.metrics.coco_metric.CocoMetric'
 _AP = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
 _AR = ('AR@100', 'AR@300', 'AR@1000', 'AR_s@1000', 'AR_m@1000', 'AR_l@1000')
 
@@ -37,19 +38,16 @@ def _complete(runner, evaluator, metrics: dict | None) -> None:
         return
     for metric in evaluator.metrics:
         # By name: there may be no MMDetection.
-        if (f'{type(metric).__module__}.{type(metric).__name__}' !=
-                'mmdet.evaluation.metrics.coco_metric.CocoMetric'
-                or metric.format_only):
+        name = f'{type(metric).__module__}.{type(metric).__name__}'
+        if name != _COCO or metric.format_only:
             continue
-        for kind in metric.metrics:
+        for kind in {*metric.metrics} - {'proposal_fast'}:
             prefix = f'{metric.prefix}/' if metric.prefix else ''
+            names = _AR
             if kind != 'proposal':
-                prefix += f'{kind}_'
-            items = metric.metric_items or (_AR if kind == 'proposal' else
-                                            _AP)
-            if kind == 'proposal_fast' or any(
-                    f'{prefix}{item}' in metrics for item in items):
-                continue
-            metrics.update({f'{prefix}{item}': 0.0 for item in items})
-            runner.logger.warning(
-                f'Nothing was detected: {prefix[:-1] or kind} is 0.')
+                prefix, names = f'{prefix}{kind}_', _AP
+            items = [prefix + item for item in metric.metric_items or names]
+            if not any(item in metrics for item in items):
+                metrics.update(dict.fromkeys(items, 0.0))
+                runner.logger.warning(
+                    f'Nothing was detected: {prefix[:-1] or kind} is 0.')

@@ -84,25 +84,20 @@ def val_loss_dataloader(cfg: dict) -> dict:
         dict: A copy of its ``val_dataloader``, with annotations loaded as in
         ``train_dataloader`` and right after the image.
     """
+    def is_named(transform: dict, *prefixes: str) -> bool:
+        return type_name(transform).startswith(prefixes)
+
+    annotations = 'LoadAnn', 'LoadPanoptic'
     loader = deepcopy(cfg['val_dataloader'])
-    trained = next(_transforms(cfg['train_dataloader'], 'LoadAnn',
-                               'LoadPanoptic'), None)
+    trained = next((node for node in dicts_in(cfg['train_dataloader'])
+                    if is_named(node, *annotations)), None)
     for node in list(dicts_in(loader)):
         if 'pipeline' not in node or trained is None:
             continue
-        pipeline = [t for t in node['pipeline'] if not _is_named(
-            t, 'LoadAnn', 'LoadPanoptic')]
-        first = next((i for i, t in enumerate(pipeline)
-                      if _is_named(t, 'LoadImage')), -1)
-        node['pipeline'] = [
-            *pipeline[:first + 1], deepcopy(trained), *pipeline[first + 1:]
-        ]
+        pipeline = [
+            t for t in node['pipeline'] if not is_named(t, *annotations)]
+        images = [is_named(t, 'LoadImage') for t in pipeline]
+        after = images.index(True) + 1 if any(images) else 0
+        pipeline.insert(after, deepcopy(trained))
+        node['pipeline'] = pipeline
     return loader
-
-
-def _transforms(node, *prefixes: str):
-    return (t for t in dicts_in(node) if _is_named(t, *prefixes))
-
-
-def _is_named(transform: dict, *prefixes: str) -> bool:
-    return type_name(transform).startswith(prefixes)

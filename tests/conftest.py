@@ -47,14 +47,6 @@ def light_heap():
     gc.freeze()
 
 
-def forget_visualizers(kind):
-    """A process begins without; MMDetection's all have one name, by which
-    the next run would take up that of the run before, and its folder."""
-    kind._instance_dict.clear()
-    for derived in kind.__subclasses__():
-        forget_visualizers(derived)
-
-
 @pytest.fixture(scope='session')
 def widths(tmp_path_factory):
     """widths(pages, width): how wide each page is in a window of so many
@@ -96,42 +88,55 @@ def run_tool():
     def run_tool(name, *args, cwd=None):
         return subprocess.run(
             [sys.executable, ROOT / f'tools/{name}.py', *map(str, args)],
-            cwd=cwd,
-            env={
-                **os.environ, 'PYTHONPATH': str(ROOT),
-                'COLUMNS': WIDE
-            },
-            capture_output=True,
-            text=True)
+            env={**os.environ, 'PYTHONPATH': str(ROOT), 'COLUMNS': WIDE},
+            cwd=cwd, capture_output=True, text=True)
 
     return run_tool
 
 
-@pytest.fixture
-def call_tool(monkeypatch, capsys):
-    """call_tool(name, *args): the same in this process, where it need not have
-    its own: starting one takes seconds."""
+def forget_visualizers(kind=Visualizer):
+    """A process begins without; MMDetection's all have one name, by which
+    the next run would take up that of the run before, and its folder."""
+    kind._instance_dict.clear()
+    for derived in kind.__subclasses__():
+        forget_visualizers(derived)
 
-    def call_tool(name, *args):
-        path = str(ROOT / f'tools/{name}.py')
-        capsys.readouterr()
-        code = 0
-        forget_visualizers(Visualizer)
+
+@pytest.fixture
+def run_script(monkeypatch):
+    """run_script(path, *args): run a script in this process, where it need
+    not have its own: starting one takes seconds. Gives its exit status."""
+
+    def run_script(path, *args):
+        forget_visualizers()
         # The logger of a test before would write to what was captured then,
         # and is closed: setStream would flush it.
         for handler in MMLogger.get_current_instance().handlers:
             if type(handler) is logging.StreamHandler:
                 handler.stream = sys.stdout
         with monkeypatch.context() as patch:
-            patch.setattr(sys, 'argv', [path, *map(str, args)])
+            patch.setattr(sys, 'argv', [str(path), *map(str, args)])
             patch.setenv('COLUMNS', WIDE)
             try:
-                runpy.run_path(path, run_name='__main__')
+                runpy.run_path(str(path), run_name='__main__')
             except SystemExit as error:
-                code = error.code
-        if isinstance(code, str):
-            print(code, file=sys.stderr)
-            code = 1
+                if isinstance(error.code, str):
+                    print(error.code, file=sys.stderr)
+                    return 1
+                return error.code or 0
+        return 0
+
+    return run_script
+
+
+@pytest.fixture
+def call_tool(run_script, capsys):
+    """call_tool(name, *args): as run_tool, in this process."""
+
+    def call_tool(name, *args):
+        path = ROOT / f'tools/{name}.py'
+        capsys.readouterr()
+        code = run_script(path, *args)
         return subprocess.CompletedProcess([path, *args], code,
                                            *capsys.readouterr())
 
@@ -185,14 +190,10 @@ def build():
 
     def build(kind, source, target):
         target.mkdir()
-        subprocess.run([
-            sys.executable, '-c', 'import sys; from setuptools import '
-            f'build_meta; build_meta.build_{kind}(sys.argv[1])',
-            str(target)
-        ],
-                       check=True,
-                       stdout=subprocess.DEVNULL,
-                       cwd=source)
+        code = ('import sys; from setuptools import build_meta; '
+                f'build_meta.build_{kind}(sys.argv[1])')
+        subprocess.run([sys.executable, '-c', code, target], check=True,
+                       stdout=subprocess.DEVNULL, cwd=source)
         path, = target.iterdir()
         return path
 
@@ -214,11 +215,9 @@ def make_env():
     def make_env(folder, wheel):
         venv.create(folder, symlinks=True)
         python = folder / 'bin/python'
-        subprocess.run([
-            sys.executable, '-m', 'pip', '--python', python, 'install',
-            '--quiet', '--no-deps', '--no-index', wheel
-        ],
-                       check=True)
+        subprocess.run([sys.executable, '-m', 'pip', '--python', python,
+                        'install', '--quiet', '--no-deps', '--no-index',
+                        wheel], check=True)
         # Not as a site folder: the .pth files in it are not read, and it is
         # such a file that leads to an editable install.
         site, = folder.glob('lib/python*/site-packages')
@@ -240,9 +239,5 @@ def project_python(make_env, wheel, tmp_path_factory):
 def project_environ():
     """The environment variables for that Python: none leads elsewhere."""
     hidden = ('PYTHONPATH', 'PYTHONHOME', 'VIRTUAL_ENV')
-    return {
-        **{
-            key: value
-            for key, value in os.environ.items() if key not in hidden
-        }, 'OMP_NUM_THREADS': '1'
-    }
+    return {**{key: value for key, value in os.environ.items()
+               if key not in hidden}, 'OMP_NUM_THREADS': '1'}

@@ -44,6 +44,7 @@ from mmfishnet.engine.cpu import adapt_to_cpu
 from mmfishnet.engine.errors import short_errors
 from mmfishnet.engine.exact.resume import set_resume
 from mmfishnet.engine.launch import explain_lost_peers, leave_job
+from mmfishnet.models import FishNet
 
 EPOCHS, IMAGES = 3, 12
 
@@ -73,12 +74,7 @@ class Classifier(BaseModel):
 
     def __init__(self):
         super().__init__()
-        self.backbone = MODELS.build(
-            dict(
-                type='mmfishnet.FishNet',
-                depth=TINY,
-                out_indices=(3, ),
-                frozen_stages=-1))
+        self.backbone = FishNet(TINY, out_indices=(3, ))
         self.drop = nn.Dropout(0.3)
         self.fc = nn.Linear(272, 4)
 
@@ -88,10 +84,8 @@ class Classifier(BaseModel):
         labels = torch.tensor(data_samples)
         if mode == 'loss':
             return dict(loss=nn.functional.cross_entropy(scores, labels))
-        return [
-            dict(score=score[label].item())
-            for score, label in zip(scores.softmax(1), labels)
-        ]
+        return [dict(score=score[label].item())
+                for score, label in zip(scores.softmax(1), labels)]
 
 
 @METRICS.register_module()
@@ -131,40 +125,33 @@ class Tell(Hook):
 
 
 def config(work_dir, launcher):
-    loader = dict(
-        dataset=dict(type='Noise', images=IMAGES),
-        batch_size=2,
-        num_workers=1,
-        sampler=dict(type='DefaultSampler', shuffle=True))
-    return Config(
-        dict(
-            model=dict(type='Classifier'),
-            work_dir=str(work_dir),
-            train_dataloader=loader,
-            val_dataloader=dict(
-                loader,
-                num_workers=0,
-                sampler=dict(type='DefaultSampler', shuffle=False)),
-            val_evaluator=dict(type='MeanScore'),
-            val_cfg=dict(),
-            train_cfg=dict(by_epoch=True, max_epochs=EPOCHS),
-            optim_wrapper=dict(
-                optimizer=dict(type='SGD', lr=0.01, momentum=0.9)),
-            param_scheduler=[
-                dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=5),
-                dict(type='CosineAnnealingLR', T_max=EPOCHS)
-            ],
-            default_hooks=dict(
-                checkpoint=dict(
-                    type='CheckpointHook', max_keep_ckpts=1,
-                    save_best='auto',
-                    rule='greater'),
-                logger=dict(type='LoggerHook', interval=1)),
-            custom_hooks=[dict(type='EMAHook', momentum=0.1)],
-            launcher=launcher,
-            log_level='WARNING',
-            experiment_name=os.urandom(8).hex(),
-            randomness=dict(seed=1)))
+    def loader(workers, shuffle):
+        return dict(
+            dataset=dict(type='Noise', images=IMAGES), batch_size=2,
+            num_workers=workers,
+            sampler=dict(type='DefaultSampler', shuffle=shuffle))
+
+    return Config(dict(
+        model=dict(type='Classifier'),
+        work_dir=str(work_dir),
+        train_dataloader=loader(1, True),
+        val_dataloader=loader(0, False),
+        val_evaluator=dict(type='MeanScore'),
+        val_cfg=dict(),
+        train_cfg=dict(by_epoch=True, max_epochs=EPOCHS),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.005, momentum=0.9)),
+        param_scheduler=[
+            dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=5),
+            dict(type='CosineAnnealingLR', T_max=EPOCHS)],
+        default_hooks=dict(
+            checkpoint=dict(type='CheckpointHook', max_keep_ckpts=1,
+                            save_best='auto', rule='greater'),
+            logger=dict(type='LoggerHook', interval=1)),
+        custom_hooks=[dict(type='EMAHook', momentum=0.1)],
+        launcher=launcher,
+        log_level='WARNING',
+        experiment_name=os.urandom(8).hex(),
+        randomness=dict(seed=1)))
 
 
 def train(work_dir, environ, events, what):
@@ -199,16 +186,12 @@ class Job:
         self.processes = []
         for rank in range(size):
             environ = {} if size == 1 else dict(
-                RANK=str(rank),
-                LOCAL_RANK=str(rank),
-                WORLD_SIZE=str(size),
-                MASTER_ADDR='127.0.0.1',
-                MASTER_PORT=port)
-            process = context.Process(
+                RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size),
+                MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
+            self.processes.append(context.Process(
                 target=train,
-                args=(work_dir, environ, self.events[rank], self.what[rank]))
-            process.start()
-            self.processes.append(process)
+                args=(work_dir, environ, self.events[rank], self.what[rank])))
+            self.processes[-1].start()
 
     def wait_until(self, reached):
         """Wait; gives whether it came to that before the training ended."""
@@ -246,24 +229,23 @@ def kill_once(job, work_dir, draw, left):
 
     if not job.wait_until(reached):
         return None
-    if how != 'writing':
-        time.sleep(draw.random() * 0.05)
-    doing = job.what[rank].value.decode()
-    for i, process in enumerate(job.processes):
-        if how != 'one' or i == rank:
-            os.kill(process.pid, signal.SIGTERM
-                    if how == 'SIGTERM' else signal.SIGKILL)
     if how == 'writing':
         doing = 'writing a checkpoint'
-    return f'{how if how == "SIGTERM" else "SIGKILL"}, {doing}'
+    else:
+        time.sleep(draw.random() * 0.05)
+        doing = job.what[rank].value.decode()
+    name = 'SIGTERM' if how == 'SIGTERM' else 'SIGKILL'
+    for i, process in enumerate(job.processes):
+        if how != 'one' or i == rank:
+            os.kill(process.pid, getattr(signal, name))
+    return f'{name}, {doing}'
 
 
 def result(work_dir):
     """All that a run leaves."""
-    paths = sorted(Path(work_dir).glob('*.pth'))
     keys = ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers')
     found = {}
-    for path in paths:
+    for path in sorted(Path(work_dir).glob('*.pth')):
         saved = torch.load(path, weights_only=False)
         found[path.name] = {key: saved[key] for key in keys if key in saved}
     return found
@@ -271,19 +253,38 @@ def result(work_dir):
 
 def difference(a, b, where=''):
     """Where two results differ first, or None."""
-    if isinstance(a, torch.Tensor):
-        same = torch.equal(a, b)
-    elif isinstance(a, dict):
-        if a.keys() != b.keys():
-            return f'{where}: {sorted(a)} and {sorted(b)}'
-        return next(
-            filter(None,
-                   (difference(a[k], b[k], f'{where}/{k}') for k in a)), None)
-    elif isinstance(a, (list, tuple)):
-        return difference(dict(enumerate(a)), dict(enumerate(b)), where)
-    else:
-        same = a == b
-    return None if same else where
+    if isinstance(a, (list, tuple)):
+        a, b = dict(enumerate(a)), dict(enumerate(b))
+    if not isinstance(a, dict):
+        same = torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+        return None if same else where
+    if a.keys() != b.keys():
+        return f'{where}: {sorted(a)} and {sorted(b)}'
+    found = (difference(a[key], b[key], f'{where}/{key}') for key in a)
+    return next(filter(None, found), None)
+
+
+def kill_and_resume(work_dir, size, draw, events):
+    """Train, kill and resume until the training is through.
+
+    Returns:
+        tuple[list[str], str | None]: What was killed, and the statuses of the
+        processes if they are not 0 at the end.
+    """
+    killed = []
+    for attempt in range(20):
+        job = Job(work_dir, size)
+        # At last it may end.
+        did = attempt < 6 and kill_once(job, work_dir, draw, events)
+        statuses = job.end(30 if did else 120)
+        if did:
+            killed.append(f'{size} process{"es" * (size > 1)}, {did}')
+            print(killed[-1], statuses, flush=True)
+        if statuses == [0] * size:
+            break
+        if not did:
+            return killed, f'ended with {statuses}'
+    return killed, None
 
 
 def main():
@@ -303,27 +304,16 @@ def main():
         assert job.end(600) == [0] * size, reference
         expected = result(reference)
         events = max(event.value for event in job.events)
-        kills = 0
-        while kills < args.kills // 2:
+        until = counts.total() + args.kills // 2
+        while counts.total() < until:
             work_dir = folder / f'killed_{size}_{runs}'
             runs += 1
-            for attempt in range(20):
-                job = Job(work_dir, size)
-                # At last it may end.
-                did = attempt < 6 and kill_once(job, work_dir, draw, events)
-                statuses = job.end(120 if not did else 30)
-                if did:
-                    kills += 1
-                    counts[f'{size} process{"es" * (size > 1)}, {did}'] += 1
-                    print(counts.total(), did, statuses, flush=True)
-                if statuses == [0] * size:
-                    break
-                if not did:
-                    failures.append(f'{work_dir}: ended with {statuses}')
-                    break
-            wrong = difference(expected, result(work_dir))
+            killed, wrong = kill_and_resume(work_dir, size, draw, events)
+            counts.update(killed)
+            if not wrong and (at := difference(expected, result(work_dir))):
+                wrong = f'{at} differs'
             if wrong:
-                failures.append(f'{work_dir}: {wrong} differs')
+                failures.append(f'{work_dir}: {wrong}')
                 print(failures[-1], flush=True)
             else:
                 shutil.rmtree(work_dir)
@@ -331,10 +321,9 @@ def main():
         f'{counts.total()} kills in {runs} runs of {EPOCHS} epochs, '
         f'{time.monotonic() - begin:.0f} s; {runs - len(failures)} runs ended '
         'with the weights, averages, momenta and schedules of the run that '
-        'was never killed, bit for bit.', '', '| killed | times |', '|---|---|'
-    ]
-    report += [f'| {what} | {n} |' for what, n in sorted(counts.items())]
-    report += failures
+        'was never killed, bit for bit.', '', '| killed | times |',
+        '|---|---|', *(f'| {what} | {n} |'
+                       for what, n in sorted(counts.items())), *failures]
     print('\n'.join(report))
     if args.report:
         Path(args.report).write_text('\n'.join(report) + '\n')

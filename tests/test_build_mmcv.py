@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
 import mmcv.ops
@@ -57,25 +56,6 @@ def test_nvcc_is_of_torchs_cuda(tmp_path):
     assert not build_mmcv.nvcc_fits(None, '13.0')
 
 
-def test_torch_chooses_the_standard():
-    """Lines of mmcv's setup.py; a compiler takes the last -std it is given."""
-    setup_py = """
-    if parse_version(torch.__version__) <= parse_version('1.12.1'):
-        extra_compile_args['cxx'] = ['-std=c++14']
-    else:
-        extra_compile_args['cxx'] = ['-std=c++17']
-    if 'nvcc' in extra_compile_args:
-        extra_compile_args['nvcc'] += ['-std=c++17']
-    if mps:
-        extra_compile_args['cxx'] = ['-Wall', '-std=c++17']
-    """
-    text = build_mmcv.unpin_standard(setup_py)
-    assert 'c++17' not in text
-    assert "extra_compile_args['cxx'] = []\n" in text
-    assert "extra_compile_args['nvcc'] += []\n" in text
-    assert "extra_compile_args['cxx'] = ['-Wall']\n" in text
-
-
 @pytest.mark.parametrize('count', [1, 2, 16])
 def test_layout(tmp_path, count):
     """All sources once, clashing ones apart, macros at the end, balanced."""
@@ -112,6 +92,9 @@ commands = {}
 if 'bdist_wheel' in sys.argv:
     from torch.utils.cpp_extension import BuildExtension
     commands['build_ext'] = BuildExtension
+    # torch chooses the standard: mmcv's is taken out.
+    flags = dict(cxx=['-std=c++17'], nvcc=['-Wall', '-std=c++17'])
+    assert flags == dict(cxx=[], nvcc=['-Wall'])
 setup(name='mmcv', version='9.9', packages=find_packages(), zip_safe=False,
       cmdclass=commands, ext_modules=[Extension(
           'mmcv._ext', glob('mmcv/ops/csrc/pytorch/*.cpp') +
@@ -136,29 +119,24 @@ PyMODINIT_FUNC PyInit__ext() { return PyModule_Create(&module); }
 """
 
 
-@pytest.fixture
-def sdist(tmp_path):
-    """mmcv 9.9, beside the folder that pip looks into."""
-    folder = tmp_path / 'mmcv-9.9'
-    csrc = folder / 'mmcv/ops/csrc/pytorch'
-    (csrc / 'cpu').mkdir(parents=True)
-    (folder / 'mmcv/__init__.py').touch()
-    (folder / 'setup.py').write_text(SETUP_PY)
-    (folder / 'PKG-INFO').write_text(
-        'Metadata-Version: 2.1\nName: mmcv\nVersion: 9.9\n')
-    (csrc / 'pybind.cpp').write_text(BIND)
-    for number, (file, name) in enumerate([('one', 'one'), ('cpu/one', 'two'),
-                                           ('cpu/four', 'four')]):
-        (csrc / f'{file}.cpp').write_text(
-            OP.format(name=name, value=2**number))
-    with tarfile.open(tmp_path / 'mmcv-9.9.tar.gz', 'w:gz') as archive:
-        archive.add(folder, folder.name)
-    shutil.rmtree(folder)
-
-
 @pytest.mark.slow
-def test_what_does_not_compile_joined(sdist, tmp_path):
+def test_what_does_not_compile_joined(tmp_path):
     """Its sources are compiled one by one, and the build says so."""
+    # mmcv 9.9, in the folder that pip looks into
+    csrc = 'mmcv/ops/csrc/pytorch'
+    for name, text in {
+            'PKG-INFO': 'Metadata-Version: 2.1\nName: mmcv\nVersion: 9.9\n',
+            'setup.py': SETUP_PY, 'mmcv/__init__.py': '',
+            f'{csrc}/pybind.cpp': BIND,
+            f'{csrc}/one.cpp': OP.format(name='one', value=1),
+            f'{csrc}/cpu/one.cpp': OP.format(name='two', value=2),
+            f'{csrc}/cpu/four.cpp': OP.format(name='four', value=4)}.items():
+        file = tmp_path / 'mmcv-9.9' / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    shutil.make_archive(tmp_path / 'mmcv-9.9', 'gztar', tmp_path, 'mmcv-9.9')
+    shutil.rmtree(tmp_path / 'mmcv-9.9')
+
     done = subprocess.run(
         [sys.executable, ROOT / 'tools/build_mmcv.py', 'mmcv==9.9',
          tmp_path / 'wheels'], capture_output=True, text=True,
@@ -171,13 +149,10 @@ def test_what_does_not_compile_joined(sdist, tmp_path):
     assert 'redefinition of' in done.stderr
     wheel, = (tmp_path / 'wheels').iterdir()
     shutil.unpack_archive(wheel, tmp_path / 'site', 'zip')
-    printed = subprocess.run(
-        [sys.executable, '-c', 'import mmcv._ext as ext; print(ext.sum())'],
-        cwd=tmp_path / 'site',
-        env={**os.environ, 'PYTHONPATH': str(tmp_path / 'site')},
-        capture_output=True,
-        text=True).stdout
-    assert printed == '7\n'
+    code = 'import mmcv._ext as ext; print(ext.sum())'
+    assert subprocess.check_output(
+        [sys.executable, '-c', code], cwd=tmp_path / 'site', text=True,
+        env={**os.environ, 'PYTHONPATH': str(tmp_path / 'site')}) == '7\n'
 
 
 # ---- the real ops: the set-up compiled them for this environment ----------

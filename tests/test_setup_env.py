@@ -25,21 +25,15 @@ def load(path):
 
 setup_env = load(ROOT / 'tools/setup_env.py')
 
-MAINTAINED = {
-    'onedl-mmengine': '0.10.12',
-    'onedl-mmcv': '2.3.6',
-    'onedl-mmdetection': '3.5.1',
-    'onedl-mmpretrain': '1.3.6',
-    'onedl-mmsegmentation': '1.4.2',
-}
-CLASSIC = {
-    'mmengine': '0.10.7',
-    'mmcv': '2.1.0',
-    'mmdet': '3.3.0',
-    'mmpretrain': '1.2.0',
-    'mmsegmentation': '1.2.2',
-    'setuptools': '80.9.0',
-}
+
+
+def pins(name):
+    return dict(line.split('==') for line in setup_env.read_requirements(name)
+                if '==' in line)
+
+
+MAINTAINED = pins('mminstall')
+CLASSIC = {**pins('mminstall_classic'), 'setuptools': '80.9.0'}
 
 
 @pytest.mark.parametrize('torch, torchvision, plan', [
@@ -61,15 +55,6 @@ def test_pinned_torch_and_torchvision_match():
     assert torchvision.startswith(expected.rstrip('*'))
 
 
-@pytest.mark.parametrize('stack', ['maintained', 'classic'])
-def test_pinned_packages_are_supported(stack):
-    plan = setup_env.plan_stack(stack, {}, own=True)
-    for module in setup_env.OPENMMLAB:
-        name, version = plan[module].split('==')
-        assert name in setup_env.versions.DISTRIBUTIONS[module]
-        assert setup_env.versions.is_supported(module, version)
-
-
 @pytest.mark.parametrize('installed, stack', [
     ({}, None),
     ({'torch': '2.13.0'}, None),
@@ -79,39 +64,30 @@ def test_pinned_packages_are_supported(stack):
 ])
 def test_present_stack(installed, stack):
     assert setup_env.present_stack(installed) == stack
-
-
-def test_mixed_stacks_are_refused():
+    # Packages of both are refused.
+    mixed = {**installed, 'mmcv': '2.1.0', 'onedl-mmcv': '2.3.6'}
     with pytest.raises(setup_env.SetupError, match='onedl-mmcv, mmcv'):
-        setup_env.present_stack({'onedl-mmcv': '2.3.6', 'mmcv': '2.1.0'})
+        setup_env.present_stack(mixed)
 
 
-def test_ours_follows_the_pins():
-    assert setup_env.plan_stack('maintained', MAINTAINED, own=True) == {}
+def test_ours_follows_the_pins_and_theirs_is_kept():
+    plan = setup_env.plan_stack
+    assert list(plan('maintained', {}, own=True).values()) == [
+        f'{name}=={version}' for name, version in MAINTAINED.items()]
+    assert plan('maintained', MAINTAINED, own=True) == {}
     older = {**MAINTAINED, 'onedl-mmcv': '2.3.5'}
-    assert setup_env.plan_stack('maintained', older, own=True) == {
-        'mmcv': 'onedl-mmcv==2.3.6'
-    }
-
-
-def test_theirs_is_kept_and_completed():
-    older = {**MAINTAINED, 'onedl-mmcv': '2.3.5'}
-    del older['onedl-mmpretrain']
-    assert setup_env.plan_stack('maintained', older, own=False) == {
-        'mmpretrain': 'onedl-mmpretrain==1.3.6'
-    }
-    # What the classic packages need is pip's to compare.
-    assert setup_env.plan_stack('classic', CLASSIC, own=False) == {
-        'ftfy': 'ftfy',
-        'regex': 'regex',
-        'setuptools': 'setuptools<81'
-    }
-
-
-def test_theirs_is_not_replaced():
-    old = {**CLASSIC, 'mmcv': '2.0.1'}
+    pin = {'mmcv': f'onedl-mmcv=={MAINTAINED["onedl-mmcv"]}'}
+    assert plan('maintained', older, own=True) == pin
+    # Theirs is completed,
+    assert plan('maintained', older, own=False) == {}
+    del older['onedl-mmcv']
+    assert plan('maintained', older, own=False) == pin
+    # (what the classic packages need is pip's to compare)
+    assert plan('classic', CLASSIC, own=False) == {
+        'ftfy': 'ftfy', 'regex': 'regex', 'setuptools': 'setuptools<81'}
+    # and not replaced.
     with pytest.raises(setup_env.SetupError, match='mmcv 2.0.1'):
-        setup_env.plan_stack('classic', old, own=False)
+        plan('classic', {**CLASSIC, 'mmcv': '2.0.1'}, own=False)
 
 
 def test_uv_takes_pips_indexes():
@@ -143,42 +119,34 @@ def test_advice(output, text):
 
 
 @pytest.fixture(scope='module')
-def checkout(tmp_path_factory):
-    """A copy of what the set-up needs: it writes beside its sources."""
-    folder = tmp_path_factory.mktemp('checkout')
-    ignore = shutil.ignore_patterns('__pycache__', '.mim', 'configs')
-    for name in ('configs', 'mmfishnet', 'requirements', 'tools'):
-        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
-    for name in ('LICENSE', 'README.md', 'model-index.yml', 'pyproject.toml',
-                 'setup.py'):
-        shutil.copy2(ROOT / name, folder)
-    return folder
+def sources(checkout, tmp_path_factory):
+    """A copy of its own: the set-up writes beside its sources."""
+    return shutil.copytree(checkout, tmp_path_factory.mktemp('set-up') / 'it')
 
 
 @pytest.fixture(scope='module')
-def their_env(checkout):
+def their_env(sources):
     """An environment in which all that this one has is installed."""
-    env = checkout / 'env'
+    env = sources / 'env'
     venv.create(env, symlinks=True)
-    packages = sysconfig.get_path('purelib')
     site, = env.glob('lib/python*/site-packages')
-    (site / 'theirs.pth').write_text(packages)
+    (site / 'theirs.pth').write_text(sysconfig.get_path('purelib'))
     return env
 
 
-def run(checkout, *args, **env):
+def run(sources, *args, **env):
     return subprocess.run(
-        [sys.executable, checkout / 'tools/setup_env.py', *args],
+        [sys.executable, sources / 'tools/setup_env.py', *args],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True,
         env={**os.environ, 'PIP_NO_INDEX': '1', **env})
 
 
 @pytest.mark.slow
-def test_environment_that_is_complete(checkout, their_env):
+def test_environment_that_is_complete(sources, their_env):
     """Everything is kept, mmfishnet is added, and then nothing is to do."""
     before = setup_env.Setup(their_env).installed()
-    done = run(checkout, their_env)
+    done = run(sources, their_env)
     assert done.returncode == 0, done.stdout
     for number, step in enumerate(setup_env.STEPS, 1):
         assert re.search(rf'\[{number}/5\] {step}: .* \(\d+ s\)',
@@ -186,35 +154,33 @@ def test_environment_that_is_complete(checkout, their_env):
     assert done.stdout.count('kept') == 3
     after = setup_env.Setup(their_env).installed()
     assert after == {**before, 'mmfishnet': after['mmfishnet']}
-    assert (checkout / 'mmfishnet/.mim/configs').is_symlink()
-    assert (checkout / 'mmfishnet/configs/mask_rcnn_r50_fpn.py').exists()
+    assert (sources / 'mmfishnet/.mim/configs').is_symlink()
+    assert (sources / 'mmfishnet/configs/mask_rcnn_r50_fpn.py').exists()
 
     start = time.monotonic()
-    done = run(checkout, their_env)
+    done = run(sources, their_env)
     assert done.stdout == f'{their_env} is up to date.\n'
     assert time.monotonic() - start < 5
 
 
 @pytest.mark.slow
-def test_what_makes_it_out_of_date(checkout, their_env):
-    setup = load(checkout / 'tools/setup_env.py').Setup(their_env)
+def test_what_makes_it_out_of_date(sources, their_env):
+    setup = load(sources / 'tools/setup_env.py').Setup(their_env)
     installed = setup.installed()
     older = {**installed, 'torch': '2.12.0'}
     gone = {**installed, 'removed': '1.0'}
-    fewer = {name: installed[name] for name in ('torch', 'onedl-mmcv', 'mmcv')
-             if name in installed}
+    fewer = {'torch': installed['torch']}  # others may come to it
     for written in ('.mim', 'configs'):
-        (checkout / 'mmfishnet' / written).mkdir(exist_ok=True)
-    for stamp, fits in ((installed, True), (older, False), (gone, False),
-                        (fewer, True)):  # others may come to it
+        (sources / 'mmfishnet' / written).mkdir(exist_ok=True)
+    for stamp, fits in ((older, False), (gone, False), (fewer, True)):
         setup.write_stamp(asked=setup.asked(), installed=stamp)
         assert setup.is_up_to_date() is fits
 
-    new = checkout / 'configs/new.py'
+    new = sources / 'configs/new.py'
     new.touch()
     assert not setup.is_up_to_date()
     new.unlink()
-    pins = checkout / 'requirements/torch.txt'
+    pins = sources / 'requirements/torch.txt'
     text = pins.read_text()
     pins.write_text(text.replace('2.13.0', '2.14.0'))
     assert not setup.is_up_to_date()
@@ -222,21 +188,21 @@ def test_what_makes_it_out_of_date(checkout, their_env):
     assert setup.is_up_to_date()
 
 
-def test_failure_names_step_log_and_remedy(checkout):
-    env = checkout / 'offline'
-    done = run(checkout, env, PIP_NO_INDEX='0', PIP_RETRIES='1',
+def test_failure_names_step_log_and_remedy(sources):
+    env = sources / 'offline'
+    done = run(sources, env, PIP_NO_INDEX='0', PIP_RETRIES='1',
                PIP_INDEX_URL='http://127.0.0.1:9/', PIP_FIND_LINKS='',
                PIP_CONFIG_FILE=os.devnull)
     assert done.returncode == 1
     assert 'failed in step "torch"' in done.stdout
-    assert f'The whole log: {checkout}/.cache/setup_env.log' in done.stdout
+    assert f'The whole log: {sources}/.cache/setup_env.log' in done.stdout
     assert 'No package index is reached' in done.stdout
     # what was begun is ours, and the next run goes on
     assert json.loads((env / setup_env.STAMP).read_text())['created']
 
 
-def test_folder_that_is_no_environment(checkout):
-    done = run(checkout, checkout / 'configs')
+def test_folder_that_is_no_environment(sources):
+    done = run(sources, sources / 'configs')
     assert done.returncode == 1
     assert 'holds no Python' in done.stdout
-    assert not (checkout / 'configs/bin').exists()
+    assert not (sources / 'configs/bin').exists()

@@ -1,14 +1,17 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 """What is installed is faked as folders on the path of a fresh Python."""
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from packaging.specifiers import SpecifierSet
 
 from mmfishnet import version
 
+ROOT = Path(__file__).resolve().parents[1]
 CODE = """
 import runpy, sys
 module = runpy.run_path(sys.argv[1])
@@ -20,22 +23,19 @@ names = module['NEEDED'] + module['OPTIONAL']
 print({name: module['installed_version'](name) for name in names})
 print([name for name in names if name in sys.modules])
 """
-MAINTAINED = {
-    'torch': ('torch', '2.13.0+cu130'),
-    'mmengine': ('onedl-mmengine', '0.10.12'),
-    'mmcv': ('onedl-mmcv', '2.3.6'),
-    'mmdet': ('onedl-mmdetection', '3.5.1'),
-    'mmpretrain': ('onedl-mmpretrain', '1.3.6'),
-    'mmseg': ('onedl-mmsegmentation', '1.4.2'),
-}
-CLASSIC = {
-    'torch': ('torch', '2.0.1'),
-    'mmengine': ('mmengine', '0.10.7'),
-    'mmcv': ('mmcv', '2.1.0'),
-    'mmdet': ('mmdet', '3.3.0'),
-    'mmpretrain': ('mmpretrain', '1.2.0'),
-    'mmseg': ('mmsegmentation', '1.2.2'),
-}
+
+
+def pinned(requirements, torch):
+    """Distribution and version of each module, as the set-up pins them."""
+    text = (ROOT / f'requirements/{requirements}.txt').read_text()
+    pins = dict(re.findall(r'^([\w-]+)==([\d.]+)$', text, re.M), torch=torch)
+    return {module: (name, pins[name])
+            for module in version.NEEDED + version.OPTIONAL
+            for name in version.DISTRIBUTIONS[module] if name in pins}
+
+
+MAINTAINED = pinned('mminstall', '2.13.0+cu130')
+CLASSIC = pinned('mminstall_classic', '2.0.1')
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def check(tmp_path):
 @pytest.mark.parametrize('packages', [MAINTAINED, CLASSIC])
 def test_both_stacks_pass(check, packages, literal):
     message, found = check(packages, literal)
-    assert message == ''
+    assert message == '' and len(packages) == 6
     assert found == {name: number for name, (_, number) in packages.items()}
 
 
@@ -82,12 +82,8 @@ def test_mmdet_and_mmpretrain_may_be_missing(check):
 
 @pytest.mark.parametrize('module, number, allowed', [
     ('torch', '1.13.1', 'torch>=2.0'),
-    ('mmengine', '0.10.6', 'mmengine>=0.10.7, <1.0.0'),
-    ('mmcv', '2.0.1', 'mmcv>=2.1.0, <2.4.0'),
     ('mmcv', '2.4.0', 'mmcv>=2.1.0, <2.4.0'),
     ('mmdet', '3.7.0rc1', 'mmdet>=3.3.0, <3.7.0'),
-    ('mmpretrain', '1.0.0', 'mmpretrain>=1.2.0, <1.4.0'),
-    ('mmseg', '1.2.1', 'mmseg>=1.2.2, <1.5.0'),
 ])
 def test_unsupported_version(check, module, number, allowed):
     name, _ = MAINTAINED[module]

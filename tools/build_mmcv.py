@@ -146,15 +146,6 @@ def take_apart(joined: dict[Path, list[Path]], output: str) -> bool:
     return bool(failed)
 
 
-def unpin_standard(setup_py: str) -> str:
-    """Take the C++ standard out of mmcv's setup.py.
-
-    mmcv names C++17, which the headers of torch 2.14 no longer accept. To an
-    extension that names none, torch gives the one its headers are written in.
-    """
-    return re.sub(r"(, )?'-std=c\+\+17'", '', setup_py)
-
-
 def nvcc_fits(home: str | Path | None, cuda: str) -> bool:
     """Whether the toolkit in a folder is of torch's CUDA ('13.0'), minor
     versions aside, and whole: with an nvcc in /usr/local/bin, torch takes
@@ -230,15 +221,6 @@ def python(*args, cwd: Path | None = None, **env: str) -> tuple[int, str]:
     return process.wait(), ''.join(lines)
 
 
-def default_jobs() -> int:
-    """How many files to compile at a time: each takes up to 2 GB."""
-    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-    # macOS has no affinity
-    cpus = len(os.sched_getaffinity(0)) if hasattr(
-        os, 'sched_getaffinity') else os.cpu_count()
-    return max(1, min(cpus, int(memory / 2e9)))
-
-
 def compile_settings(jobs: int) -> dict[str, str]:
     """What mmcv's setup.py, torch and the compilers read."""
     home, note = find_cuda()
@@ -273,8 +255,11 @@ def build(requirement: str, wheels: Path, jobs: int) -> int:
         archive, = Path(folder).iterdir()
         shutil.unpack_archive(archive, f'{folder}/source')
         source, = Path(folder, 'source').iterdir()
+        # mmcv names C++17, which the headers of torch 2.14 no longer accept.
+        # To an extension that names no standard, torch gives its own.
         setup_py = source / 'setup.py'
-        setup_py.write_text(unpin_standard(setup_py.read_text()))
+        setup_py.write_text(re.sub(r"(, )?'-std=c\+\+17'", '',
+                                   setup_py.read_text()))
         joined = join(source / 'mmcv/ops/csrc/pytorch', jobs)
         while True:
             # as pip does, which would ask for the requirements first
@@ -298,7 +283,12 @@ def main() -> int | str:
     compilers = [os.environ.get('CXX', ''), 'c++', 'g++', 'clang++']
     if not any(map(shutil.which, compilers)):
         return "There is no C++ compiler to compile mmcv's ops with"
-    jobs = int(os.environ.get('MAX_JOBS') or default_jobs())
+    cpus = (len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity')
+            else os.cpu_count())  # of macOS
+    # Each file takes up to 2 GB.
+    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    jobs = int(os.environ.get('MAX_JOBS')
+               or max(1, min(cpus, int(memory / 2e9))))
     return build(args.requirement, args.wheels.resolve(), jobs)
 
 

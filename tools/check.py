@@ -9,22 +9,17 @@ from mmfishnet.engine.arguments import add_common_arguments, load_config
 from mmfishnet.engine.errors import short_errors
 from mmfishnet.engine.noise import leave_out_noise
 
-
-def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
-    parser.add_argument(
-        '--parts',
-        nargs='+',
-        choices=('train', 'val', 'test'),
-        default=('train', 'val', 'test'),
-        help='whose data and evaluators are looked at (default: all)')
-    add_common_arguments(parser)
-    return parser.parse_args()
+PARTS = ('train', 'val', 'test')
 
 
 def main():
-    args = parse_args()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--parts', nargs='+', choices=PARTS, default=PARTS,
+        help='whose data and evaluators are looked at (default: all)')
+    add_common_arguments(parser)
+    args = parser.parse_args()
     leave_out_noise()
     with short_errors():
         cfg, _ = load_config(args)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from mmengine.structures import InstanceData
 from pycocotools.coco import COCO
 
 import mmfishnet  # noqa: F401 (registers FishNet)
@@ -31,27 +30,20 @@ def parse_args():
     return parser.parse_args()
 
 
-def large_objects(data_root, number):
-    """Images not trained on, with one object of half the width or more."""
+def large_objects(data_root):
+    """Images not trained on, with one object of half the width or more: one
+    image of each class."""
     coco = COCO(str(data_root / 'annotations/instances_val2017.json'))
-    chosen, seen = [], set()
+    chosen = {}
     for info in coco.dataset['images']:
         found = coco.imgToAnns[info['id']]
         if len(found) == 1 and max(found[0]['bbox'][2:]) > info['width'] / 2:
-            if found[0]['category_id'] not in seen:  # as different as may be
-                seen.add(found[0]['category_id'])
-                chosen.append(data_root / 'val2017' / info['file_name'])
+            chosen.setdefault(found[0]['category_id'], info['file_name'])
     if not chosen:
         raise SystemExit(f'error: {data_root}/val2017 has no image of one '
                          'large object.')
-    return [cv2.imread(str(path)) for path in chosen[:number]]
-
-
-def as_instances(labels):
-    """The classes in a map as objects, without the background, 0."""
-    found = np.unique(labels[labels > 0])
-    return InstanceData(
-        labels=found, masks=np.array([labels == label for label in found]))
+    return [cv2.imread(str(data_root / 'val2017' / name))
+            for name in chosen.values()]
 
 
 def main():
@@ -60,31 +52,33 @@ def main():
     from mmfishnet.apis.predict import Predictor
     from mmfishnet.checkpoints import use_safe_loading
     from mmfishnet.engine.noise import leave_out_noise
-    from mmfishnet.visualization import beside, draw_instances, draw_scores
+    from mmfishnet.visualization import (
+        beside,
+        draw_instances,
+        draw_pixels,
+        draw_scores,
+    )
 
     use_safe_loading()
     leave_out_noise()
-    images = large_objects(args.data_root, args.rows)
+    images = large_objects(args.data_root)[:args.rows]
     side = max(images[0].shape[:2]) * 2
-    classifier = Predictor(args.classifier)
+    classifier, detector, segmenter = map(
+        Predictor, (args.classifier, args.detector, args.segmenter))
     # A third as large, which is what it was trained on.
-    scores = classifier([
-        cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA)
-        for image in images])
-    detector = Predictor(args.detector)
-    segmenter = Predictor(args.segmenter)
+    small = [cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA)
+             for image in images]
     rows = []
     for image, score, objects, labels in zip(
-            images, scores, detector(images), segmenter(images)):
+            images, classifier(small), detector(images), segmenter(images)):
         rgb = image[..., ::-1]
         good = objects.instances[objects.instances.scores >= 0.5]
         rows.append(beside(
-            draw_scores(rgb, score.scores, classifier.classes, 1,
-                        min_side=side),
+            draw_scores(rgb, score.scores, classifier.classes, 1, side),
             draw_instances(rgb, good, detector.classes, legend=False,
                            min_side=side),
-            draw_instances(rgb, as_instances(labels.pixels), segmenter.classes,
-                           legend=False, by_class=True, min_side=side)))
+            draw_pixels(rgb, labels.pixels, segmenter.classes,
+                        min_side=side)))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     sheet = np.concatenate(rows)[..., ::-1]
     if not cv2.imwrite(str(args.out), sheet, [cv2.IMWRITE_JPEG_QUALITY, 80]):

@@ -28,30 +28,20 @@ from mmfishnet.kinds import scope_of
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument(
-        '--out', metavar='FILE', help='save the predictions (.pkl) here')
-    parser.add_argument(
-        '--out-item',
-        choices=['pred', 'metrics'],
+    add = parser.add_argument
+    add('config', help='config file')
+    add('checkpoint', help='checkpoint file')
+    add('--out', metavar='FILE', help='save the predictions (.pkl) here')
+    add('--out-item', choices=['pred', 'metrics'],
         help='what --out saves: the predictions (default) or the metrics '
         '(.json, .yaml or .pkl)')
-    parser.add_argument(
-        '--show', action='store_true', help='show the predictions in a window')
-    parser.add_argument(
-        '--show-dir',
-        metavar='DIR',
+    add('--show', action='store_true', help='show the predictions in a window')
+    add('--show-dir', metavar='DIR',
         help='save pictures of the predictions here; MMDetection configs take '
         "a relative path from the run's folder in the work directory")
-    parser.add_argument(
-        '--wait-time',
-        type=float,
-        default=2,
+    add('--wait-time', type=float, default=2,
         help='seconds that each window stays')
-    parser.add_argument(
-        '--tta',
-        action='store_true',
+    add('--tta', action='store_true',
         help='test-time augmentation by tta_model and tta_pipeline of the '
         'config, which default to merging the image and its mirror image')
     add_common_arguments(parser)

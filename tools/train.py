@@ -35,49 +35,29 @@ from mmfishnet.engine.training import (
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
-    parser.add_argument(
-        '--amp',
-        action='store_true',
+    add = parser.add_argument
+    add('config', help='config file')
+    add('--amp', action='store_true',
         help='train in automatic mixed precision (on GPUs)')
-    parser.add_argument(
-        '--auto-scale-lr',
-        action='store_true',
+    add('--auto-scale-lr', action='store_true',
         help='scale the learning rate by the batch size over '
         'auto_scale_lr.base_batch_size of the config')
-    parser.add_argument(
-        '--resume',
-        nargs='?',
-        const='auto',
-        metavar='CHECKPOINT',
+    add('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
         help='go on from this checkpoint, or from the latest one in the work '
         'directory')
-    parser.add_argument(
-        '--no-validate',
-        action='store_true',
+    add('--no-validate', action='store_true',
         help='do not evaluate during training')
-    parser.add_argument(
-        '--val-loss',
-        action='store_true',
+    add('--val-loss', action='store_true',
         help='compute the losses of the validation data, too, after each '
         'validation: val_loss')
-    parser.add_argument(
-        '--early-stop',
-        type=int,
-        metavar='N',
+    add('--early-stop', type=int, metavar='N',
         help='end after N validations without a better metric, and keep the '
         'best checkpoint')
-    parser.add_argument(
-        '--monitor',
-        metavar='METRIC',
+    add('--monitor', metavar='METRIC',
         help='what --early-stop goes by, as it is logged, or val_loss; the '
         "default is save_best of the config, or its evaluator's AP, accuracy "
         'or mIoU')
-    parser.add_argument(
-        '--track',
-        nargs='+',
-        choices=TRACKERS,
-        default=[],
+    add('--track', nargs='+', choices=TRACKERS, default=[],
         help='send what is logged to these, too; wandb writes to the work '
         'directory and sends nothing unless WANDB_MODE=online is set; name '
         'them after CONFIG')

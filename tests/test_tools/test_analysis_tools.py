@@ -6,19 +6,21 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from mmengine.hub import get_config
 
 from mmfishnet.datasets import draw_coco
 from mmfishnet.models import FishNet
+from pure_python import write_pure
 
 ROOT = Path(__file__).parents[2]
 PNG = b'\x89PNG\r\n'
 
 
-def test_complexity(run_tool, tmp_path):
+def test_complexity(call_tool, tmp_path):
     table, figure = tmp_path / 'new/table.csv', tmp_path / 'figure4.png'
-    done = run_tool('analysis_tools/complexity', 'fishnet99', 'densenet121',
-                    '--device', 'meta', '--batch', '2', '--csv', table,
-                    '--figure4', figure)
+    done = call_tool('analysis_tools/complexity', 'fishnet99', 'densenet121',
+                     '--device', 'meta', '--batch', '2', '--csv', table,
+                     '--figure4', figure)
     assert done.returncode == 0, done.stderr
     assert '16.63' in done.stdout and 'Step of 2' in done.stdout
     with open(table, newline='') as file:
@@ -41,48 +43,26 @@ def test_direct_bp(call_tool, tmp_path):
     assert (tmp_path / 'fish.png').read_bytes().startswith(PNG)
 
 
-PURE = """
-from mmdet.datasets import CocoDataset
-from mmdet.datasets.transforms import Resize
-from mmdet.models import FPN, DetDataPreprocessor, RetinaHead, RetinaNet
-from mmdet.models.task_modules import AnchorGenerator, MaxIoUAssigner
-from mmengine.optim import MultiStepLR
-from torch.optim import SGD
-
-from mmfishnet.engine import ClipGradUntilHook
-from mmfishnet.models import FishNet
-
-default_scope = None
-model = dict(
-    type=RetinaNet,
-    data_preprocessor=dict(type=DetDataPreprocessor, mean=[127.], std=[58.],
-                           pad_size_divisor=32),
-    backbone=dict(type=FishNet, depth=99, in_channels=1,
-                  out_indices=(1, 2, 3)),
-    neck=dict(type=FPN, in_channels=[832, 1600, 2112], out_channels=64,
-              num_outs=5),
-    bbox_head=dict(
-        type=RetinaHead, num_classes=3, in_channels=64, feat_channels=64,
-        stacked_convs=1,
-        anchor_generator=dict(
-            type=AnchorGenerator, octave_base_scale=4, scales_per_octave=3,
-            ratios=[0.5, 1.0, 2.0], strides=[8, 16, 32, 64, 128])),
-    train_cfg=dict(
-        assigner=dict(type=MaxIoUAssigner, pos_iou_thr=0.5, neg_iou_thr=0.4,
-                      min_pos_iou=0, ignore_iof_thr=-1),
-        allowed_border=-1, pos_weight=-1, debug=False))
-train_cfg = dict(max_epochs=4)
-train_dataloader = dict(
-    batch_size=2,
-    dataset=dict(type=CocoDataset, ann_file='nowhere.json',
-                 filter_cfg=dict(filter_empty_gt=True),
-                 pipeline=[dict(type=Resize, scale=(96, 64))]))
-optim_wrapper = dict(optimizer=dict(type=SGD, lr=0.02),
-                     clip_grad=dict(max_norm=5))
-param_scheduler = [dict(type=MultiStepLR, milestones=[3])]
-custom_hooks = [dict(type=ClipGradUntilHook, end=2)]
-auto_scale_lr = dict(base_batch_size=16)
-"""
+@pytest.fixture
+def pure_config(tmp_path, monkeypatch):
+    """pure.py: classes in the place of names, no scope, one channel."""
+    pytest.importorskip('mmdet')
+    monkeypatch.chdir(tmp_path)
+    cfg = get_config('mmdet::retinanet/retinanet_r18_fpn_1x_coco.py')
+    cfg.model.backbone = dict(type='mmfishnet.FishNet', depth=99,
+                              in_channels=1, out_indices=(1, 2, 3))
+    cfg.model.neck.update(in_channels=[832, 1600, 2112], start_level=0)
+    cfg.model.data_preprocessor.update(
+        mean=[127.], std=[58.], bgr_to_rgb=False)
+    data = cfg.train_dataloader.dataset
+    data.ann_file = 'nowhere.json'
+    data.pipeline = [dict(type='Resize', scale=(96, 64))]
+    cfg.train_cfg.max_epochs = 4
+    cfg.optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.02),
+                             clip_grad=dict(max_norm=5))
+    cfg.param_scheduler = [dict(type='MultiStepLR', milestones=[3])]
+    cfg.custom_hooks = [dict(type='mmfishnet.ClipGradUntilHook', end=2)]
+    write_pure(cfg, 'pure.py')
 
 
 # Each with what it says of the config.
@@ -95,12 +75,8 @@ auto_scale_lr = dict(base_batch_size=16)
      ['29320 iterations', 'epochs 3 to 4: learning rate 0.002',
       'epochs 0 to 2: gradients clipped to 5']),
 ])
-def test_pure_python_config_of_grey_images(call_tool, tmp_path, monkeypatch,
-                                           command, words):
-    """Classes in the place of names, no scope, one channel."""
-    pytest.importorskip('mmdet')
-    monkeypatch.chdir(tmp_path)
-    Path('pure.py').write_text(PURE)
+def test_pure_python_config_of_grey_images(pure_config, call_tool, command,
+                                           words):
     done = call_tool(f'analysis_tools/{command[0]}', 'pure.py', *command[1:])
     assert done.returncode == 0, done.stderr
     assert all(word in done.stdout for word in words), done.stdout

@@ -1,8 +1,5 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 """Class activation maps by MMPretrain's own tool, as docs/ tells to."""
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -23,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs/classification/fishnet_shapes.py'
 
 
-def test_map_of_the_most_likely_class(tmp_path):
+def test_map_of_the_most_likely_class(run_script, tmp_path):
     """What is drawn is the class's weights times what is averaged.
 
     With a linear classifier on averaged features, the map is known in closed
@@ -44,14 +41,12 @@ def test_map_of_the_most_likely_class(tmp_path):
     torch.nn.init.zeros_(model.head.fc.bias)
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'model.pth')
 
-    subprocess.run([
-        sys.executable,
-        Path(get_installed_path('mmpretrain'),
-             '.mim/tools/visualization/vis_cam.py'), tmp_path / 'image.png',
-        tmp_path / 'config.py', tmp_path / 'model.pth', '--target-layers',
-        'neck.layers.4', '--save-path', tmp_path / 'cam.png'
-    ], check=True, capture_output=True,
-                   env=dict(os.environ, PYTHONPATH=str(ROOT)))
+    tool = Path(get_installed_path('mmpretrain'),
+                '.mim/tools/visualization/vis_cam.py')
+    assert run_script(
+        tool, tmp_path / 'image.png', tmp_path / 'config.py',
+        tmp_path / 'model.pth', '--target-layers', 'neck.layers.4',
+        '--save-path', tmp_path / 'cam.png') == 0
     drawn = cv2.imread(str(tmp_path / 'cam.png'))
 
     norm = cfg.data_preprocessor

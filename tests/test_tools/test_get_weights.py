@@ -1,12 +1,11 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 """Published weights, from a server of our own on 127.0.0.1."""
 import hashlib
+import multiprocessing
 import os
-import subprocess
-import sys
+import shutil
 import threading
 import zipfile
-from copy import deepcopy
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -45,26 +44,31 @@ class Handler(SimpleHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def server(tmp_path, monkeypatch):
+@pytest.fixture(scope='module')
+def published(tmp_path_factory):
     """FishNet-99 as pytorchcv would publish it: alone in a ZIP archive."""
     fishnet = pytest.importorskip('pytorchcv.models.fishnet')
+    folder = tmp_path_factory.mktemp('published')
+    state = fishnet.fishnet99().state_dict()
+    torch.save(state, folder / 'net.pth')
+    with zipfile.ZipFile(folder / 'net.pth.zip', 'w') as archive:
+        archive.write(folder / 'net.pth', 'net.pth')
+    return folder, state
+
+
+@pytest.fixture
+def server(published, tmp_path, monkeypatch):
     monkeypatch.setenv('no_proxy', '127.0.0.1')
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'home'))
     monkeypatch.chdir(tmp_path)
-    folder = tmp_path / 'published'
-    folder.mkdir()
+    folder = shutil.copytree(published[0], tmp_path / 'published')
     with ThreadingHTTPServer(
             ('127.0.0.1', 0), partial(Handler, directory=str(folder))) as it:
-        it.state = fishnet.fishnet99().state_dict()
-        torch.save(it.state, folder / 'net.pth')
-        it.sha1 = hashlib.sha1((folder / 'net.pth').read_bytes()).hexdigest()
-        with zipfile.ZipFile(folder / 'net.pth.zip', 'w') as archive:
-            archive.write(folder / 'net.pth', 'net.pth')
-        it.folder, it.asked = folder, []
+        it.folder, it.state, it.asked = folder, published[1], []
         it.url = f'http://127.0.0.1:{it.server_port}'
         it.kept = tmp_path / 'home/hub/checkpoints/net.pth.zip'
-        source = Source(f'{it.url}/net.pth.zip', 'top-1 0 %', sha1=it.sha1[:8])
+        sha1 = hashlib.sha1((folder / 'net.pth').read_bytes()).hexdigest()
+        source = Source(f'{it.url}/net.pth.zip', 'top-1 0 %', sha1=sha1[:8])
         monkeypatch.setitem(SOURCES, 'fishnet99', dict(authors=source))
         thread = threading.Thread(target=it.serve_forever)
         thread.start()
@@ -130,7 +134,7 @@ def test_shipped(tmp_path, monkeypatch):
         '.md').read_text()
     cfg = Config.fromfile(config_path('small/mask_rcnn_fishnet_small.py'))
     model = MODELS.build(cfg.model.backbone)
-    before = deepcopy(model.state_dict())
+    noise = model.head3.refine[0].conv1.weight.clone()
     model.init_weights()
     kept = read_checkpoint(str(path))
     for name, value in model.state_dict().items():
@@ -138,18 +142,20 @@ def test_shipped(tmp_path, monkeypatch):
             assert torch.equal(value, kept[name]), name
         else:
             assert name.endswith('num_batches_tracked')
-    assert not torch.equal(before['head3.refine.0.conv1.weight'],
-                           kept['head3.refine.0.conv1.weight'])
+    assert not torch.equal(noise, kept['head3.refine.0.conv1.weight'])
 
 
 def test_processes_fetch_once(server):
-    code = ('import sys; from mmfishnet.checkpoints.published import '
-            'fetch_file; fetch_file(sys.argv[1], progress=False)')
-    processes = [
-        subprocess.Popen([sys.executable, '-c', code,
-                          f'{server.url}/net.pth.zip']) for _ in range(3)
-    ]
-    assert [process.wait() for process in processes] == [0, 0, 0]
+    context = multiprocessing.get_context('fork')
+    url = f'{server.url}/net.pth.zip'
+    processes = [context.Process(target=fetch_file, args=(url, ),
+                                 kwargs=dict(progress=False))
+                 for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
     assert server.asked == ['/net.pth.zip']
     assert server.kept.read_bytes() == (
         server.folder / 'net.pth.zip').read_bytes()

@@ -13,28 +13,23 @@ TOOLS = ROOT / 'tools'
 
 
 def run(*command, **env):
-    return subprocess.run(
-        list(map(str, command)),
-        env={**os.environ, 'PYTHON': sys.executable, **env},
-        capture_output=True,
-        text=True)
+    env = {**os.environ, 'PYTHON': sys.executable, **env}
+    return subprocess.run(list(map(str, command)), env=env, text=True,
+                          capture_output=True)
 
 
-@pytest.mark.parametrize('gpus, env, nodes, rank', [
-    (16, dict(PORT='29501'), 1, 0),
-    (8, dict(NNODES='2', NODE_RANK='1', MASTER_ADDR='10.0.0.1'), 2, 1),
+@pytest.mark.parametrize('tool, files, more, gpus, env, nodes, rank', [
+    ('train', [], ['--resume', 'my checkpoint'], 8,
+     dict(NNODES='2', NODE_RANK='1', MASTER_ADDR='10.0.0.1'), 2, 1),
+    ('test', ['a.pth'], ['--tta'], 16, dict(PORT='29501'), 1, 0),
 ])
-@pytest.mark.parametrize('tool, more', [
-    ('train', ['--auto-scale-lr', '--resume', 'my checkpoint']),
-    ('test', ['checkpoint.pth']),
-])
-def test_torchrun_is_told(tmp_path, tool, more, gpus, env, nodes, rank):
+def test_torchrun_is_told(tmp_path, tool, files, more, gpus, env, nodes, rank):
     fake = tmp_path / 'python'
     fake.write_text('#!/bin/sh\nprintf "%s\\n" "$OMP_NUM_THREADS" "$@"\n')
     fake.chmod(0o755)
-    files = ['a config.py', *more[:tool == 'test']]
-    done = run(TOOLS / f'dist_{tool}.sh', *files, gpus, *more[len(files) - 1:],
-               PYTHON=str(fake), **env)  # yapf: disable
+    files = ['a config.py', *files]
+    done = run(TOOLS / f'dist_{tool}.sh', *files, gpus, *more,
+               PYTHON=str(fake), **env)
     threads, *arguments = done.stdout.splitlines()
     assert int(threads) >= 1
     assert Path(arguments[0]).resolve() == TOOLS / 'dist_run.py'
@@ -44,9 +39,8 @@ def test_torchrun_is_told(tmp_path, tool, more, gpus, env, nodes, rank):
     assert config.rdzv_configs['rank'] == rank
     assert config.rdzv_endpoint == (
         '10.0.0.1:29500' if nodes > 1 else '127.0.0.1:29501')
-    at = script.index('--launcher')
-    assert script[:at][-len(files):] == files
-    assert script[at:] == ['--launcher', 'pytorch', *more[len(files) - 1:]]
+    assert script[-3 - len(files + more):] == [
+        str(TOOLS / f'{tool}.py'), *files, '--launcher', 'pytorch', *more]
 
 
 @pytest.mark.parametrize('missing', ['NODE_RANK', 'MASTER_ADDR'])
@@ -59,28 +53,21 @@ def test_hosts_have_to_know_each_other(missing):
     assert 'MASTER_ADDR' in done.stderr
 
 
-@pytest.mark.parametrize('env, tasks, per_node', [
-    (dict(), 8, 8),
-    (dict(GPUS='16'), 16, 8),
-    (dict(GPUS='16', GPUS_PER_NODE='16'), 16, 16),
-    (dict(GPUS='4'), 4, 4),
+@pytest.mark.parametrize('tool, env, tasks, per_node', [
+    ('train', dict(), 8, 8),
+    ('test', dict(GPUS='16'), 16, 8),
+    ('train', dict(GPUS='16', GPUS_PER_NODE='16'), 16, 16),
+    ('test', dict(GPUS='4'), 4, 4),
 ])
-@pytest.mark.parametrize('tool', ['train', 'test'])
 def test_slurm_is_told(tmp_path, tool, env, tasks, per_node):
     srun = tmp_path / 'srun'
     srun.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     srun.chmod(0o755)
     done = run(
-        TOOLS / f'slurm_{tool}.sh',
-        'partition',
-        'a job',
-        'config.py',
-        'a file',
-        '--cfg-options',
-        'x=1 2',
+        TOOLS / f'slurm_{tool}.sh', 'partition', 'a job', 'config.py',
+        'a file', '--cfg-options', 'x=1 2',
         PATH=f'{tmp_path}:{os.environ["PATH"]}',
-        SRUN_ARGS='--time=1 --exclusive',
-        **env)
+        SRUN_ARGS='--time=1 --exclusive', **env)
     options, script = done.stdout.split(sys.executable + '\n')
     assert options.splitlines() == [
         '-p', 'partition', '--job-name=a job', f'--gres=gpu:{per_node}',
@@ -93,3 +80,15 @@ def test_slurm_is_told(tmp_path, tool, env, tasks, per_node):
         'config.py', *['--work-dir'] * (tool == 'train'), 'a file',
         '--launcher', 'slurm', '--cfg-options', 'x=1 2'
     ]
+
+
+@pytest.mark.parametrize('script, args', [
+    ('dist_train.sh', ['config.py', '--resume']),
+    ('dist_test.sh', ['config.py', 'checkpoint.pth', '0']),
+    ('slurm_train.sh', ['partition', 'job', 'config.py']),
+    ('slurm_test.sh', ['partition', 'job', 'config.py']),
+])
+def test_scripts_say_how_to_call_them(script, args):
+    done = run(TOOLS / script, *args)
+    assert done.returncode == 2
+    assert done.stderr.startswith('Usage: ')

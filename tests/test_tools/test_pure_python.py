@@ -2,7 +2,6 @@
 """A config in MMDetection's pure-Python style, through every tool of ours as
 its text twin."""
 import json
-import runpy
 from pathlib import Path
 
 import pytest
@@ -10,12 +9,12 @@ import torch
 from mmengine.config import Config
 
 from mmfishnet.datasets import draw_coco
+from pure_python import write_pure
 
 pytest.importorskip('mmdet')
 
 ROOT = Path(__file__).parents[2]
 TEXT = ROOT / 'configs/shapes/mask_rcnn_fishnet_shapes.py'
-write_pure = runpy.run_path(ROOT / 'tests/pure_python.py')['write_pure']
 
 
 @pytest.fixture(scope='module')
@@ -44,37 +43,33 @@ def scalars(run, key):
 
 
 @pytest.mark.slow
-def test_every_tool(folder, call_tool, run_tool, monkeypatch):
+def test_every_tool(folder, call_tool, monkeypatch):
     monkeypatch.chdir(folder)
+
+    def tool(name, *args):
+        done = call_tool(name, *args)
+        assert done.returncode == 0, (name, done.stdout, done.stderr)
+
     losses = {}
     for style in ('text', 'pure'):
-        config, run = folder / f'{style}.py', folder / style
-
-        def tool(name, *args):
-            # Of a training MMEngine keeps loggers and writers by name.
-            call = run_tool if name == 'train' else call_tool
-            done = call(name, *args)
-            assert done.returncode == 0, (name, done.stdout, done.stderr)
-            return done.stdout
-
-        given = ('--data-root', folder / 'data', '--work-dir', run)
+        config, run = f'{style}.py', folder / style
+        given = ('--data-root', 'data', '--work-dir', run)
         tool('train', config, *given, '--early-stop', 9, '--monitor',
-             'val_loss', '--cfg-options',
-             'default_hooks.logger.interval=1')
+             'val_loss', '--cfg-options', 'default_hooks.logger.interval=1')
         losses[style] = scalars(run, 'loss'), scalars(run, 'val_loss')
-        checkpoint = run / 'epoch_1.pth'
-        content = torch.load(checkpoint, weights_only=False)
-        assert 'mmfishnet' in content  # by our checkpoint hook and loop
-        assert scalars(run, 'images_per_s')  # by our log processor
-        assert list(run.glob('best_val_loss_*.pth'))
-        tool('test', config, checkpoint, *given, '--tta', '--show-dir',
-             'shown')
-        tool('check', config, '--data-root', folder / 'data')
-        tool('predict', folder / 'data/val2017', '--checkpoint', checkpoint,
-             '--out-dir', run / 'drawn')
-        assert (run / 'drawn/predictions.json').is_file()
-        tool('report', run, '--out', run / 'report.html')
-        assert 'loss, validation' in (run / 'report.html').read_text()
-        tool('publish', checkpoint, run / 'published')
-        assert list((run / 'published').glob('*.pth'))
     assert losses['text'] == losses['pure'] and losses['text'][1]
+
+    checkpoint = run / 'epoch_1.pth'
+    content = torch.load(checkpoint, weights_only=False)
+    assert 'mmfishnet' in content  # by our checkpoint hook and loop
+    assert scalars(run, 'images_per_s')  # by our log processor
+    assert list(run.glob('best_val_loss_*.pth'))
+    tool('test', config, checkpoint, *given, '--tta', '--show-dir', 'shown')
+    tool('check', config, '--data-root', 'data')
+    tool('predict', 'data/val2017', '--checkpoint', checkpoint,
+         '--out-dir', run / 'drawn')
+    assert (run / 'drawn/predictions.json').is_file()
+    tool('report', run, '--out', run / 'report.html')
+    assert 'loss, validation' in (run / 'report.html').read_text()
+    tool('publish', checkpoint, run / 'published')
+    assert list((run / 'published').glob('*.pth'))

@@ -191,7 +191,7 @@ PREFIXES = [
     '_fsdp_wrapped_module.backbone._checkpoint_wrapped_module.']
 
 
-@pytest.mark.parametrize('wrap, prefix', zip(cycle(WRAPS), PREFIXES))
+@pytest.mark.parametrize('wrap, prefix', [*zip(cycle(WRAPS), PREFIXES)])
 def test_prefixes_and_wrappers(prefix, wrap, tiny, tmp_path):
     torch.save(wrap(named(tiny, prefix)), tmp_path / 'file.pth')
     assert equal(load_tiny(tmp_path / 'file.pth'), tiny)

@@ -245,29 +245,24 @@ def test_finished_set_is_left_alone(tmp_path):
 
 
 def test_other_parameters(tmp_path, call_tool):
-    out = tmp_path / 'set'
+    """What was drawn is replaced if that is said, and what was not, never."""
+    out, tool = tmp_path / 'set', 'dataset_tools/draw_shapes'
     draw_coco(out, train=3, val=2)
     before = contents(out)
-    with pytest.raises(FileExistsError, match='train is 3 and not 2'):
-        draw_coco(out, train=2, val=2)
     with pytest.raises(FileExistsError, match="task is 'coco' and not 'cls'"):
         draw_classification(out, train=12, val=12)
-    tool = 'dataset_tools/draw_shapes'
     done = call_tool(tool, out, '--train', 2, '--val', 2)
     assert done.returncode == 1
-    assert re.search('not 2.*--overwrite', done.stderr)
+    assert re.search('train is 3 and not 2.*--overwrite', done.stderr)
     assert 'already' in call_tool(tool, out, '--train', 3, '--val', 2).stdout
     assert contents(out) == before
 
-    (out / 'train2017' / 'mine.txt').write_text('mine')
+    mine = out / 'train2017/mine.txt'
+    mine.write_text('mine')
     refused = call_tool(tool, out, '--train', 2, '--val', 2, '--overwrite')
     assert "'train2017/mine.txt' was not drawn" in refused.stderr
-    assert (out / 'train2017' / 'mine.txt').read_text() == 'mine'
-    (out / 'train2017' / 'mine.txt').unlink()
-    done = call_tool(tool, out, '--train', 2, '--val', 2, '--overwrite')
-    assert done.returncode == 0, done.stderr
-    draw_coco(tmp_path / 'fresh', train=2, val=2)
-    assert contents(out) == contents(tmp_path / 'fresh')
+    assert mine.read_text() == 'mine'
+    mine.unlink()
     # Another task altogether leaves nothing behind.
     draw_classification(out, train=12, val=12, overwrite=True)
     draw_classification(tmp_path / 'cls', train=12, val=12)
@@ -275,24 +270,23 @@ def test_other_parameters(tmp_path, call_tool):
     assert not (out / 'annotations').exists()
 
 
-def test_foreign_folder(tmp_path):
-    out = tmp_path / 'set'
-    annotations = out / 'annotations' / 'instances_val2017.json'
-    annotations.parent.mkdir(parents=True)
-    annotations.write_text('real')
+@pytest.mark.parametrize('name, content', [
+    ('annotations/instances_val2017.json', 'real'),
+    ('shapes.json', '{"shapes": []}'), ('shapes.json', '[3]')])
+def test_foreign_folder(tmp_path, name, content):
+    path = tmp_path / 'set' / name
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
     for overwrite in (False, True):
-        with pytest.raises(FileExistsError, match='instances_val2017.json'):
-            draw_coco(out, train=2, val=2, overwrite=overwrite)
-    assert list(contents(out)) == ['annotations/instances_val2017.json']
-
-    other = tmp_path / 'other'
-    other.mkdir()
-    (other / 'shapes.json').write_text('{"shapes": []}')
-    with pytest.raises(FileExistsError, match="shapes.json' was not drawn"):
-        draw_coco(other, train=2, val=2, overwrite=True)
+        with pytest.raises(FileExistsError, match=f"{name}' was not drawn"):
+            draw_coco(tmp_path / 'set', train=2, val=2, overwrite=overwrite)
+    assert list(contents(tmp_path / 'set')) == [name]
     with pytest.raises(FileExistsError, match='is a file'):
-        draw_coco(other / 'shapes.json', train=2, val=2)
-    # An empty folder is no other's, and a link stays one.
+        draw_coco(path, train=2, val=2)
+
+
+def test_empty_folder(tmp_path):
+    """It is no other's, and a link stays one."""
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'link').symlink_to('empty')
     assert draw_coco(tmp_path / 'link', train=2, val=2)

@@ -10,7 +10,6 @@ data. What the data can say stands in the config with the reason.
 import argparse
 import json
 import os
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -102,7 +101,7 @@ class OwnData:
             if kind in (None, name) and (found := reader(folder)):
                 folder.leave_unlabelled(
                     s[0] for samples in found[0].values() for s in samples)
-                return self._from_samples(name, *found)
+                return self._detector(name, *found)
         masks = kind in (None, 'instances', 'maps') and (
             pixel_labels.find_masks(folder))
         if masks and kind != 'maps' and (
@@ -110,7 +109,7 @@ class OwnData:
                 or pixel_labels.shows_instances(folder, masks)):
             self.notes.append('each number or picture is taken for an object; '
                               'if numbers are classes: --kind maps')
-            return self._from_samples('instances', *pixel_labels.read_masks(
+            return self._detector('instances', *pixel_labels.read_masks(
                 folder, masks, (classes or ['object'])[0]))
         if masks:
             self.notes.append('each number is taken for a class; if it is an '
@@ -156,25 +155,21 @@ class OwnData:
             name for more in names.values() for name in more)]
         return self._detector('coco', splits, [*dict.fromkeys(every)], files)
 
-    def _from_samples(self, kind: str, samples: dict[str, list],
-                      names: list[str]) -> str:
-        """The same from what a reader of another format gives."""
-        return self._detector(
-            kind, {split: tidy(self.folder, found)
-                   for split, found in samples.items()}, names)
-
     def _detector(self, kind: str, samples: dict[str, list],
-                  names: list[str], files: Sequence[tuple] = ()) -> str:
+                  names: list[str], files: list[tuple] | None = None) -> str:
         """Text of a detector's config; writes labels where need be.
 
         Args:
             kind (str): What the labels are.
             samples (dict[str, list]): By split.
             names (list[str]): Names of the classes.
-            files (Sequence[tuple]): Of files that can be used as they lie:
-                the samples, the names, the file, and what its pictures' names
-                start from.
+            files (list[tuple], optional): Of files in COCO's format that can
+                be used as they lie: the samples, the names, the file, and
+                what its pictures' names start from. Other formats have none.
         """
+        if files is None:
+            samples = {split: tidy(self.folder, found)
+                       for split, found in samples.items()}
         because = outlined(self.folder, samples)
         splits = self._choose(
             samples, lambda sample: [o['category'] for o in sample[2]])
@@ -186,7 +181,7 @@ class OwnData:
         values = {}
         for split, found in splits.items():
             file, prefix = next((
-                (file, prefix) for same, listed, file, prefix in files
+                (file, prefix) for same, listed, file, prefix in files or ()
                 if same is found
                 and [n for n in listed if n in learnt] == classes),
                 (None, ''))

@@ -250,9 +250,9 @@ def test_two_commands(laid_out, call_tool, tmp_path):
 @pytest.mark.shared
 @pytest.mark.skipif(
     not SHARED.is_dir(), reason='no data beside the repository')
-def test_real_pictures():
+def test_real_pictures(tmp_path):
     """Nuclei: used as they are, with the recipe that the page measured."""
-    _, cfg = read(SHARED / 'nuclei')
+    _, cfg = read(SHARED / 'nuclei', '--labels-dir', tmp_path)
     assert cfg.train_dataloader.dataset.ann_file == \
         'annotations/instances_train2017.json'
     assert cfg.train_pipeline[2].scale == (384, 384)

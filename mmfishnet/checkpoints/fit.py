@@ -5,21 +5,19 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from itertools import groupby
-from operator import itemgetter
 
 import torch
 from torch import Tensor
 
 from ..archs import FISHNET, FISHNEXT
 from ..wiring import STAGES, check_arch, lay_out
+from ..words import first_few
 from .read import CheckpointError
 from .weights import (
     BACKBONE,
     CLASSIFIER,
     SCORE,
     ambiguous,
-    few,
     find_state_dict,
     identify,
     strip,
@@ -84,8 +82,9 @@ def fit(checkpoint,
                 f'{source} holds a backbone alone, without the score layers '
                 f'({SCORE}, {CLASSIFIER}) that a classifier has. Name it in '
                 "the backbone's init_cfg.")
-        raise CheckpointError(f'{source} is not a {kind} checkpoint: it holds '
-                              f'{len(state)} tensors, named {few(state)}.')
+        raise CheckpointError(
+            f'{source} is not a {kind} checkpoint: it holds {len(state)} '
+            f'tensors, named {first_few(state)}.')
     if adapt_stem:
         own = _adapt_stem(own, wanted)
     check_part(own, wanted, source, kind, part)
@@ -100,7 +99,7 @@ def _below(state: Mapping[str, Tensor], prefix: str,
     if not found:
         raise CheckpointError(
             f'{source} holds nothing below prefix={prefix!r}: it holds '
-            f'{len(state)} tensors, named {few(state)}.')
+            f'{len(state)} tensors, named {first_few(state)}.')
     return found
 
 
@@ -155,7 +154,7 @@ def check_part(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor],
     """:func:`check` for the weights of a module alone, see :func:`fit`."""
     state = {part + key: value for key, value in state.items()}
     wanted = {part + key: value for key, value in wanted.items()}
-    name = describe(wanted) or kind
+    name = describe(wanted) or ''
     check(state, wanted, source,
           f'the model, {name if name.startswith("Fish") else kind}')
 
@@ -182,21 +181,19 @@ def check(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor],
     if not missing and not unfit and not extra:
         return
     held = describe(state)
-    message = f'{source} does not fit {target}:'
-    if held and held != describe(wanted) and held.startswith('Fish'):
-        message += f' it holds {held}.'
-    else:
-        message += (f' it holds {len(state)} tensors'
-                    f'{f" of {held}" if held else ""}.')
+    message = (f'{source} does not fit {target}: it holds {len(state)} tensors'
+               f'{f" of {held}" if held else ""}.')
     if missing:
         message += (f' {len(missing)} of {len(wanted)} tensors are missing: '
-                    f'{few(missing)}.')
+                    f'{first_few(missing)}.')
     if extra:
-        message += f' {len(extra)} tensors have no place: {few(extra)}.'
+        message += (f' {len(extra)} tensors have no place: '
+                    f'{first_few(extra)}.')
     if unfit:
-        message += f' {len(unfit)} tensors have another shape: ' + few(
-            f'{k} {tuple(state[k].shape)}, not {tuple(wanted[k].shape)}'
-            for k in unfit) + '.'
+        unlike = [f'{key} {tuple(state[key].shape)}, not '
+                  f'{tuple(wanted[key].shape)}' for key in unfit]
+        message += (f' {len(unfit)} tensors have another shape: '
+                    f'{first_few(unlike)}.')
     if any(_has_other_input(state[k], wanted[k]) for k in unfit):
         message += (' With adapt_stem=True in init_cfg, weights for three '
                     'input channels are adapted to another number.')
@@ -207,8 +204,8 @@ def describe(state: Mapping[str, Tensor]) -> str | None:
     """Tell which FishNet weights under our names are of.
 
     Returns:
-        str | None: Such as 'FishNet-150', or 'an unknown FishNet (residual
-        blocks: ...)'; None if there is none.
+        str | None: Such as 'FishNet-150', or 'an unknown FishNet'; None if
+        there is none.
     """
     found = _count_blocks(state)
     if not found:
@@ -220,10 +217,7 @@ def describe(state: Mapping[str, Tensor]) -> str | None:
         for depth, arch in archs.items():
             if found.items() <= _plan_blocks(arch).items():
                 return f'{name}-{depth}'
-    blocks = ', '.join(
-        f'{stage} ' + '+'.join(str(found[key]) for key in keys)
-        for stage, keys in groupby(found, key=itemgetter(0)))
-    return f'an unknown FishNet (residual blocks: {blocks})'
+    return 'an unknown FishNet'
 
 
 def nearest_depth(state: Iterable[str]) -> int:
@@ -237,12 +231,11 @@ def nearest_depth(state: Iterable[str]) -> int:
     return min(FISHNET, key=distance)
 
 
-def _count_blocks(state: Iterable[str]) -> dict[tuple[str, str], int]:
-    """Residual blocks by stage and part, in the order in which they run."""
+def _count_blocks(state: Iterable[str]) -> Counter[tuple[str, str]]:
+    """Residual blocks by stage and part."""
     found = {match.groups() for match in map(_BLOCK.match, state) if match}
-    counts = Counter((stage, part or 'refine') for stage, part, _ in found)
-    return {(stage, part): counts[stage, part] for stage in STAGES
-            for part in ('refine', 'transfer') if counts[stage, part]}
+    return Counter((stage, part or 'refine') for stage, part, _ in found
+                   if stage in STAGES)
 
 
 def _plan_blocks(arch: dict) -> dict[tuple[str, str], int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable
 
 import torch
@@ -13,14 +12,11 @@ from .published import SCHEME, fetch_file, find_published
 from .read import CheckpointError, read_checkpoint
 from .weights import (
     BACKBONE,
-    WRAPPERS,
     find_state_dict,
     identify,
     prefixes,
     translate,
 )
-
-_WRAPPED = re.compile(rf'^(?:{WRAPPERS})+')
 
 
 @CheckpointLoader.register_scheme(SCHEME, force=True)
@@ -60,18 +56,13 @@ def load_from_local(filename: str, map_location=None):
         return checkpoint  # whoever asked for it may know what it is
     style = identify(state)
     held = checkpoint.get('state_dict', checkpoint)  # where MMEngine looks
-    if style == 'mmpretrain' and any(map(torch.is_tensor, held.values())):
-        # A run's own file; it may be of a teacher and a student.
-        if not all(map(_WRAPPED.match, held)):
-            return checkpoint
-        ours = {_WRAPPED.sub('', key): held[key] for key in held}
-    elif style and _is_whole(state, style):
-        ours = translate(state, filename)
-    else:
+    as_it_is = style == 'mmpretrain' and [*state] == [
+        key for key, value in held.items() if torch.is_tensor(value)]
+    if not style or as_it_is or not _is_whole(state, style):
         return checkpoint
     return {
         **(checkpoint if 'state_dict' in checkpoint else dict(meta={})),
-        'state_dict': ours
+        'state_dict': translate(state, filename)
     }
 
 

@@ -41,9 +41,13 @@ def drop_pretrained(model_cfg: dict, only_missing: bool = False) -> list[str]:
     """
     dropped = []
     for owner, key, cfg, _ in list(_walk(model_cfg)):
-        if only_missing and _at_hand(cfg['checkpoint']):
+        checkpoint = cfg['checkpoint']
+        if only_missing and (
+                find_published(checkpoint, fetch=False)
+                if checkpoint.startswith(SCHEME)
+                else not is_missing(checkpoint)):
             continue
-        dropped.append(cfg['checkpoint'])
+        dropped.append(checkpoint)
         owner[key] = [item for item in owner[key] if item is not cfg
                       ] if isinstance(owner[key], (list, tuple)) else None
     return dropped
@@ -108,12 +112,6 @@ def is_missing(checkpoint: str) -> bool:
     """Whether a checkpoint is a path, not a URL, at which there is no file."""
     return not has_scheme(checkpoint) and not osp.isfile(
         osp.expanduser(checkpoint))
-
-
-def _at_hand(checkpoint: str) -> bool:
-    if checkpoint.startswith(SCHEME):
-        return find_published(checkpoint, fetch=False) is not None
-    return not is_missing(checkpoint)
 
 
 def has_scheme(checkpoint: str) -> bool:

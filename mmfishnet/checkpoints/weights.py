@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor
 
+from ..words import first_few
 from .layouts import to_last
 from .names import SIGNS, rename
 from .read import CheckpointError
@@ -23,9 +24,8 @@ BACKBONE, SCORE, CLASSIFIER = 'backbone.', 'neck.layers.', 'head.fc.'
 
 # What wrappers of modules add to names, anywhere: DataParallel,
 # torch.compile, FSDP and its activation checkpointing.
-WRAPPERS = (r'(?:module|_orig_mod|_fsdp_wrapped_module|'
-            r'_checkpoint_wrapped_module)\.')
-_WRAPPERS = re.compile(rf'(?<![^.]){WRAPPERS}')
+_WRAPPERS = re.compile(r'(?<![^.])(?:module|_orig_mod|_fsdp_wrapped_module|'
+                       r'_checkpoint_wrapped_module)\.')
 
 
 def unwrap(name: str) -> str:
@@ -60,7 +60,7 @@ def find_state_dict(checkpoint, source: str) -> OrderedDict[str, Tensor]:
     if not found:
         raise CheckpointError(
             f'{source} holds no weights; the first of its {len(checkpoint)} '
-            f'entries are {few(checkpoint)}.')
+            f'entries are {first_few(checkpoint)}.')
     return max(
         found,
         key=lambda item: (identify(item[1]) is not None, 'ema' not in item[0],
@@ -147,7 +147,7 @@ def translate(state: Mapping[str, Tensor],
             f'{source} looks like a FishNet checkpoint in the {style} format, '
             f'but {len(unknown)} of its {len(ours) + len(unknown)} tensors '
             'have names that are unknown: '
-            f'{few(outer + key for key in unknown)}.')
+            f'{first_few([outer + key for key in unknown])}.')
     return ours
 
 
@@ -165,9 +165,3 @@ def ambiguous(source: str, prefixes: Iterable[str]) -> CheckpointError:
         f'{source} holds several such networks, below '
         f'{" and ".join(map(repr, sorted(prefixes)))}. Say which one is meant '
         'by prefix= in init_cfg.')
-
-
-def few(names: Iterable) -> str:
-    """The first of some names, for a message."""
-    names = [*map(str, names)]
-    return ', '.join(names[:4]) + (', ...' if len(names) > 4 else '')

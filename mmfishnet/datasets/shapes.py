@@ -6,6 +6,7 @@ import json
 import math
 import operator
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,9 @@ from .scenes import CLASSES, Scene, draw_scene
 VERSION = 2
 META = 'shapes.json'
 SPLITS = ('train', 'val')
+# The files of a set, which may go when it is replaced.
+DRAWN = re.compile(r'shapes\.json|annotations/instances_\w+2017\.json|'
+                   r'(semantic/)?\w+2017/\d{12}\.\w+|\w+/\w+/\d{6}\.png')
 # Those that Mask R-CNN learns within minutes on two CPU cores.
 DETECTION_CLASSES = ('ring', 'square', 'triangle', 'star', 'cross', 'heart')
 
@@ -102,9 +106,9 @@ def draw_coco(out_dir: str | os.PathLike, train: int = 2400, val: int = 200,
                     rng,
                     rng.choice(labels, rng.integers(1, max_objects + 1)),
                     params['size'], (0.25, 0.95), params['clutter'])
-                _write_image(picture, scene.image,
-                             [cv2.IMWRITE_JPEG_QUALITY, 95])
-                _write_image(label_map, semantic_map(scene, wanted))
+                _write(picture, _image('.jpg', scene.image,
+                                       [cv2.IMWRITE_JPEG_QUALITY, 95]))
+                _write(label_map, _image('.png', semantic_map(scene, wanted)))
                 images.append(dict(
                     id=len(images) + 1, file_name=picture.name,
                     width=params['size'], height=params['size']))
@@ -115,9 +119,9 @@ def draw_coco(out_dir: str | os.PathLike, train: int = 2400, val: int = 200,
                         iscrowd=0, **encode_mask(mask)))
             categories = [dict(id=i + 1, name=name, supercategory='shape')
                           for i, name in enumerate(wanted)]
-            _write_json(folder / f'annotations/instances_{split}2017.json',
-                        dict(info=info, licenses=[], images=images,
-                             annotations=annotations, categories=categories))
+            _write(folder / f'annotations/instances_{split}2017.json', _json(
+                dict(info=info, licenses=[], images=images,
+                     annotations=annotations, categories=categories)))
     return folder is not None
 
 
@@ -155,7 +159,7 @@ def draw_classification(out_dir: str | os.PathLike, train: int = 7200,
                     _draws(folder, params, split, progress)):
                 scene = draw_scene(rng, [i % len(CLASSES)], params['size'],
                                    (0.5, 0.95), params['clutter'])
-                _write_image(path, scene.image)
+                _write(path, _image('.png', scene.image))
     return folder is not None
 
 
@@ -245,16 +249,6 @@ def _image_files(params: dict, split: str, index: int) -> list[str]:
     return [f'{name}.jpg', f'semantic/{name}.png']
 
 
-def _files(params: dict) -> set[str]:
-    """All files of a set, relative to its folder."""
-    files = {META} | {name
-                      for split in SPLITS for index in range(params[split])
-                      for name in _image_files(params, split, index)}
-    if params['task'] == 'coco':
-        files |= {f'annotations/instances_{s}2017.json' for s in SPLITS}
-    return files
-
-
 @contextmanager
 def _whole_set(out_dir: str | os.PathLike, params: dict,
                overwrite: bool) -> Iterator[Path | None]:
@@ -269,9 +263,7 @@ def _whole_set(out_dir: str | os.PathLike, params: dict,
         return
     part = out_dir.with_name(out_dir.name + '.part')
     shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
-    for folder in {(part / name).parent for name in _files(params)}:
-        folder.mkdir(parents=True, exist_ok=True)
-    _write_json(part / META, params)
+    _write(part / META, _json(params))
     yield part
     shutil.rmtree(out_dir, ignore_errors=True)
     part.rename(out_dir)
@@ -283,35 +275,41 @@ def _is_drawn(out_dir: Path, params: dict, overwrite: bool) -> bool:
         return False
     if not out_dir.is_dir():
         raise FileExistsError(f'{out_dir} is a file; give a folder.')
-    found = {path.relative_to(out_dir).as_posix()
-             for path in out_dir.rglob('*') if not path.is_dir()}
     try:
-        old = json.loads((out_dir / META).read_text())
-        foreign = found - _files(old)
-    except (OSError, ValueError, TypeError, LookupError):
-        old, foreign = {}, found
-    if old == params and found >= _files(params):
+        old = dict(json.loads((out_dir / META).read_text()))
+    except (OSError, ValueError, TypeError):
+        old = {}
+    if old == params:
         return True
-    changes = ', '.join(f'{key} is {old.get(key)!r} and not '
-                        f'{params.get(key)!r}' for key in {**old, **params}
-                        if old.get(key) != params.get(key))
-    if old and changes and not overwrite:
+    if 'task' in old and not overwrite:
+        changes = ', '.join(f'{key} is {old.get(key)!r} and not '
+                            f'{params.get(key)!r}' for key in {**old, **params}
+                            if old.get(key) != params.get(key))
         raise FileExistsError(
             f'{out_dir} holds shapes drawn with other parameters: {changes}. '
             'Choose another folder, or pass overwrite=True (--overwrite) to '
             'replace them.')
+    found = sorted(path.relative_to(out_dir).as_posix()
+                   for path in out_dir.rglob('*') if not path.is_dir())
+    foreign = [name for name in found
+               if 'task' not in old or not DRAWN.fullmatch(name)]
     if foreign:
         raise FileExistsError(
-            f'{out_dir} is not empty: {first_few(sorted(foreign))} was not '
+            f'{out_dir} is not empty: {first_few(foreign)} was not '
             'drawn by mmfishnet and is not deleted. Choose another folder, or '
             'move it away.')
     return False
 
 
-def _write_json(path: Path, content: dict) -> None:
-    path.write_text(json.dumps(content, separators=(',', ':')) + '\n')
+def _json(content: dict) -> bytes:
+    return f'{json.dumps(content, separators=(",", ":"))}\n'.encode()
 
 
-def _write_image(path: Path, image: np.ndarray, options: tuple = ()) -> None:
+def _image(suffix: str, image: np.ndarray, options: tuple = ()) -> bytes:
+    return cv2.imencode(suffix, image, options)[1].tobytes()
+
+
+def _write(path: Path, content: bytes) -> None:
     # Not cv2.imwrite, which reports a full disk by its return value alone.
-    path.write_bytes(cv2.imencode(path.suffix, image, options)[1].tobytes())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)

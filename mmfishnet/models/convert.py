@@ -16,7 +16,6 @@ from ..checkpoints.weights import (
     BACKBONE,
     CLASSIFIER,
     SCORE,
-    few,
     find_state_dict,
     identify,
     to_official,
@@ -24,6 +23,7 @@ from ..checkpoints.weights import (
 )
 from ..version import __version__
 from ..whole_file import whole_file
+from ..words import first_few
 from .fishnet import FishNet
 from .score import FishNetScore
 
@@ -59,8 +59,9 @@ def convert(state_dict: Mapping[str, Tensor],
     state = find_state_dict(state_dict, source)
     style = identify(state)
     if style is None:
-        raise CheckpointError(f'{source} is not a FishNet checkpoint: it holds'
-                              f' {len(state)} tensors, named {few(state)}.')
+        raise CheckpointError(
+            f'{source} is not a FishNet checkpoint: it holds {len(state)} '
+            f'tensors, named {first_few(state)}.')
     state = OrderedDict((k, v) for k, v in translate(state, source).items()
                         if k.startswith((BACKBONE, SCORE, CLASSIFIER)))
     if style != 'mmpretrain' or to == 'official':

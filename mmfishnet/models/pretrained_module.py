@@ -12,7 +12,8 @@ from torch import nn
 from ..checkpoints.fit import check_part, fit
 from ..checkpoints.pretrained import has_scheme, is_pretrained
 from ..checkpoints.read import CheckpointError, read_checkpoint
-from ..checkpoints.weights import BACKBONE, few, strip, unwrap
+from ..checkpoints.weights import BACKBONE, strip, unwrap
+from ..words import first_few
 
 
 class PretrainedModule(BaseModule):
@@ -142,7 +143,7 @@ def check_fit(model: nn.Module,
             raise CheckpointError(
                 f'{source} holds nothing below {prefix}, where the model has '
                 f'its {kind}: it holds {len(state)} tensors, named '
-                f'{few(state)}.')
+                f'{first_few(state)}.')
         check_part(own, module.state_dict(), source, kind, module.part)
     if heads:
         _check_heads(model, state, source)
@@ -176,9 +177,9 @@ def _check_heads(model: nn.Module, state: Mapping, source: str) -> None:
     ]
     if missing:
         said = (f'{len(missing)} of {len(wanted)} tensors are missing: '
-                f'{few(missing)}')
+                f'{first_few(missing)}')
     if unfit:
-        said = f'{len(unfit)} tensors have another shape: {few(unfit)}'
+        said = f'{len(unfit)} tensors have another shape: {first_few(unfit)}'
     if said:
         raise CheckpointError(
             f'{source} does not fit the model, {type(model).__name__}: {said}.'

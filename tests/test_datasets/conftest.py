@@ -1,6 +1,11 @@
+import sys
+from unittest import mock
+
 import pytest
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
+
+from own_data import OwnData, parse_args
 
 from . import layouts
 
@@ -11,17 +16,25 @@ def drawn(tmp_path_factory):
 
 
 @pytest.fixture
-def own_data(call_tool, tmp_path):
-    """own_data(folder, *args): the tool, and the config that it wrote."""
+def laid_out(drawn, tmp_path):
+    """laid_out(layout): a folder as a label tool leaves it."""
 
-    def own_data(folder, *args, name='mine.py'):
-        path = tmp_path / 'made' / name
-        done = call_tool('dataset_tools/own_data', folder, path,
-                         '--overwrite', *args)
-        assert 'Traceback' not in done.stderr
-        return done, Config.fromfile(path) if not done.returncode else None
+    def laid_out(layout):
+        root = tmp_path / layout / 'white space'
+        root.mkdir(parents=True)
+        layouts.LAYOUTS[layout](drawn, root)
+        return root
 
-    return own_data
+    return laid_out
+
+
+def read(folder, *args):
+    """What own_data.py says and its config, before the config is checked."""
+    argv = ['own_data.py', folder, 'mine.py', '--overwrite', *args]
+    with mock.patch.object(sys, 'argv', [*map(str, argv)]):
+        data = OwnData(parse_args())
+    text = data.config()
+    return '\n'.join(data.notes), Config.fromstring(text, '.py')
 
 
 def built(cfg, part='train'):

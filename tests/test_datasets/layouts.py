@@ -1,4 +1,5 @@
 """Drawn pictures in the folders of label tools, for test_own_data.py."""
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -13,11 +14,10 @@ CLASSES = ('star', 'cross', 'heart')
 
 
 class Drawn:
-    """A set with its annotations, by split: (picture, size, objects)."""
+    """A set with its annotations, by split: (picture, objects)."""
 
-    def __init__(self, folder, **numbers):
-        numbers = dict(dict(train=8, val=3, size=96), **numbers)
-        draw_coco(folder, classes=CLASSES, **numbers)
+    def __init__(self, folder):
+        draw_coco(folder, classes=CLASSES, train=8, val=3, size=96)
         self.folder, self.splits, self.coco = folder, {}, {}
         for split in ('train', 'val'):
             coco = COCO(
@@ -28,30 +28,27 @@ class Drawn:
                  coco.loadAnns(coco.getAnnIds(info['id'])))
                 for info in coco.imgs.values()
             ]
-        self.pictures = {
-            str(picture): cv2.imread(str(picture))
-            for found in self.splits.values() for picture, _ in found
-        }
-        self.objects = {
-            str(picture): objects
-            for found in self.splits.values() for picture, objects in found
-        }
+        self.objects = {str(picture): objects
+                        for found in self.splits.values()
+                        for picture, objects in found}
+        self.pictures = {name: cv2.imread(name) for name in self.objects}
 
     def like(self, image):
         """The drawn picture that an image is a copy of."""
         name, = [n for n, p in self.pictures.items() if (p == image).all()]
         return name
 
-    def semantic(self, name):
-        path = Path(name)
-        return cv2.imread(
-            str(self.folder / 'semantic' / path.parent.name /
-                f'{path.stem}.png'), cv2.IMREAD_UNCHANGED)
+    def records(self, split):
+        return copy.deepcopy(self.coco[split].dataset)
+
+    def semantic(self, picture):
+        path = Path(picture)
+        return cv2.imread(str(self.folder / 'semantic' / path.parent.name /
+                              f'{path.stem}.png'), cv2.IMREAD_UNCHANGED)
 
     def copy(self, picture, target):
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(picture, target)
-        return target
 
     def mask(self, split, ann):
         return self.coco[split].annToMask(ann)
@@ -64,82 +61,81 @@ class Drawn:
         return max(contours, key=len)[:, 0].astype(float)
 
 
+def _write(path, content):
+    """Text, an image, or what JSON can hold."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, np.ndarray):
+        cv2.imwrite(str(path), content)
+    else:
+        path.write_text(content if isinstance(content, str) else
+                        json.dumps(content))
+
+
 def roboflow_coco(drawn, root):
     for split, name in (('train', 'train'), ('val', 'valid')):
-        data = json.loads(
-            (drawn.folder /
-             f'annotations/instances_{split}2017.json').read_text())
+        data = drawn.records(split)
         for picture, _ in drawn.splits[split]:
             drawn.copy(picture, root / name / picture.name)
         data['categories'] = [
             dict(id=0, name='things', supercategory='none')
         ] + [dict(c, supercategory='things') for c in data['categories']]
-        (root / name / '_annotations.coco.json').write_text(json.dumps(data))
+        _write(root / name / '_annotations.coco.json', data)
 
 
 def cvat_coco(drawn, root):
     """One file for all, pictures in images/default."""
-    data = json.loads(
-        (drawn.folder / 'annotations/instances_train2017.json').read_text())
     for picture, _ in drawn.splits['train']:
         drawn.copy(picture, root / 'images/default' / picture.name)
-    (root / 'annotations').mkdir()
-    (root / 'annotations/instances_default.json').write_text(json.dumps(data))
+    _write(root / 'annotations/instances_default.json', drawn.records('train'))
 
 
 def label_studio_coco(drawn, root):
     """result.json with paths of another machine, and without sizes."""
-    data = json.loads(
-        (drawn.folder / 'annotations/instances_train2017.json').read_text())
+    data = drawn.records('train')
     for image in data['images']:
         drawn.copy(drawn.folder / 'train2017' / image['file_name'],
                    root / 'images' / image['file_name'])
         image['file_name'] = 'C:\\data\\images\\' + image['file_name']
         del image['width'], image['height']
-    (root / 'result.json').write_text(json.dumps(data))
+    _write(root / 'result.json', data)
 
 
-def _yolo(drawn, root, split, images, labels, polygons):
+def _yolo(drawn, root, split, images, labels, polygons=False):
     for picture, objects in drawn.splits[split]:
         drawn.copy(picture, root / images / picture.name)
-        height, width = cv2.imread(str(picture)).shape[:2]
-        lines = []
+        lines = ''
         for ann in objects:
             x, y, w, h = ann['bbox']
-            values = [(x + w / 2) / width, (y + h / 2) / height, w / width,
-                      h / height]
+            values = np.array([x + w / 2, y + h / 2, w, h])
             if polygons:
-                values = (drawn.outline(split, ann) /
-                          [width, height]).ravel()
-            lines.append(' '.join(
-                [str(ann['category_id'] - 1), *(f'{v:.6f}' for v in values)]))
-        text = root / labels / f'{picture.stem}.txt'
-        text.parent.mkdir(parents=True, exist_ok=True)
-        text.write_text('\n'.join(lines) + '\n')
+                values = drawn.outline(split, ann).ravel()
+            lines += ' '.join([str(ann['category_id'] - 1),
+                               *(f'{v:.6f}' for v in values / 96)]) + '\n'
+        _write(root / labels / f'{picture.stem}.txt', lines)
 
 
 def yolo_roboflow(drawn, root):
     """Boxes; data.yaml names folders as Roboflow does, a level too high."""
     for split, name in (('train', 'train'), ('val', 'valid')):
-        _yolo(drawn, root, split, f'{name}/images', f'{name}/labels', False)
-    (root / 'data.yaml').write_text(
-        'train: ../train/images\nval: ../valid/images\n\nnc: 3\n'
-        f'names: {list(CLASSES)}\n')
+        _yolo(drawn, root, split, f'{name}/images', f'{name}/labels')
+    _write(root / 'data.yaml', 'train: ../train/images\nval: ../valid/images\n'
+           f'test: ../test/images\nnc: 3\nnames: {list(CLASSES)}\n')
 
 
 def yolo_ultralytics(drawn, root):
-    """Polygons; names as a dictionary, splits below images and labels."""
-    for split in ('train', 'val'):
-        _yolo(drawn, root, split, f'images/{split}', f'labels/{split}', True)
-    (root / 'shapes.yaml').write_text(
-        'path: ../datasets/shapes\ntrain: images/train\nval: images/val\n'
-        'names:\n' + ''.join(f'  {i}: {n}\n' for i, n in enumerate(CLASSES)))
+    """Polygons; names as a dictionary, and splits that it alone names."""
+    for split, name in (('train', 'one'), ('val', 'two')):
+        _yolo(drawn, root, split, f'images/{name}', f'labels/{name}', True)
+    _write(root / 'shapes.yaml',
+           'path: ../datasets/shapes\ntrain: images/one\nval: images/two\n'
+           'names:\n' + ''.join(f'  {i}: {n}\n' for i, n in
+                                enumerate(CLASSES)))
 
 
 def yolo_plain(drawn, root):
     """Label Studio's: classes.txt, no split."""
-    _yolo(drawn, root, 'train', 'images', 'labels', False)
-    (root / 'classes.txt').write_text('\n'.join(CLASSES) + '\n')
+    _yolo(drawn, root, 'train', 'images', 'labels')
+    _write(root / 'classes.txt', '\n'.join(CLASSES) + '\n')
 
 
 def voc(drawn, root):
@@ -157,30 +153,23 @@ def voc(drawn, root):
                     f'<difficult>0</difficult><bndbox><xmin>{x + 1}</xmin>'
                     f'<ymin>{y + 1}</ymin><xmax>{x + w + 1}</xmax>'
                     f'<ymax>{y + h + 1}</ymax></bndbox></object>')
-            path = root / f'Annotations/{stem}.xml'
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(f'<annotation><filename>{stem}.jpg</filename>'
-                            f'{items}</annotation>')
-        path = root / f'ImageSets/Main/{split}.txt'
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text('\n'.join(stems) + '\n')
+            _write(root / f'Annotations/{stem}.xml',
+                   f'<annotation><filename>{stem}.jpg</filename>'
+                   f'{items}</annotation>')
+        _write(root / f'ImageSets/Main/{split}.txt', '\n'.join(stems) + '\n')
 
 
 def labelme(drawn, root):
     """A JSON beside each picture; no split."""
     for picture, objects in drawn.splits['train']:
         drawn.copy(picture, root / picture.name)
-        shapes = [
-            dict(
-                label=CLASSES[ann['category_id'] - 1],
-                points=drawn.outline('train', ann).tolist(),
-                group_id=None,
-                shape_type='polygon') for ann in objects
-        ]
-        shapes.append(
-            dict(label='star', points=[[3, 3]], shape_type='point'))
-        (root / f'{picture.stem}.json').write_text(
-            json.dumps(dict(shapes=shapes, imagePath=picture.name)))
+        shapes = [dict(label=CLASSES[ann['category_id'] - 1],
+                       points=drawn.outline('train', ann).tolist(),
+                       group_id=None, shape_type='polygon')
+                  for ann in objects]
+        shapes.append(dict(label='star', points=[[3, 3]], shape_type='point'))
+        _write(root / f'{picture.stem}.json',
+               dict(shapes=shapes, imagePath=picture.name))
 
 
 def instance_maps(drawn, root):
@@ -188,12 +177,10 @@ def instance_maps(drawn, root):
     for split in ('train', 'val'):
         for picture, objects in drawn.splits[split]:
             drawn.copy(picture, root / split / 'images' / picture.name)
-            label = np.zeros(drawn.mask(split, objects[0]).shape, np.uint16)
+            label = np.zeros((96, 96), np.uint16)
             for i, ann in enumerate(objects):
                 label[drawn.mask(split, ann) > 0] = i + 1
-            path = root / split / 'masks' / f'{picture.stem}.png'
-            path.parent.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(path), label)
+            _write(root / split / 'masks' / f'{picture.stem}.png', label)
 
 
 def mask_each(drawn, root):
@@ -201,11 +188,9 @@ def mask_each(drawn, root):
     for picture, objects in drawn.splits['train']:
         folder = root / picture.stem
         drawn.copy(picture, folder / f'images/{picture.name}')
-        (folder / 'masks').mkdir()
         for i, ann in enumerate(objects):
-            cv2.imwrite(
-                str(folder / f'masks/{i:08x}.png'),
-                255 * drawn.mask('train', ann))
+            _write(folder / f'masks/{i:08x}.png',
+                   255 * drawn.mask('train', ann))
 
 
 def maps(drawn, root):
@@ -213,20 +198,16 @@ def maps(drawn, root):
     for split in ('train', 'val'):
         for picture, _ in drawn.splits[split]:
             drawn.copy(picture, root / f'img_dir/{split}/{picture.name}')
-            drawn.copy(
-                drawn.folder / f'semantic/{split}2017/{picture.stem}.png',
-                root / f'ann_dir/{split}/{picture.stem}.png')
+            _write(root / f'ann_dir/{split}/{picture.stem}.png',
+                   drawn.semantic(picture))
 
 
 def maps_0_255(drawn, root):
     """Something or nothing, beside each other, no split."""
     for picture, _ in drawn.splits['train']:
         drawn.copy(picture, root / picture.name)
-        label = cv2.imread(
-            str(drawn.folder / f'semantic/train2017/{picture.stem}.png'), 0)
-        cv2.imwrite(
-            str(root / f'{picture.stem}_mask.png'),
-            255 * (label > 0).astype(np.uint8))
+        label = drawn.semantic(picture) > 0
+        _write(root / f'{picture.stem}_mask.png', 255 * label.astype(np.uint8))
 
 
 def folders(drawn, root):

@@ -70,7 +70,7 @@ def test_least_visible_fraction(monkeypatch, visible):
     monkeypatch.setattr(scenes, 'MIN_VISIBLE', visible)
     square = CLASSES.index('square')
     fractions = []
-    for index in range(20):
+    for index in range(10):
         drawn = draw_scene(
             np.random.default_rng(index), [square] * 8, 192, (0.3, 0.6))
         assert len(drawn.labels) <= 8

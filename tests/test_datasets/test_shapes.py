@@ -2,23 +2,24 @@
 import hashlib
 import json
 import os
-import os.path as osp
 import re
-import shutil
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from mmengine.config import Config
+from mmengine.registry import DATASETS, init_default_scope
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
 
-from mmfishnet.datasets import CLASSES, draw_classification, draw_coco
+from mmfishnet.config import config_path
+from mmfishnet.datasets import CLASSES, draw_classification, draw_coco, shapes
 
 ROOT = Path(__file__).parents[2]
-TOOL = ROOT / 'tools' / 'dataset_tools' / 'draw_shapes.py'
 COCO_SET = dict(train=60, val=8, max_objects=6, classes=CLASSES, clutter=1.0)
 CLS_SET = dict(train=360, val=120, size=48)
 
@@ -38,7 +39,6 @@ def cls_dir(tmp_path_factory):
 
 
 def load_coco(out, split='train'):
-    from pycocotools.coco import COCO
     return COCO(str(out / 'annotations' / f'instances_{split}2017.json'))
 
 
@@ -51,118 +51,80 @@ def contents(folder):
     }
 
 
-def start_tool(*args, code=None):
-    """The tool in a process of its own."""
-    command = [str(TOOL)] if code is None else ['-c', code]
-    return subprocess.Popen(
-        [sys.executable, *command, *map(str, args)],
-        cwd=ROOT,
-        env={**os.environ, 'PYTHONPATH': str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True)
-
-
 # ----------------------------------------------------------------------------
 # The COCO set
 
 
-def test_coco_layout(coco_dir):
+def test_coco_set(coco_dir):
+    """Files, sizes, and annotations that agree with pycocotools' masks; of
+    them the semantic maps are made up."""
     assert sorted(p.name for p in coco_dir.iterdir()) == [
         'annotations', 'semantic', 'shapes.json', 'train2017', 'val2017'
     ]
     assert json.loads((coco_dir / 'shapes.json').read_text())['train'] == 60
+    kinds, ranges, classes = Counter(), Counter(), Counter()
+    per_image, seen = Counter(), set()
     for split, number in (('train', 60), ('val', 8)):
         coco = load_coco(coco_dir, split)
         assert [c['name'] for c in coco.loadCats(coco.getCatIds())
                 ] == list(CLASSES)
         assert len(coco.imgs) == number
-        files = {p.name for p in (coco_dir / f'{split}2017').iterdir()}
-        assert files == {i['file_name'] for i in coco.imgs.values()}
+        folder = coco_dir / f'{split}2017'
+        assert {p.name for p in folder.iterdir()} == {
+            i['file_name'] for i in coco.imgs.values()}
         for info in coco.imgs.values():
-            image = cv2.imread(
-                str(coco_dir / f'{split}2017' / info['file_name']))
-            assert image.shape == (info['height'], info['width'], 3)
-
-
-def test_coco_annotations(coco_dir):
-    from pycocotools import mask as coco_mask
-    coco = load_coco(coco_dir)
-    kinds, ranges, classes = Counter(), Counter(), Counter()
-    per_image = Counter()
-    for image_id in coco.imgs:
-        total = np.zeros((192, 192), int)
-        for ann in coco.loadAnns(coco.getAnnIds(image_id)):
-            mask = coco.annToMask(ann)
-            rle = coco.annToRLE(ann)
-            assert ann['iscrowd'] == 0
-            assert ann['area'] == coco_mask.area(rle) == mask.sum() > 0
-            assert ann['bbox'] == coco_mask.toBbox(rle).tolist()
-            total += mask
-            kinds[type(ann['segmentation'])] += 1
-            ranges[int(np.digitize(ann['area'], [32**2, 96**2]))] += 1
-            classes[ann['category_id']] += 1
-            per_image[image_id] += 1
-        assert total.max() == 1  # visible parts do not overlap
+            image = cv2.imread(str(folder / info['file_name']))
+            assert image.shape == (192, 192, 3)
+            assert (info['height'], info['width']) == (192, 192)
+            total = np.zeros((192, 192), int)
+            semantic = np.zeros((192, 192), np.uint8)
+            for ann in coco.loadAnns(coco.getAnnIds(info['id'])):
+                mask, rle = coco.annToMask(ann), coco.annToRLE(ann)
+                assert ann['iscrowd'] == 0
+                assert ann['area'] == coco_mask.area(rle) == mask.sum() > 0
+                assert ann['bbox'] == coco_mask.toBbox(rle).tolist()
+                total += mask
+                semantic[mask > 0] = ann['category_id']
+                kinds[type(ann['segmentation'])] += 1
+                ranges[int(np.digitize(ann['area'], [32**2, 96**2]))] += 1
+                classes[ann['category_id']] += 1
+                per_image[split, info['id']] += 1
+            assert total.max() == 1  # visible parts do not overlap
+            path = coco_dir / f'semantic/{split}2017' / info['file_name']
+            found = cv2.imread(str(path.with_suffix('.png')), -1)
+            assert found.dtype == np.uint8 and (found == semantic).all()
+            seen |= {*np.unique(found)}
+    assert seen == {*range(len(CLASSES) + 1)}
     assert set(kinds) == {list, dict} and min(kinds.values()) > 10
     assert set(ranges) == {0, 1, 2} and min(ranges.values()) > 5
     assert set(classes) == set(range(1, len(CLASSES) + 1))
     assert set(per_image.values()) == {1, 2, 3, 4, 5, 6}
 
 
-def test_semantic_maps(coco_dir, tmp_path):
-    """They say the same as the annotations, of which pycocotools reads the
-    masks; the classes are numbered in the order in which they are given."""
-    wanted = ('star', 'arrow', 'ring')
-    draw_coco(tmp_path, train=20, val=1, classes=wanted)
-    for folder, classes in ((coco_dir, CLASSES), (tmp_path, wanted)):
-        coco = load_coco(folder)
-        seen = set()
-        for info in coco.imgs.values():
-            path = folder / 'semantic/train2017' / info['file_name']
-            found = cv2.imread(
-                str(path.with_suffix('.png')), cv2.IMREAD_UNCHANGED)
-            expected = np.zeros((192, 192), np.uint8)
-            for ann in coco.loadAnns(coco.getAnnIds(info['id'])):
-                expected[coco.annToMask(ann) > 0] = ann['category_id']
-            assert found.dtype == np.uint8
-            assert (found == expected).all()
-            seen |= set(np.unique(found))
-        assert seen == set(range(len(classes) + 1))
-
-
 def test_coco_in_mmdet(coco_dir):
     """MMDetection's own data set and training pipeline read it, with no
     object lost or changed."""
-    pytest.importorskip('mmdet')
-    from mmdet.registry import DATASETS
-    from mmdet.utils import register_all_modules
-    from mmengine.config import Config
-    from mmengine.utils import get_installed_path
-    register_all_modules()
     cfg = Config.fromfile(
-        osp.join(
-            get_installed_path('mmdet'), '.mim', 'configs', '_base_',
-            'datasets', 'coco_instance.py')).train_dataloader.dataset
+        config_path('shapes/mask_rcnn_fishnet_shapes.py'))
+    init_default_scope('mmdet')
+    cfg = cfg.train_dataloader.dataset
     cfg.update(data_root=str(coco_dir), metainfo=dict(classes=CLASSES))
-    resize = [t for t in cfg.pipeline if t.type == 'Resize'][0]
-    resize.scale = (192, 192)
-    flip = [t for t in cfg.pipeline if t.type == 'RandomFlip'][0]
-    flip.prob = 0.0
+    cfg.pipeline = [dict(type='LoadImageFromFile'),
+                    dict(type='LoadAnnotations', with_bbox=True,
+                         with_mask=True), dict(type='PackDetInputs')]
     dataset = DATASETS.build(cfg)
     assert len(dataset) == 60
     coco = load_coco(coco_dir)
     for index in range(20):
-        sample = dataset[index]
-        found = sample['data_samples'].gt_instances
-        ids = coco.getAnnIds(sample['data_samples'].img_id)
-        wanted = coco.loadAnns(ids)
+        sample = dataset[index]['data_samples']
+        found = sample.gt_instances
+        wanted = coco.loadAnns(coco.getAnnIds(sample.img_id))
         assert found.labels.tolist() == [a['category_id'] - 1 for a in wanted]
         assert (found.masks.masks == [coco.annToMask(a) for a in wanted]).all()
         boxes = np.array([a['bbox'] for a in wanted])
         boxes[:, 2:] += boxes[:, :2]
         assert (found.bboxes.numpy() == boxes).all()
-        assert not len(sample['data_samples'].ignored_instances)
+        assert not len(sample.ignored_instances)
 
 
 def test_coco_classes_and_clutter(tmp_path):
@@ -181,32 +143,15 @@ def test_coco_classes_and_clutter(tmp_path):
     for info in coco.imgs.values():
         path = tmp_path / 'train2017' / info['file_name']
         image = cv2.imread(str(path)).astype(float)
-        ground = np.ones(image.shape[:2], np.uint8)
+        path = tmp_path / 'semantic/train2017' / info['file_name']
+        semantic = cv2.imread(str(path.with_suffix('.png')), -1)
+        expected = np.zeros(image.shape[:2], np.uint8)
         for ann in coco.loadAnns(coco.getAnnIds(info['id'])):
-            ground -= coco.annToMask(ann)
-        ground = cv2.erode(ground, np.ones((9, 9))) > 0
+            expected[coco.annToMask(ann) > 0] = ann['category_id']
+        assert (semantic == expected).all()
+        ground = cv2.erode((semantic == 0).astype(np.uint8), np.ones((9, 9)))
         # The grain's spread is at most 3 %; edges in JPEG ring a little.
-        assert (image[ground].std(axis=0) < 12).all()
-
-
-def test_perfect_predictions_score_one(coco_dir):
-    """COCO's evaluation agrees with the set: AP 1 in all area ranges."""
-    from pycocotools import mask as coco_mask
-    from pycocotools.cocoeval import COCOeval
-    truth = load_coco(coco_dir)
-    found = truth.loadRes([
-        dict(
-            image_id=a['image_id'],
-            category_id=a['category_id'],
-            segmentation=coco_mask.encode(
-                np.asfortranarray(truth.annToMask(a))),
-            score=0.9) for a in truth.anns.values()
-    ])
-    evaluation = COCOeval(truth, found, 'segm')
-    evaluation.evaluate()
-    evaluation.accumulate()
-    evaluation.summarize()
-    assert np.allclose(evaluation.stats[:6], 1)
+        assert (image[ground > 0].std(axis=0) < 12).all()
 
 
 # ----------------------------------------------------------------------------
@@ -214,7 +159,6 @@ def test_perfect_predictions_score_one(coco_dir):
 
 
 def test_classification_in_mmpretrain(cls_dir):
-    pytest.importorskip('mmpretrain')
     from mmpretrain.datasets import CustomDataset
     for split, number in (('train', 360), ('val', 120)):
         dataset = CustomDataset(data_root=str(cls_dir), data_prefix=split)
@@ -259,22 +203,24 @@ def test_linear_models_fail(cls_dir):
 
 
 def test_same_seed_same_bytes(tmp_path):
-    """In other processes, too; these can do without mmdet and mmpretrain."""
+    """In another process, too; it can do without mmdet and mmpretrain."""
     code = ('import runpy, sys; '
-            'sys.modules["mmdet"] = sys.modules["mmpretrain"] = None; '
-            f'runpy.run_path({str(TOOL)!r}, run_name="__main__")')
-    numbers = ('--train', 24, '--val', 12)
-    runs = dict(
-        coco=start_tool(tmp_path / 'coco', *numbers),
-        cls=start_tool(
-            tmp_path / 'cls', *numbers, '--task', 'cls', code=code))
-    draw_coco(tmp_path / 'here' / 'coco', train=24, val=12)
-    draw_classification(tmp_path / 'here' / 'cls', train=24, val=12)
-    for task, run in runs.items():
-        output = run.communicate()[0]
-        assert run.returncode == 0, output
-        assert 'Drew' in output and str(tmp_path / task) in output
-        assert contents(tmp_path / task) == contents(tmp_path / 'here' / task)
+            'sys.modules["mmdet"] = sys.modules["mmpretrain"] = None\n'
+            'for task in "coco", "cls":\n'
+            '    sys.argv[1:] = [f"{task}/there", "--task", task, "--train", '
+            '"24", "--val", "12"]\n'
+            f'    runpy.run_path({str(ROOT)!r} + "/tools/dataset_tools/'
+            'draw_shapes.py", run_name="__main__")')
+    done = subprocess.run(
+        [sys.executable, '-c', code], cwd=tmp_path, text=True,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)}, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    draw_coco(tmp_path / 'coco/here', train=24, val=12)
+    draw_classification(tmp_path / 'cls/here', train=24, val=12)
+    for task in 'coco', 'cls':
+        assert f'Drew shapes to {task}/there' in done.stdout
+        assert contents(tmp_path / task / 'there') == contents(
+            tmp_path / task / 'here')
 
 
 def test_other_seeds_and_numbers(coco_dir, tmp_path):
@@ -296,41 +242,27 @@ def test_finished_set_is_left_alone(tmp_path):
     assert not draw_coco(out, train=3, val=1)
     assert not draw_coco(str(out), train=3, val=1, overwrite=True)
     assert {p: p.stat().st_mtime_ns for p in out.rglob('*')} == before
-    # A file that went missing is drawn again.
-    digests = contents(out)
-    (out / 'train2017' / '000000000002.jpg').unlink()
-    assert draw_coco(out, train=3, val=1)
-    assert contents(out) == digests
-    # As is all that a set of an earlier version did not have.
-    shutil.rmtree(out / 'semantic')
-    assert draw_coco(out, train=3, val=1)
-    assert contents(out) == digests
 
 
 def test_other_parameters(tmp_path, call_tool):
-    out = tmp_path / 'set'
+    """What was drawn is replaced if that is said, and what was not, never."""
+    out, tool = tmp_path / 'set', 'dataset_tools/draw_shapes'
     draw_coco(out, train=3, val=2)
     before = contents(out)
-    with pytest.raises(FileExistsError, match='train is 3 and not 2'):
-        draw_coco(out, train=2, val=2)
     with pytest.raises(FileExistsError, match="task is 'coco' and not 'cls'"):
         draw_classification(out, train=12, val=12)
-    tool = 'dataset_tools/draw_shapes'
     done = call_tool(tool, out, '--train', 2, '--val', 2)
     assert done.returncode == 1
-    assert re.search('not 2.*--overwrite', done.stderr)
+    assert re.search('train is 3 and not 2.*--overwrite', done.stderr)
     assert 'already' in call_tool(tool, out, '--train', 3, '--val', 2).stdout
     assert contents(out) == before
 
-    (out / 'train2017' / 'mine.txt').write_text('mine')
+    mine = out / 'train2017/mine.txt'
+    mine.write_text('mine')
     refused = call_tool(tool, out, '--train', 2, '--val', 2, '--overwrite')
     assert "'train2017/mine.txt' was not drawn" in refused.stderr
-    assert (out / 'train2017' / 'mine.txt').read_text() == 'mine'
-    (out / 'train2017' / 'mine.txt').unlink()
-    done = call_tool(tool, out, '--train', 2, '--val', 2, '--overwrite')
-    assert done.returncode == 0, done.stderr
-    draw_coco(tmp_path / 'fresh', train=2, val=2)
-    assert contents(out) == contents(tmp_path / 'fresh')
+    assert mine.read_text() == 'mine'
+    mine.unlink()
     # Another task altogether leaves nothing behind.
     draw_classification(out, train=12, val=12, overwrite=True)
     draw_classification(tmp_path / 'cls', train=12, val=12)
@@ -338,24 +270,23 @@ def test_other_parameters(tmp_path, call_tool):
     assert not (out / 'annotations').exists()
 
 
-def test_foreign_folder(tmp_path):
-    out = tmp_path / 'set'
-    annotations = out / 'annotations' / 'instances_val2017.json'
-    annotations.parent.mkdir(parents=True)
-    annotations.write_text('real')
+@pytest.mark.parametrize('name, content', [
+    ('annotations/instances_val2017.json', 'real'),
+    ('shapes.json', '{"shapes": []}'), ('shapes.json', '[3]')])
+def test_foreign_folder(tmp_path, name, content):
+    path = tmp_path / 'set' / name
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
     for overwrite in (False, True):
-        with pytest.raises(FileExistsError, match='instances_val2017.json'):
-            draw_coco(out, train=2, val=2, overwrite=overwrite)
-    assert list(contents(out)) == ['annotations/instances_val2017.json']
-
-    other = tmp_path / 'other'
-    other.mkdir()
-    (other / 'shapes.json').write_text('{"shapes": []}')
-    with pytest.raises(FileExistsError, match="shapes.json' was not drawn"):
-        draw_coco(other, train=2, val=2, overwrite=True)
+        with pytest.raises(FileExistsError, match=f"{name}' was not drawn"):
+            draw_coco(tmp_path / 'set', train=2, val=2, overwrite=overwrite)
+    assert list(contents(tmp_path / 'set')) == [name]
     with pytest.raises(FileExistsError, match='is a file'):
-        draw_coco(other / 'shapes.json', train=2, val=2)
-    # An empty folder is no other's, and a link stays one.
+        draw_coco(path, train=2, val=2)
+
+
+def test_empty_folder(tmp_path):
+    """It is no other's, and a link stays one."""
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'link').symlink_to('empty')
     assert draw_coco(tmp_path / 'link', train=2, val=2)
@@ -363,23 +294,27 @@ def test_foreign_folder(tmp_path):
     assert (tmp_path / 'empty/shapes.json').exists()
 
 
-def test_killed_half_way(tmp_path):
-    out = tmp_path / 'set'
-    process = start_tool(out, '--train', 20000)
-    try:
-        part = tmp_path / 'set.part'
-        while not (part / 'train2017' / '000000000020.jpg').exists():
-            assert process.poll() is None, process.communicate()[0]
-            time.sleep(0.02)
-    finally:
-        process.kill()
-        process.communicate()
-    assert not out.exists()
-    # Drawn anew, with nothing of the first run left.
-    assert draw_coco(out, train=4, val=2)
-    draw_coco(tmp_path / 'fresh', train=4, val=2)
-    assert contents(out) == contents(tmp_path / 'fresh')
-    assert not part.exists()
+def test_killed_half_way(tmp_path, monkeypatch):
+    """What was drawn so far is in another folder, and is drawn anew."""
+    drawn = []
+
+    def draw(*args):
+        if len(drawn) == 3:
+            raise KeyboardInterrupt
+        drawn.append(draw_scene(*args))
+        return drawn[-1]
+
+    draw_scene = shapes.draw_scene
+    with monkeypatch.context() as patch:
+        patch.setattr(shapes, 'draw_scene', draw)
+        with pytest.raises(KeyboardInterrupt):
+            draw_coco(tmp_path / 'set', train=9)
+    assert not (tmp_path / 'set').exists()
+    assert len([*tmp_path.glob('set.part/train2017/*.jpg')]) == 3
+    assert draw_coco(tmp_path / 'set', train=2, val=2)
+    draw_coco(tmp_path / 'fresh', train=2, val=2)
+    assert contents(tmp_path / 'set') == contents(tmp_path / 'fresh')
+    assert not (tmp_path / 'set.part').exists()
 
 
 @pytest.mark.parametrize('draw,kwargs,message', [

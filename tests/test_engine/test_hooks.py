@@ -154,7 +154,7 @@ def test_checkpoint_has_to_fit_the_backbone():
     del state['backbone.stage2.0.conv2.weight']
     with pytest.raises(
             CheckpointError, match='file.pth does not fit the model, Pre.* 1 '
-            'of .* are missing: backbone.stage2.0.conv2.weight'):
+            "of .* are missing: 'backbone.stage2.0.conv2.weight"):
         check(runner, dict(state_dict=state))
     with pytest.raises(
             CheckpointError, match='file.pth holds nothing below backbone., '

@@ -2,8 +2,8 @@
 """Boxes and outlines in the formats of label tools, one reader for each.
 
 Each finds its files in a :class:`PictureFolder` and gives None if there are
-none, else samples by split (see :func:`coco_records.coco_of`) and the names of
-the classes, in order. The formats are a page each, and what goes wrong with
+none, else samples by split (see :mod:`coco_records`) and the names of the
+classes, in order. The formats are a page each, and what goes wrong with
 them is in what people's folders hold beside them, so they are read here.
 """
 from __future__ import annotations
@@ -39,17 +39,14 @@ def find_coco(folder: PictureFolder) -> dict[str, str]:
         try:
             text = folder.read(name)
             data = json.loads(text) if all(
-                f'"{key}"' in text for key in KEYS) else {}
+                f'"{key}"' in text for key in KEYS) else None
         except (OSError, ValueError):
             folder.leave_out('file unreadable as JSON', name)
             continue
         if isinstance(data, dict) and isinstance(data.get('categories'), list):
-            records = data.get('annotations')
-            first = records[0] if isinstance(records, list) and records else {}
-            if isinstance(first, dict) and 'segments_info' not in first:
-                found[split_of(name)].append(name)
+            found[split_of(name)].append(name)
     for split, names in found.items():
-        # Beside instances_train2017.json lies person_keypoints_train2017.json.
+        # Beside instances_train2017.json lie those of persons and panoptic_.
         names = [n for n in names if os.path.basename(n).startswith(
             KINDS_OF_JSON)] or names
         if len(names) > 1:
@@ -87,34 +84,35 @@ def read_yolo(folder: PictureFolder, names: list[str] | None = None):
              for picture, name in files.items()}
     some = [line for found in lines.values() for line in found
             if line.strip()][:100]
-    fits = [re.fullmatch(r'\d+(\s+-?[\d.e-]+){4,}\s*', line) for line in some]
+    fits = [bool(re.fullmatch(r'\d+(\s+-?[\d.e-]+){4,}\s*', line))
+            for line in some]
     described = _yolo_yaml(folder)
-    if not any(files.values()) or not described and sum(
-            map(bool, fits)) <= len(fits) // 2:
+    if not any(files.values()) or (not described
+                                   and sum(fits) <= len(fits) // 2):
         return None
     names = names or described.get('names') or listed_names(folder)
-    samples, splits = defaultdict(list), _yolo_splits(folder, described)
+    samples, every = defaultdict(list), []
     for picture, found in lines.items():
         size = folder.size(picture)
         if size is None:
             continue
         items = []
         for number, line in enumerate(found, 1):
+            where = f'{files[picture]}, line {number}'
             item = _yolo_object(line.split(), *size, 'kpt_shape' in described)
             if item is None and line.strip():
                 folder.leave_out(
                     "line other than YOLO's (a class and fractions of the "
-                    'picture)', f'{files[picture]}:{number}: {line}')
+                    'picture)', f'{where}: {line}')
+            elif item and names and item['category'] >= len(names):
+                raise ValueError(
+                    f'{where}: class {item["category"]}, and there are '
+                    f'{len(names)} names, counted from 0: {first_few(names)}.')
             elif item:
-                if names and item['category'] >= len(names):
-                    raise ValueError(
-                        f'{files[picture]}, line {number}: class '
-                        f'{item["category"]}, and there are {len(names)} '
-                        f'names, counted from 0: {first_few(names)}.')
                 items.append(item)
-        samples[splits(picture)].append((picture, size, items))
-    every = [item for found in samples.values() for _, _, items in found
-             for item in items]
+        samples[_yolo_split(described, picture)].append(
+            (picture, size, items))
+        every += items
     named = dict(enumerate(names)) or {
         i: f'class_{i}' for i in sorted({item['category'] for item in every})}
     for item in every:
@@ -164,7 +162,7 @@ def _yolo_yaml(folder: PictureFolder) -> dict:
             if len(set(names)) < len(names):
                 raise ValueError(f'{name}: a name is given twice in names: '
                                  f'{first_few(names, 20)}.')
-            return dict(data, names=names, file=name)
+            return dict(data, names=names)
     return {}
 
 
@@ -177,45 +175,19 @@ def listed_names(folder: PictureFolder) -> list[str]:
     return []
 
 
-def _yolo_splits(folder: PictureFolder, described: dict):
-    """A function that tells a picture's split, by data.yaml or its path."""
-    entries = {}
+def _yolo_split(described: dict, picture: str) -> str:
+    """A picture's split, by the folders that data.yaml names, or its path."""
+    named = {}
     for split in ('train', 'val', 'test'):
-        value = described.get(split) or (split == 'val'
-                                         and described.get('valid')) or []
-        for entry in [value] if isinstance(value, str) else value:
-            found = _entry(folder, str(entry), described)
-            if found is not None:
-                entries.setdefault(split, []).append(found)
-    if entries.get('train') == entries.get('val'):
-        entries = {}
-
-    def split(picture: str) -> str:
-        return next((name for name, found in entries.items() if any(
-            picture in entry if isinstance(entry, set) else
-            picture.startswith(entry) for entry in found)), split_of(picture))
-
-    return split
-
-
-def _entry(folder: PictureFolder, entry: str, described: dict):
-    """Pictures of a split: a set from a list, or what their paths start with.
-
-    Roboflow writes ``../train/images`` for a folder beside data.yaml.
-    """
-    base, entry = os.path.dirname(described['file']), entry.replace('\\', '/')
-    for start in (os.path.join(base, str(described.get('path') or '')), base,
-                  ''):
-        for name in (entry, re.sub(r'^(\.\./)+', '', entry)):
-            full = folder.root / start / name
-            if full.is_dir():
-                inner = os.path.relpath(full.absolute(),
-                                        folder.root.absolute())
-                return '' if inner == '.' else inner + '/'
-            if full.is_file():
-                return {folder.find(line.strip(), os.path.join(start, name))
-                        for line in folder.read(full).splitlines()}
-    return None
+        entries = described.get(split) or (split == 'val'
+                                           and described.get('valid')) or []
+        for entry in entries if isinstance(entries, list) else [entries]:
+            # Roboflow writes ../train/images for a folder beside data.yaml.
+            entry = str(entry).replace('\\', '/')
+            entry = re.sub(r'^(\.\.?/)+|/$', '', entry)
+            named[entry] = split if entry not in named else ''
+    found = [entry for entry in named if f'/{entry}/' in f'/{picture}']
+    return named[max(found, key=len)] if found else split_of(picture)
 
 
 # ----------------------------------------------------------------------------

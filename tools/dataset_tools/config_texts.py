@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import colorsys
+import re
+from collections.abc import Sequence
 
 HEAD = """\
 # {about}, measured by
@@ -40,10 +42,13 @@ size = ({side}, {side})  # the longer side of the larger pictures, 512 at most
 """
 PIPELINES = """
 train_pipeline = _base_.train_pipeline
-train_pipeline[{resize}].update(scale=size)
+train_pipeline[{resize}].update(scale=size){flips}
 test_pipeline = _base_.test_pipeline
 test_pipeline[1].update(scale=size)
 """
+NO_FLIPS = """
+# No flips: in a mirror, what is left is right.
+train_pipeline.pop({flip})"""
 LOADERS = """\
 train_dataloader = dict(
     dataset=dict(
@@ -102,8 +107,7 @@ model = dict(
 common = dict(
     data_root=data_root,
     metainfo=dict(classes=classes, palette=palette),
-    img_suffix={img_suffix!r},
-    seg_map_suffix={map_suffix!r})
+    img_suffix='')  # names have theirs
 """ + LOADERS
 CLASSIFIER = """\
 size = {side}  # the longer side of the larger pictures, 224 at most
@@ -119,7 +123,21 @@ def write_text(body: str, **values) -> str:
     test = TEST if 'test_file' in values else TEST_AS_VAL
     text = HEAD + body.replace('{test}', test) + TAIL + (
         STOP if values['patience'] else '')
-    return text.format(**{'kept': '', 'resize': 2, **values})
+    resize = 1 if body is CLASSIFIER else 2
+    flips = ''
+    if left_and_right(values['classes']):
+        flips = NO_FLIPS.format(flip=resize + 1)
+    return text.format(
+        **{'kept': '', **values}, resize=resize, flips=flips)
+
+
+def left_and_right(classes: Sequence[str]) -> list[str]:
+    """Classes that are another's when left and right change places."""
+    swap = dict(left='right', right='left')
+    names = [name.lower() for name in classes]
+    return [name for name, lower in zip(classes, names)
+            if (other := re.sub('left|right', lambda m: swap[m[0]], lower))
+            != lower and other in names]
 
 
 def palette(count: int) -> list[list[int]]:

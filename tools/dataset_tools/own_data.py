@@ -8,10 +8,8 @@ FishNet. Labels in other formats than COCO's are written in it, beside the
 data. What the data can say stands in the config with the reason.
 """
 import argparse
-import io
 import json
 import os
-from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 
@@ -21,16 +19,7 @@ import box_labels
 import config_texts
 import mmfishnet  # noqa: F401 (registers FishNet)
 import pixel_labels
-from coco_records import (
-    coco_of,
-    drop_unoutlined,
-    has_outlines,
-    load_coco,
-    same_classes,
-    samples_of,
-    shown_classes,
-    tidy,
-)
+from coco_records import coco_of, outlined, read_coco, tidy
 from mmfishnet.checks import check_config, report
 from mmfishnet.engine.errors import short_errors
 from mmfishnet.engine.noise import leave_out_noise
@@ -94,10 +83,6 @@ class OwnData:
         self.labels = Path(args.labels_dir or args.data_root)
         self.notes = []  # what is said at the end
         self.written = []
-        self.readers = dict(
-            coco=self._coco_files, voc=box_labels.read_voc,
-            labelme=box_labels.read_labelme,
-            yolo=partial(box_labels.read_yolo, names=args.classes))
 
     def config(self) -> str:
         """Find the labels, and write the config's text.
@@ -107,13 +92,16 @@ class OwnData:
         """
         folder, classes = self.folder, self.args.classes
         kind = 'coco' if self.args.train or self.args.val else self.args.kind
-        for name, reader in self.readers.items():
+        if kind in (None, 'coco') and (found := self._coco_files()):
+            return self._from_coco(found)
+        for name, reader in (
+                ('voc', box_labels.read_voc),
+                ('labelme', box_labels.read_labelme),
+                ('yolo', partial(box_labels.read_yolo, names=classes))):
             if kind in (None, name) and (found := reader(folder)):
-                if name == 'coco':
-                    return self._detector(name, self._from_coco(found))
                 folder.leave_unlabelled(
                     s[0] for samples in found[0].values() for s in samples)
-                return self._detector(name, self._from_samples(*found))
+                return self._detector(name, *found)
         masks = kind in (None, 'instances', 'maps') and (
             pixel_labels.find_masks(folder))
         if masks and kind != 'maps' and (
@@ -121,9 +109,8 @@ class OwnData:
                 or pixel_labels.shows_instances(folder, masks)):
             self.notes.append('each number or picture is taken for an object; '
                               'if numbers are classes: --kind maps')
-            return self._detector('instances', self._from_samples(
-                *pixel_labels.read_masks(folder, masks,
-                                         (classes or ['object'])[0])))
+            return self._detector('instances', *pixel_labels.read_masks(
+                folder, masks, (classes or ['object'])[0]))
         if masks:
             self.notes.append('each number is taken for a class; if it is an '
                               'object: --kind instances')
@@ -138,137 +125,112 @@ class OwnData:
             f'Known are: {"; ".join(KINDS.values())}. docs/your_own_data.md '
             f'shows how each looks. {". ".join(folder.told())}'.strip())
 
-    def _coco_files(self, folder: PictureFolder) -> dict[str, str]:
+    def _coco_files(self) -> dict[str, str]:
         """Files in COCO's format, by split."""
-        given = {split: folder.relative(folder.root / name)
+        given = {split: self.folder.relative(self.folder.root / name)
                  for split in ('train', 'val')
                  if (name := getattr(self.args, split))}
-        files = len(given) < 2 and box_labels.find_coco(folder) or {}
+        found = {} if len(given) == 2 else box_labels.find_coco(self.folder)
         if given:
-            files.pop('', None)
-        return {**files, **given}
+            found.pop('', None)
+        return found | given
 
-    def _from_coco(self, files: dict[str, str]) -> dict[str, tuple]:
-        """COCO's records, their pictures' folder and their file, by split."""
-        folder, splits = self.folder, {}
-        for split, name in files.items():
+    def _from_coco(self, found: dict[str, str]) -> str:
+        """Text of a detector's config, from files in COCO's format."""
+        folder, splits, names, files = self.folder, {}, {}, []
+        for split, name in found.items():
             place = getattr(self.args, f'{split}_images', None)
             if place and not (folder.root / place).is_dir():
                 raise FileNotFoundError(
                     f'there is no folder {folder.root / place}; name the '
                     'one with the pictures (--train-images, --val-images).')
-            data = load_coco(folder, name)
             place = place and folder.relative(folder.root / place)
-            tidied, prefix = tidy(folder, data, name, place)
-            splits[split] = tidied, prefix, name if tidied == data else None
-        folder.leave_unlabelled(prefix + image['file_name']
-                                for records, prefix, _ in splits.values()
-                                for image in records['images'])
-        if 'val' not in splits and 'test' in splits:
-            splits['val'] = splits.pop('test')
-        if {'train', 'val'} <= set(splits):
-            if splits.pop('', None):
-                self.notes.append(f'{files[""]} is not used')
-            return splits
-        names = [c['name'] for data, *_ in splits.values()
-                 for c in data['categories']]
-        return self._from_samples(
-            {'': [s for d, p, _ in splits.values() for s in samples_of(d, p)]},
-            [*dict.fromkeys(names)])
+            splits[split], names[split], prefix = read_coco(
+                folder, name, place)
+            if prefix is not None:
+                files.append((splits[split], names[split], name, prefix))
+        folder.leave_unlabelled(sample[0] for samples in splits.values()
+                                for sample in samples)
+        every = [*names.pop('train', ()), *(
+            name for more in names.values() for name in more)]
+        return self._detector('coco', splits, [*dict.fromkeys(every)], files)
 
-    def _from_samples(self, samples: dict[str, list], names: list[str]):
-        """The same of what other formats hold."""
-        samples = self._choose(
+    def _detector(self, kind: str, samples: dict[str, list],
+                  names: list[str], files: list[tuple] | None = None) -> str:
+        """Text of a detector's config; writes labels where need be.
+
+        Args:
+            kind (str): What the labels are.
+            samples (dict[str, list]): By split.
+            names (list[str]): Names of the classes.
+            files (list[tuple], optional): Of files in COCO's format that can
+                be used as they lie: the samples, the names, the file, and
+                what its pictures' names start from. Other formats have none.
+        """
+        if files is None:
+            samples = {split: tidy(self.folder, found)
+                       for split, found in samples.items()}
+        because = outlined(self.folder, samples)
+        splits = self._choose(
             samples, lambda sample: [o['category'] for o in sample[2]])
-        return {
-            split: (*tidy(self.folder, coco_of(found, names), '', ''), None)
-            for split, found in samples.items()
-        }
-
-    def _detector(self, kind: str, splits: dict[str, tuple]) -> str:
-        """Text of a detector's config; writes labels where need be."""
-        data, prefixes, files = (
-            {split: found[i] for split, found in splits.items()}
-            for i in range(3))
-        for split in [s for s in data if s != 'train']:
-            records = same_classes(self.folder, data['train'], data[split],
-                                   prefixes[split])
-            if records is not data[split]:
-                data[split], prefixes[split], files[split] = records, '', None
-        masks, because = has_outlines(data.values())
-        for split, records in data.items():
-            if masks and drop_unoutlined(self.folder, records):
-                files[split] = None
-        classes, notes = shown_classes(data['train'])
-        self.notes += notes
+        learnt = {item['category'] for *_, items in splits['train']
+                  for item in items}
+        classes = [name for name in names if name in learnt]
+        self.notes += [f'category {name!r} has no objects to learn from: left '
+                       'out' for name in names if name not in learnt]
         values = {}
-        for split, records in data.items():
-            if files[split] is None:
-                files[split] = self._write(f'{split}.json', json.dumps(
-                    dict(dict(info={}, licenses=[]), **records)))
-            values[f'{split}_file'] = files[split]
-            values[f'{split}_prefix'] = dict(img=prefixes[split])
-            filled = {a['image_id'] for a in records['annotations']}
-            empty = len(records['images']) - len(filled)
+        for split, found in splits.items():
+            file, prefix = next((
+                (file, prefix) for same, listed, file, prefix in files or ()
+                if same is found
+                and [n for n in listed if n in learnt] == classes),
+                (None, ''))
+            values[f'{split}_file'] = file or self._write(
+                f'{split}.json', json.dumps(coco_of(found, names)))
+            values[f'{split}_prefix'] = dict(img=prefix)
+            counts = [len(items) for *_, items in found]
             self.notes.append(
-                f'{split}: {counted(len(records["images"]), "picture")}, '
-                f'{counted(len(records["annotations"]), "object")}' +
-                (f'; {empty} without objects: kept as background'
-                 if empty else ''))
-        sides = [max(i['width'], i['height']) for i in data['train']['images']]
+                f'{split}: {counted(len(found), "picture")}, '
+                f'{counted(sum(counts), "object")}' +
+                (f'; {counts.count(0)} without objects: kept as background'
+                 if 0 in counts else ''))
+        sides = [max(size) for _, size, _ in splits['train']]
         recipe = choose_recipe(sides, batch_size=4)
-        from mmdet.datasets import CocoDataset
-        with redirect_stdout(io.StringIO()):  # pycocotools counts seconds
-            objects = measure_objects(CocoDataset(
-                data_root=self.args.data_root, ann_file=values['train_file'],
-                data_prefix=values['train_prefix'],
-                metainfo=dict(classes=classes),
-                filter_cfg=dict(filter_empty_gt=False, min_size=1)),
-                recipe.side)
+        objects = measure_objects(splits['train'], recipe.side)
         # Half of RPN's samples may be objects, so twice as many as there are;
         # the heads see half of the objects in a step, and all before long.
-        samples = max(32, min(128, objects.crowd))
-        root, test = self.args.data_root, 'test' if 'test' in data else 'val'
+        heads_see = max(32, min(128, objects.crowd))
+        root, test = self.args.data_root, 'test' if 'test' in splits else 'val'
         name, metric, heads = (
-            ('Mask', 'segm', config_texts.MASK_HEAD) if masks else
-            ('Faster', 'bbox', config_texts.BOX_HEAD))
+            ('Faster', 'bbox', config_texts.BOX_HEAD) if because else
+            ('Mask', 'segm', config_texts.MASK_HEAD))
         return self._text(
             kind, config_texts.DETECTOR, recipe, len(sides), **values,
             base=f'{name.lower()}_rcnn_fishnet_small', model=f'{name} R-CNN',
-            because=because, classes=classes, monitor=f'coco/{metric}_mAP',
-            heads=heads, kept=config_texts.KEPT, scale=objects.anchor_scale,
+            because=because or 'outlines', classes=tuple(classes),
+            monitor=f'coco/{metric}_mAP', heads=heads, kept=config_texts.KEPT,
+            scale=objects.anchor_scale,
             val_path=os.path.join(root, values['val_file']),
             test_path=os.path.join(root, values[f'{test}_file']),
-            crowd=objects.crowd, rpn_samples=2 * samples, rcnn_samples=samples,
-            found=max(100, 2 * objects.crowd))
+            crowd=objects.crowd, rpn_samples=2 * heads_see,
+            rcnn_samples=heads_see, found=max(100, 2 * objects.crowd))
 
     def _segmenter(self, samples: dict, numbers: list[int],
                    names: list[str]) -> str:
-        """Text of a segmenter's config; writes maps where need be."""
+        """Text of a segmenter's config; writes maps."""
         splits = self._choose(samples, lambda sample: sample[2])
-        patterns = {split: pixel_labels.find_pattern(found)
-                    for split, found in splits.items()}
-        every = [sample for found in splits.values() for sample in found]
-        (_, suffix, _, map_suffix), *_ = patterns.values()
-        as_they_are = numbers == list(range(len(numbers))) and all(
-            (p[1], p[3]) == (suffix, map_suffix) != (None, None)
-            for p in patterns.values()) and all(
-                self.folder.is_indexed(path) for _, path, _ in every)
-        if not as_they_are:
-            maps = self.labels / f'{WRITTEN}maps'
-            pixel_labels.write_maps(self.folder, every, numbers, maps)
-            said = first_few(pixel_labels.colours(numbers) or numbers, 10)
-            self.notes.append(f'maps are written anew to {maps}: {said} '
-                              f'become 0 to {len(numbers) - 1}')
-            suffix, map_suffix = '', '.png'
-            maps = os.path.join(self.folder.relative(maps), '')
-            patterns = dict.fromkeys(splits, ('', suffix, maps, map_suffix))
-        values = dict(img_suffix=suffix, map_suffix=map_suffix)
-        for split, (prefix, _, maps, _) in patterns.items():
+        maps = self.labels / f'{WRITTEN}maps'
+        place = os.path.join(self.folder.relative(maps), '')
+        values = {}
+        for split, found in splits.items():
+            pixel_labels.write_maps(self.folder, found, numbers, maps)
             values |= self._listed(
-                split, dict(img_path=prefix, seg_map_path=maps),
-                [picture.removeprefix(prefix).removesuffix(suffix)
-                 for picture, _, _ in splits[split]])
+                split, dict(img_path='', seg_map_path=place),
+                [picture for picture, *_ in found])
+        said = first_few(pixel_labels.colours(numbers) or numbers, 10)
+        self.notes.append(
+            f'maps are written to {maps}: {said} become 0 to '
+            f'{len(numbers) - 1}')
         return self._text(
             'maps', config_texts.SEGMENTER,
             self._recipe(splits, batch_size=4), len(splits['train']), **values,
@@ -295,7 +257,7 @@ class OwnData:
             'folders', config_texts.CLASSIFIER,
             self._recipe(splits, batch_size=16, seen=10800, max_side=224),
             len(splits['train']), **values, base='classifier_fishnet_small',
-            model='classifier', because='folders of classes', resize=1,
+            model='classifier', because='folders of classes',
             monitor='accuracy/top1', classes=tuple(classes))
 
     def _listed(self, split: str, prefix, lines: list[str]) -> dict:
@@ -338,6 +300,9 @@ class OwnData:
         self.notes[:0] = [f'{self.folder.root}: {KINDS[kind]}',
                           f'chosen: {model}, as there are {because}; {count}: '
                           f'{first_few(classes, 20)}']
+        if mirrored := config_texts.left_and_right(classes):
+            self.notes.append('trained without flips, which make left right: '
+                              f'{first_few(mirrored)}')
         self.notes += self.folder.told()
         if self.written:
             self.notes.append(f'written: {", ".join(self.written)}')

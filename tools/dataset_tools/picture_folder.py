@@ -18,9 +18,15 @@ PICTURES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.ppm',
             '.pgm')
 # What own_data.py writes; not read again as labels.
 WRITTEN = 'own_data_'
-SPLITS = dict(train=('train', 'training', 'trainval', 'trainannot'),
-              val=('val', 'valid', 'validation', 'dev', 'valannot'),
-              test=('test', 'testing', 'testannot'))
+# Words of a path that name a split, with what they may end in.
+SPLITS = {
+    split: re.compile(rf'(?<![a-z])({words})'
+                      r'(sets?|data|split|images?|imgs?|annot\w*|labels?)?'
+                      r'(?![a-z])')
+    for split, words in dict(train='train(ing|val)?',
+                             val='val(id(ation)?)?|dev',
+                             test='test(ing)?').items()
+}
 
 
 class PictureFolder:
@@ -110,8 +116,7 @@ class PictureFolder:
         name, whole = name.replace('\\', '/'), self.root.absolute()
         near = os.path.dirname(label) if place is None else place
         for start in (near, ''):
-            path = os.path.relpath(os.path.normpath(
-                os.path.join(whole, start, name)), whole)
+            path = os.path.relpath(os.path.join(whole, start, name), whole)
             if path in self._known:
                 return path
         words = {*re.split('[/_.]', f'{label}/{place or ""}')}
@@ -150,11 +155,6 @@ class PictureFolder:
         """Pixels as they are stored, indices of a palette as such."""
         return self._read(picture, np.asarray)
 
-    def is_indexed(self, picture: str) -> bool:
-        """Whether a picture holds bytes of one channel, as maps should."""
-        with Image.open(self.root / picture) as image:
-            return image.mode in ('L', 'P') and image.format == 'PNG'
-
     def leave_out(self, reason: str, what, instead: str = 'left out') -> None:
         """Note what is left out or put right, to be counted and named."""
         self.left_out[reason, instead][what] = None
@@ -184,12 +184,13 @@ def _has_end(path: Path, kind: str | None) -> bool:
 def split_of(path: str) -> str:
     """Which split a path is of: train, val, test, or '' where none is named.
 
-    The nearest word counts: ``train/images/val_1.json`` is of val.
+    The nearest word counts: ``train/images/val_1.json`` is of val. It may go
+    on, as in ``training_set``, ``trainset`` and ``train2017``, but not as
+    another word does (``trainer``).
     """
     for part in reversed(Path(path).with_suffix('').parts):
-        words = re.findall('[a-z]+', part.lower())
-        for split, names in SPLITS.items():
-            if any(word in names for word in words):
+        for split, words in SPLITS.items():
+            if words.search(part.lower()):
                 return split
     return ''
 

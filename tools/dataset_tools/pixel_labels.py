@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from itertools import zip_longest
 from pathlib import Path
 
 import cv2
@@ -24,9 +23,7 @@ from picture_folder import PictureFolder, split_of
 MASKS = ('mask masks label labels labelids annotation annotations annot ann '
          'ann_dir gt groundtruth ground_truth seg segmentation segmentations '
          'semantic lab labs maps map gtfine segmentationclass '
-         'segmentationobject segmentationclasspng instances objects '
-         'trainannot valannot testannot').split()
-ANNOTS = MASKS[-3:]
+         'segmentationobject segmentationclasspng instances objects').split()
 IMAGES = ('image images img imgs img_dir jpegimages pictures leftimg8bit '
           'raw').split()
 LOOKED_AT = 60  # maps by which instances and classes are told apart
@@ -36,18 +33,22 @@ IGNORED = 255
 def _key(path: str) -> tuple[str, bool]:
     """A path without such words, and whether one said that it is a mask."""
     *folders, name = os.path.splitext(path)[0].split('/')
-    words = [part.lower() for part in folders]
-    kept = [
-        # SegNet's trainannot
-        part[:-5] if word.endswith('annot') and word != 'annot' else part
-        for part, word in zip(folders, words)
-        if word not in MASKS + IMAGES or word in ANNOTS]
     *stem, last = re.split(r'[_\-.]', name)
+    kept, said = [], []
     while stem and last.lower() in MASKS + IMAGES:
-        words.append(last.lower())
+        said.append(last.lower())
         *stem, last = stem
-    return '/'.join([*kept, name[:len('_'.join([*stem, last]))]]), any(
-        word in MASKS for word in words)
+    for folder in folders:
+        word = folder.lower()
+        if word in MASKS + IMAGES:
+            said.append(word)
+        elif word.endswith('annot'):  # SegNet's trainannot
+            said.append('annot')
+            kept.append(folder[:-5])
+        else:
+            kept.append(folder)
+    name = name[:len('_'.join([*stem, last]))]
+    return '/'.join([*kept, name]), any(word in MASKS for word in said)
 
 
 def find_masks(folder: PictureFolder) -> dict[str, list[str]] | None:
@@ -194,21 +195,16 @@ def read_maps(folder: PictureFolder, masks: dict,
             f'{counted(len(values), "number")} ({first_few(values, 20)}).')
     elif len(values) == 2 and values[0] == 0 and not known:
         known = dict(zip(values, ('background', 'object')))
-    names = [known.get(value) or _name(value, colour) for value, colour
-             in zip_longest(values, colours(values))]
+    told = colours(values) or [f'class_{value}' for value in values]
+    names = [known.get(value) or (name if value else 'background')
+             for value, name in zip(values, told)]
     return samples, values, names
 
 
 def colours(values: list[int]) -> list[str]:
     """The colours that sorted numbers stand for; none if they are numbers."""
-    return ['colour {} {} {}'.format(*value.to_bytes(3, 'big'))
+    return ['colour_{}_{}_{}'.format(*value.to_bytes(3, 'big'))
             for value in values] if max(values, default=0) > 0xffff else []
-
-
-def _name(value: int, colour: str | None) -> str:
-    if value and colour:
-        return colour.replace(' ', '_')
-    return f'class_{value}' if value else 'background'
 
 
 def _numbered_names(folder: PictureFolder) -> dict[int, str]:
@@ -225,39 +221,10 @@ def _numbered_names(folder: PictureFolder) -> dict[int, str]:
     return names
 
 
-def find_pattern(samples) -> tuple:
-    """How the paths of pictures and of their maps hang together.
-
-    Args:
-        samples (Sequence[tuple]): Those of a split, of :func:`read_maps`.
-
-    Returns:
-        tuple: Prefix and suffix of the pictures and those of the maps, with
-        the same between them; four None if there is more than one way.
-    """
-    pictures = [sample[0] for sample in samples]
-    prefix = os.path.commonpath([os.path.dirname(p) for p in pictures])
-    prefix = os.path.join(prefix, '') if prefix else ''
-    suffix = os.path.splitext(pictures[0])[1]
-    stem = pictures[0][len(prefix):-len(suffix)]
-    before, found, after = samples[0][1].rpartition(stem)
-    fits = found and all(picture.endswith(suffix) and path ==
-                         before + picture[len(prefix):-len(suffix)] + after
-                         for picture, path, _ in samples)
-    return (prefix, suffix, before, after) if fits else (None, ) * 4
-
-
 def write_maps(folder: PictureFolder, samples, numbers: list[int],
                out: Path) -> None:
-    """Write maps whose numbers are those of classes, 255 where none is.
-
-    Args:
-        folder (PictureFolder): Where they are read.
-        samples (Sequence[tuple]): Of :func:`read_maps`.
-        numbers (list[int]): What becomes 0, 1, 2 ...
-        out (Path): Folder for ``PICTURE.png``, where ``PICTURE`` is the
-            picture's path with its suffix.
-    """
+    """Write the maps of :func:`read_maps`, as ``out/PICTURE.png``, with
+    ``numbers`` become 0, 1, 2 ... and 255 where there is none of them."""
     for picture, path, _ in samples:
         array = read_map(folder, path, folder.size(picture))
         label = np.full(array.shape, IGNORED, np.uint8)

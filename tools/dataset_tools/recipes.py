@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from mmengine.dataset import BaseDataset
 
 # RPN's anchors at stride 4 have sides of `scale` * 4, and each further level
 # of the neck twice as much.
@@ -66,20 +65,19 @@ class Objects(NamedTuple):
     crowd: int  # objects of a crowded image, of ten with objects one has more
 
 
-def measure_objects(dataset: BaseDataset, side: int) -> Objects:
-    """Measure the boxes that a data set of MMDetection trains on, its images
+def measure_objects(samples: Sequence[tuple], side: int) -> Objects:
+    """Measure the objects of samples (see :mod:`coco_records`), the pictures
     resized so that ``side`` is the longer side.
 
     Raises:
         ValueError: If there is no object.
     """
     extents, counts = [], []
-    for info in map(dataset.get_data_info, range(len(dataset))):
-        shrink = side / max(info['width'], info['height'])
-        boxes = np.array([item['bbox'] for item in info['instances']
-                          if not item['ignore_flag']]).reshape(-1, 4)
-        sizes = boxes[:, 2:] - boxes[:, :2]
-        extents += (np.sqrt(sizes.prod(axis=1)) * shrink).tolist()
+    for _, size, items in samples:
+        boxes = np.array([item['bbox'] for item in items
+                          if not item['iscrowd']]).reshape(-1, 4)
+        areas = boxes[:, 2:].prod(axis=1)
+        extents += (np.sqrt(areas) * side / max(size)).tolist()
         counts += [len(boxes)] if len(boxes) else []
     if not counts:
         raise ValueError('the training images hold no object.')

@@ -4,7 +4,7 @@
 _base_ = [
     __import__('mmfishnet').config_path('mmseg::_base_/models/fpn_r50.py'),
     __import__('mmfishnet').config_path('mmseg::_base_/default_runtime.py'),
-    '../_base_/backbones/tiny.py'
+    '../_base_/backbones/tiny.py', '../_base_/short_schedule.py'
 ]
 
 classes = ('background', 'ring', 'square', 'triangle', 'star', 'cross',
@@ -81,23 +81,8 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
 
-train_cfg = dict(
-    type='EpochBasedTrainLoop', max_epochs=14, val_interval=14)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=6e-3, weight_decay=0.05, foreach=True),
-    clip_grad=dict(max_norm=5.0))
-# T_max and end are left to the length of the training.
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=100),
-    dict(
-        type='CosineAnnealingLR',
-        eta_min_ratio=0.01,
-        by_epoch=True,
-        convert_to_iter_based=True)
-]
+train_cfg = dict(max_epochs=14, val_interval=14)
+optim_wrapper = dict(optimizer=dict(lr=6e-3))
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=10),
@@ -107,4 +92,3 @@ default_hooks = dict(
     visualization=dict(type='SegVisualizationHook'))
 log_processor = dict(by_epoch=True)
 auto_scale_lr = dict(enable=False, base_batch_size=16)
-randomness = dict(seed=0)

@@ -3,7 +3,8 @@
 _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
     'mmdet::_base_/datasets/coco_instance.py',
-    'mmdet::_base_/default_runtime.py', '../_base_/backbones/small.py'
+    'mmdet::_base_/default_runtime.py', '../_base_/backbones/small.py',
+    '../_base_/short_schedule.py'
 ]
 
 width = 64
@@ -64,24 +65,7 @@ val_dataloader = dict(
     dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=2.4e-3, weight_decay=0.05, foreach=True),
-    clip_grad=dict(max_norm=5.0))
 default_hooks = dict(
     logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=2))
 visualizer = dict(type='mmfishnet.InstanceVisualizer')
 auto_scale_lr = dict(enable=False, base_batch_size=4)
-randomness = dict(seed=0)
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=20, val_interval=5)
-# T_max and end are left to the length of the training.
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=100),
-    dict(
-        type='CosineAnnealingLR',
-        eta_min_ratio=0.01,
-        by_epoch=True,
-        convert_to_iter_based=True)
-]

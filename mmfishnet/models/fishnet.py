@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..archs import FISHNET
 from ..registry import MODELS, register
-from ..wiring import OUTPUTS, StageSpec, check_arch, lay_out
+from ..wiring import OUTPUTS, STEM_STRIDE, StageSpec, check_arch, lay_out
 from .backbone import Backbone
 from .blocks import (
     Bottleneck,
@@ -128,6 +128,8 @@ class FishNet(Backbone):
 
     # Output channels of a residual block over those of its 3x3 convolution.
     expansion = 4
+    # Channels in a group of a 3x3 convolution at stride 4, None for no groups.
+    group_width: int | None = None
 
     arch_settings = FISHNET
 
@@ -190,17 +192,13 @@ class FishNet(Backbone):
         for spec in self.specs:
             self.add_module(spec.name, self._make_stage(spec))
 
-        features = [self._feature_info(i) for i in self.out_indices]
-        self.out_channels = tuple(channels for channels, _ in features)
-        self.out_strides = tuple(stride for _, stride in features)
+        of = {(spec.name, feature): numbers for spec in self.specs
+              for feature, *numbers in (
+                  ('refined', spec.channels, spec.in_stride),
+                  ('output', spec.out_channels, spec.out_stride))}
+        self.out_channels, self.out_strides = zip(
+            *(of[OUTPUTS[i]] for i in self.out_indices))
         self._freeze_stages()
-
-    def _feature_info(self, index: int) -> tuple[int, int]:
-        name, feature = OUTPUTS[index]
-        spec = next(spec for spec in self.specs if spec.name == name)
-        if feature == 'output':
-            return spec.out_channels, spec.out_stride
-        return spec.channels, spec.in_stride
 
     def _make_stem(self, stem: str, in_channels: int) -> Layers:
         out = self.arch['stem_channels']
@@ -276,12 +274,15 @@ class FishNet(Backbone):
 
     def _group_width(self, channels: int, stride: int) -> int | None:
         """Channels in a group of 3x3 convolutions, None for no grouping."""
-        if channels % self.expansion:
+        width = self.group_width and self.group_width * stride // STEM_STRIDE
+        multiple = self.expansion * (width or 1)
+        if channels % multiple:
+            grouped = f' with group_width={self.group_width}' if width else ''
             raise ValueError(
                 f'{type(self).__name__}: a stage at stride {stride} would '
-                f'have {channels} channels; the stage table should give a '
-                f'multiple of {self.expansion}.')
-        return None
+                f'have {channels} channels{grouped}; the stage table should '
+                f'give a multiple of {multiple}.')
+        return width
 
     def _make_stage(self, spec: StageSpec) -> Stage:
         deformable = spec.name in self.stage_with_dcn

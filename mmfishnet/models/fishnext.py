@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from ..archs import FISHNEXT
 from ..registry import MODELS, register
-from ..wiring import STEM_STRIDE
 from .fishnet import FishNet
 
 
@@ -42,12 +41,3 @@ class FishNeXt(FishNet):
                  **kwargs) -> None:
         self.group_width = group_width
         super().__init__(depth, **kwargs)
-
-    def _group_width(self, channels: int, stride: int) -> int:
-        width = self.group_width * stride // STEM_STRIDE
-        if channels % (self.expansion * width):
-            raise ValueError(
-                f'FishNeXt: a stage at stride {stride} would have {channels} '
-                f'channels; with group_width={self.group_width} the stage '
-                f'table should give a multiple of {self.expansion * width}.')
-        return width

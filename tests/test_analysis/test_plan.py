@@ -16,14 +16,13 @@ from torch import nn
 from mmfishnet.checkpoints import drop_pretrained
 from mmfishnet.datasets import draw_coco
 from mmfishnet.engine.data_root import set_data_root
-from mmfishnet.engine.training import enable_auto_scale_lr
 from mmfishnet.models.built import find_tensors
 from plan import (
-    Plan,
     image_size,
     measure_heads,
     measure_memory,
     plan_training,
+    tabulate_hours,
 )
 from schedule import count_images
 from step_memory import measure_kept_bytes
@@ -87,26 +86,6 @@ def test_numbers_of_gpus(gpus, lr, counts, steps):
     assert plan.scaled_lr == pytest.approx(lr)
     assert plan.counts_for_base == counts
     assert (plan.epoch_steps, plan.steps) == (steps, 32 * steps)
-    assert plan.images_per_second(0.5) == 2 * gpus
-    assert plan.hours(0.5) == pytest.approx(16 * steps / 3600)
-
-
-def test_learning_rate_is_the_runners(tmp_path):
-    cfg = load(PAPER)
-    drop_pretrained(cfg.model)
-    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
-    cfg.test_cfg = cfg.test_dataloader = cfg.test_evaluator = None
-    cfg.work_dir = cfg.visualizer.name = str(tmp_path)
-    cfg.log_level = 'ERROR'
-    # Only the learning rate is looked at.
-    cfg.model = load(SHAPES).model
-    drop_pretrained(cfg.model)
-    enable_auto_scale_lr(cfg)
-    runner = Runner.from_cfg(cfg)
-    wrapper = runner.build_optim_wrapper(cfg.optim_wrapper)
-    runner.scale_lr(wrapper, runner.auto_scale_lr)
-    group, = wrapper.optimizer.param_groups
-    assert group['lr'] == plan_training(cfg, gpus=1).scaled_lr == 0.00125
 
 
 def test_steps_are_those_of_the_loader(data):
@@ -141,18 +120,6 @@ def test_what_a_config_does_not_tell():
     del cfg.train_cfg.max_epochs
     with pytest.raises(ValueError, match='max_epochs'):
         plan_training(cfg, 16, images=1)
-    assert Plan(images=1, epochs=1, gpus=1, loader={}).scaled_lr is None
-
-
-class Loss(nn.Module):
-
-    def __init__(self, detector):
-        super().__init__()
-        self.detector = detector
-
-    def forward(self, data):
-        losses = self.detector.loss(data['inputs'], data['data_samples'])
-        return [*find_tensors(losses)]
 
 
 @pytest.mark.parametrize('with_cp', [False, True])
@@ -177,7 +144,11 @@ def test_parts_make_up_the_whole(cfg, with_cp):
         with_mask=True,
         use_box_type=True)
     data = model.data_preprocessor(data, True)
-    whole = measure_kept_bytes(Loss(model), data)
+    losses = nn.Module()
+    losses.forward = lambda data: [*find_tensors(
+        model.loss(data['inputs'], data['data_samples']))]
+    losses.detector = model
+    whole = measure_kept_bytes(losses, data)
     # On 'meta', batch norms in evaluation mode keep two numbers a channel.
     assert parts.backbone + parts.neck + parts.heads == pytest.approx(
         whole, rel=0.005)
@@ -185,8 +156,6 @@ def test_parts_make_up_the_whole(cfg, with_cp):
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in model.parameters()) - trained
     assert parts.state == 4 * (frozen + 3 * trained)
-    assert parts.total == (parts.backbone + parts.neck + parts.heads +
-                           parts.recomputed + parts.state)
     assert (parts.recomputed > 0) == with_cp
 
 
@@ -201,18 +170,14 @@ def test_recomputing_and_half_precision(cfg):
     # All but the byte an output that a pooling keeps behind the stem, and a
     # few statistics, takes half.
     backbone = MODELS.build(cfg.model.backbone)
-    indices = 0
-
-    def count(module, args, output):
-        nonlocal indices
-        indices += output.numel()
-
+    indices = []
     for name, module in backbone.named_modules():
         if isinstance(module, nn.MaxPool2d) and not name.startswith('stem'):
-            module.register_forward_hook(count)
+            module.register_forward_hook(
+                lambda module, args, output: indices.append(output.numel()))
     backbone(torch.zeros(1, 3, *SIZE))
     assert half.backbone == pytest.approx(
-        (full.backbone + indices) / 2, rel=0.02)
+        (full.backbone + sum(indices)) / 2, rel=0.02)
     assert half.heads == 500
     assert half.state == full.state + 2 * sum(
         p.numel() for p in MODELS.build(cfg.model).parameters())
@@ -226,14 +191,10 @@ def test_tool(call_tool):
     assert 'accumulative_counts=4' in done.stdout
     assert re.search(r'0\.25 \D+16\.0 \D+2\.04 \D+65\.1 ', done.stdout)
     assert 'Memory' not in done.stdout
-
     done = call_tool('analysis_tools/plan', SHAPES, '--images', 9, '--memory',
                      '--size', *SIZE)
     assert 'Memory of a step with one image of 64x96' in done.stdout
     assert re.search(r'--amp with_cp( \D+\d+){6} ', done.stdout)
-
-
-def test_tool_says_what_is_wrong(call_tool):
     for args, words in (
         (['nowhere.py'], 'error: .*nowhere.py'),
         ([PAPER, '--step-time', 0], 'above 0'),
@@ -249,9 +210,6 @@ def test_documented_hours():
                       text, re.MULTILINE)
     assert len(rows) == 9
     plan = plan_training(load(PAPER), gpus=16)
-    for time, *numbers in rows:
-        hours = plan.hours(float(time))
-        assert numbers == [
-            f'{plan.images_per_second(float(time)):.1f}',
-            f'{hours / plan.epochs:.2f}', f'{hours:.1f}'
-        ]
+    assert tabulate_hours(plan, [float(row[0]) for row in rows]).rows == rows
+    # By hand: 7330 steps of half a second, 32 times.
+    assert ('0.5', '32.0', '1.02', '32.6') in rows

@@ -7,7 +7,7 @@ import pytest
 from mmengine.config import Config
 
 import mmfishnet  # noqa: F401
-from schedule import draw_schedule, published_epoch_length, simulate
+from schedule import draw_schedule, find_epoch_length, simulate
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs' / 'mask_rcnn_fishnet150_fpn.py'
@@ -26,45 +26,43 @@ def test_phases(recwarn):
         [2e-5, 2e-2, 2e-2, 2e-2, 2e-3, 2e-3, 2e-4, 2e-4])
 
 
-def test_without_clipping_and_by_iteration():
-    cfg = Config(
-        dict(
-            train_cfg=dict(by_epoch=False, max_iters=40),
-            optim_wrapper=dict(
-                type='AmpOptimWrapper', optimizer=dict(type='SGD', lr=1.0)),
-            param_scheduler=dict(
-                type='CosineAnnealingLR', by_epoch=False, T_max=40)))
+def test_other_configs(tmp_path):
+    """By iteration without clipping, and clipping without an end."""
+    cfg = Config(dict(
+        train_cfg=dict(by_epoch=False, max_iters=40),
+        optim_wrapper=dict(
+            type='AmpOptimWrapper', optimizer=dict(type='SGD', lr=1.0)),
+        param_scheduler=dict(
+            type='CosineAnnealingLR', by_epoch=False, T_max=40)))
     schedule = simulate(cfg, epoch_length=10)
     assert np.isnan(schedule.max_norm).all()
     expected = 0.5 * (1 + np.cos(np.pi * np.arange(40) / 40))
     np.testing.assert_allclose(schedule.lr, expected, atol=1e-9)
 
-
-def test_clipping_without_an_end(tmp_path):
-    cfg = Config(
-        dict(
-            train_cfg=dict(max_epochs=2),
-            optim_wrapper=dict(
-                optimizer=dict(type='SGD', lr=1.0),
-                clip_grad=dict(max_norm=35))))
+    cfg = Config(dict(
+        train_cfg=dict(max_epochs=2),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=1.0),
+                           clip_grad=dict(max_norm=35))))
     schedule = simulate(cfg, epoch_length=3)
     assert schedule.max_norm.tolist() == [35] * 6
     assert schedule.lr.tolist() == [1] * 6
     draw_schedule(schedule, tmp_path / 'plain.png', 'plain')
     assert cv2.imread(str(tmp_path / 'plain.png')) is not None
+    with pytest.raises(ValueError, match='auto_scale_lr.*--epoch-length'):
+        find_epoch_length(cfg)
 
 
 def test_epoch_length():
     cfg = Config.fromfile(CONFIG)
     # As long as MMDetection's logs say.
-    assert published_epoch_length(cfg) == 7330
+    assert find_epoch_length(cfg) == 7330
     # DINO takes images without objects too.
     dino = Config.fromfile(
         CONFIG.parent / 'dino_4scale_fishnet150_12e_coco.py')
-    assert published_epoch_length(dino) == 7393
+    assert find_epoch_length(dino) == 7393
     cfg.train_dataloader.dataset.type = 'CityscapesDataset'
     with pytest.raises(ValueError, match='CityscapesDataset.*--epoch-length'):
-        published_epoch_length(cfg)
+        find_epoch_length(cfg)
     with pytest.raises(ValueError, match='epoch_length=0'):
         simulate(cfg, 0)
 
@@ -80,7 +78,6 @@ def test_tool(call_tool, tmp_path):
     assert 'epochs 20 to 28: learning rate 0.002' in lines
     assert 'epochs 0 to 2: gradients clipped to 5' in lines
     assert cv2.imread(str(out)) is not None
-
     # The word at the start of a run is said here, too.
     done = call_tool('analysis_tools/schedule', CONFIG, '--epoch-length', '1',
                      '--out', out)

@@ -1,10 +1,9 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 """Configs of other projects that inherit from ours."""
 import json
-import os
 import pickle
+import runpy
 import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,25 +18,18 @@ NAMES = sorted(
     if find_spec('mmseg') or 'mmseg::' not in path.read_text())
 
 
-def module(name):
-    return name[:-len('.py')].replace('-', '_').replace('/', '.')
-
-
 # The form with config_path() is tried in tests/test_packaging.py and
-# tests/test_downstream.py: here is that the path is right.
-FORMS = {
-    'text':
-    lambda name: f"_base_ = 'mmfishnet::{name}'\n",
-    'pure':
-    lambda name:
-    'from mmengine.config import read_base\n'
-    'with read_base():\n'
-    f'    from mmfishnet.configs.{module(name)} import *\n'
-}
+# tests/test_downstream.py, and that the path is right below.
+TEXT = "_base_ = 'mmfishnet::{}'\n"
+PURE = """
+from mmengine.config import read_base
+with read_base():
+    from mmfishnet.configs.{} import *
+"""
 
 OVERRIDES = {
     'text':
-    FORMS['text']('mask_rcnn_fishnet150_fpn.py') + """
+    TEXT.format('mask_rcnn_fishnet150_fpn.py') + """
 model = dict(
     backbone=dict(depth=99),
     roi_head=dict(
@@ -50,7 +42,7 @@ param_scheduler[1].update(milestones=[8, 11])
 work_dir = 'runs'
 """,
     'pure':
-    FORMS['pure']('mask_rcnn_fishnet150_fpn.py') + """
+    PURE.format('mask_rcnn_fishnet150_fpn') + """
 model.update(backbone=dict(depth=99))
 model.roi_head.bbox_head.num_classes = 3
 model['roi_head']['mask_head']['num_classes'] = 3
@@ -77,44 +69,36 @@ with open(sys.argv[1], 'wb') as file:
 
 @pytest.fixture(scope='module')
 def parsed(checkout, project_python, project_environ, tmp_path_factory):
-    """What files come to where mmfishnet is installed from a wheel.
-
-    By (name, form), and the sources of the wheel by (name, None).
-    """
+    """What pure-Python configs over ours, and overrides in both forms, come to
+    where mmfishnet is installed from a wheel; by ('itself', name) the
+    sources."""
     folder = tmp_path_factory.mktemp('inherit')
-    files = {(name, None): checkout / 'configs' / name for name in NAMES}
-    texts = {(name, form): text(name)
-             for name in NAMES for form, text in FORMS.items()}
-    texts.update({('override', form): text
-                  for form, text in OVERRIDES.items()})
+    texts = {name: PURE.format(
+        name[:-len('.py')].replace('-', '_').replace('/', '.'))
+        for name in NAMES} | OVERRIDES
+    files = {('itself', name): checkout / 'configs' / name for name in NAMES}
     for number, (key, text) in enumerate(texts.items()):
         files[key] = folder / f'{number}.py'
         files[key].write_text(text)
     subprocess.run(
         [project_python, '-c', PARSE, folder / 'result', *files.values()],
-        check=True,
-        cwd=folder,
-        env=project_environ)
+        check=True, cwd=folder, env=project_environ)
     result = pickle.loads((folder / 'result').read_bytes())
     assert result['origin'].startswith(str(project_python.parents[1]))
-    return {
-        key: result['parsed'][str(file)]
-        for key, file in files.items()
-    }
+    return {key: result['parsed'][str(file)] for key, file in files.items()}
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_every_form_is_the_config_itself(parsed, name):
-    itself = parsed[name, None]
-    assert itself
-    for form in FORMS:
-        assert parsed[name, form] == itself, form
+def test_every_module_is_the_config_itself(parsed, name):
+    itself = parsed['itself', name]
+    assert itself and parsed[name] == itself
+    assert Path(mmfishnet.config_path(name)).samefile(CONFIGS / name)
 
 
 def test_overrides(parsed):
-    text, pure = parsed['override', 'text'], parsed['override', 'pure']
-    assert text == pure
-    itself = parsed['mask_rcnn_fishnet150_fpn.py', None]
+    pure = parsed['pure']
+    assert parsed['text'] == pure
+    itself = parsed['mask_rcnn_fishnet150_fpn.py']
     assert pure['model']['backbone'] == {
         **itself['model']['backbone'], 'depth': 99
     }
@@ -138,13 +122,9 @@ def test_overrides(parsed):
 def test_chain_across_projects_and_formats(tmp_path):
     """A config over a relative one, that over JSON, that over ours."""
     (tmp_path / 'sub').mkdir()
-    (tmp_path / 'a.json').write_text(
-        json.dumps({
-            '_base_': ['mmfishnet::_base_/backbones/fishnet99.py'],
-            'backbone': {
-                'frozen_stages': 1
-            }
-        }))
+    (tmp_path / 'a.json').write_text(json.dumps(dict(
+        _base_=['mmfishnet::_base_/backbones/fishnet99.py'],
+        backbone=dict(frozen_stages=1))))
     (tmp_path / 'b.py').write_text(
         "_base_ = ['./a.json', 'mmdet::_base_/default_runtime.py']\n")
     (tmp_path / 'sub/c.py').write_text(
@@ -159,11 +139,6 @@ def test_chain_across_projects_and_formats(tmp_path):
     path, scope = Config._get_cfg_path('mmdet::_base_/default_runtime.py', '')
     assert Path(path).is_file() and scope == 'mmdet'
     assert Config._get_cfg_path('./a.py', '/b/c.py') == ('/b/./a.py', None)
-
-
-def test_config_path():
-    for name in NAMES:
-        assert Path(mmfishnet.config_path(name)).samefile(CONFIGS / name)
 
 
 @pytest.mark.parametrize('name, near', [
@@ -182,23 +157,13 @@ def test_wrong_name(name, near, tmp_path):
         Config.fromfile(tmp_path / 'a.py')
 
 
-def test_checkout_that_is_not_installed(checkout, tmp_path):
+def test_checkout_that_is_not_installed(checkout, monkeypatch):
     """A new config can be inherited at once."""
-    (checkout / 'configs/new.py').write_text('a = 1\n')
-    (tmp_path / 'mine.py').write_text(
-        "_base_ = __import__('mmfishnet').config_path('new.py')\n")
+    monkeypatch.setattr(Config, '_get_cfg_path', Config._get_cfg_path)
+    config = runpy.run_path(str(checkout / 'mmfishnet/config.py'))
+    new = checkout / 'configs/new.py'
+    new.write_text('a = 1\n')
     try:
-        printed = subprocess.run([
-            sys.executable, '-c', 'from mmengine.config import Config; '
-            'import sys; print(Config.fromfile(sys.argv[1]).a)',
-            tmp_path / 'mine.py'
-        ],
-                                 check=True,
-                                 cwd=tmp_path,
-                                 env={**os.environ,
-                                      'PYTHONPATH': str(checkout)},
-                                 stdout=subprocess.PIPE,
-                                 text=True).stdout
+        assert Config.fromfile(config['config_path']('new.py')).a == 1
     finally:
-        (checkout / 'configs/new.py').unlink()
-    assert printed.strip() == '1'
+        new.unlink()

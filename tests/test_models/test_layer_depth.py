@@ -16,13 +16,6 @@ CONFIGS = Path(__file__).parents[2] / 'configs'
 OPTIMIZER = dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=1e-4)
 
 
-def build(config):
-    cfg = Config.fromfile(CONFIGS / config)
-    init_default_scope(cfg.default_scope)
-    with torch.device('meta'):
-        return MODELS.build(cfg.model)
-
-
 def rates(model, **optim_wrapper):
     """Learning rate by parameter; the weight decay is one for all."""
     wrapper = build_optim_wrapper(
@@ -37,8 +30,8 @@ def rates(model, **optim_wrapper):
     }
 
 
-@pytest.mark.parametrize('depth', [99, 150, 201])
-@pytest.mark.parametrize('out_indices', [(0, 1, 2, 3), (0, ), (3, )])
+@pytest.mark.parametrize('depth, out_indices', [
+    (99, (0, 1, 2, 3)), (150, (3, )), (201, (0, ))])
 def test_depth_follows_the_wiring(depth, out_indices):
     """No stage is as deep as, or deeper than, one that reads it."""
     with torch.device('meta'):
@@ -67,40 +60,36 @@ def test_other_backbones():
     assert set(layers) == set(range(6)) and list(layers) == sorted(layers)
 
 
-def test_classifier_by_mmpretrain():
-    pytest.importorskip('mmpretrain')
-    model = build('classification/fishnet99_8xb32_in1k.py')
-    found = rates(
-        model,
-        constructor='LearningRateDecayOptimWrapperConstructor',
-        paramwise_cfg=dict(layer_decay_rate=0.8))
-    assert set(found) == {name for name, _ in model.named_parameters()}
-    for name, rate in found.items():
-        layer, _ = model.backbone.get_layer_depth(name, 'backbone.')
-        assert rate == pytest.approx(0.1 * 0.8**(11 - layer)), name
-    assert found['backbone.stem.0.weight'] == pytest.approx(0.1 * 0.8**11)
-    assert found['backbone.head3.transfer.0.conv1.weight'] == pytest.approx(
-        0.08)
-    assert found['neck.layers.0.weight'] == found['head.fc.bias'] == 0.1
-
-
 @pytest.mark.parametrize('package, config', [
+    ('mmpretrain', 'classification/fishnet99_8xb32_in1k.py'),
     ('mmdet', 'panoptic_fpn_fishnet150_fpn_1x_coco.py'),
     ('mmseg', 'segmentation/upernet_fishnet99_4xb4-160k_ade20k-512x512.py')
 ])
-def test_detector_and_segmenter_by_mmengine(package, config):
-    """The fragment gives them the rates that MMPretrain gives a classifier."""
+def test_rates_of_whole_models(package, config):
+    """MMPretrain's constructor gives a classifier the rates that the fragment
+    gives a detector and a segmenter."""
     pytest.importorskip(package)
-    model = build(config)
-    layer_decay = Config.fromfile(
-        CONFIGS / '_base_/layer_decay.py').layer_decay
-    found = rates(model, paramwise_cfg=layer_decay)
+    cfg = Config.fromfile(CONFIGS / config)
+    init_default_scope(package)
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    found = rates(model, **(
+        dict(constructor='LearningRateDecayOptimWrapperConstructor',
+             paramwise_cfg=dict(layer_decay_rate=0.8))
+        if package == 'mmpretrain' else
+        dict(paramwise_cfg=Config.fromfile(
+            CONFIGS / '_base_/layer_decay.py').layer_decay)))
     for name, param in model.named_parameters():
         assert (name in found) == param.requires_grad
         if param.requires_grad:
             layer, number = model.backbone.get_layer_depth(name, 'backbone.')
             assert found[name] == pytest.approx(
                 0.1 * 0.8**(number - layer - 1)), name
+    if package == 'mmpretrain':
+        assert found['backbone.stem.0.weight'] == pytest.approx(0.1 * 0.8**11)
+        assert found['backbone.head3.transfer.0.conv1.weight'] == (
+            pytest.approx(0.08))
+        assert found['neck.layers.0.weight'] == found['head.fc.bias'] == 0.1
 
 
 def test_example_of_the_docs():

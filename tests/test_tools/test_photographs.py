@@ -1,7 +1,10 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
+import json
 import re
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -55,8 +58,24 @@ def test_tables(monkeypatch):
     assert single.rows[4] == ['2', 'FishNet', '22.0']
 
 
-@pytest.mark.slow
-def test_study(run_tool, call_tool, tmp_path):
+def train(command, **kwargs):
+    """What tools/train.py leaves, of weights that were not trained."""
+    folder, cfg = Path(command[-1]), Config.fromfile(command[2])
+    init_default_scope(cfg.default_scope)
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    left = folder / '20300101_000000/vis_data'
+    left.mkdir(parents=True)
+    torch.save(dict(state_dict=model.state_dict()), folder / 'epoch_1.pth')
+    cfg.dump(left / 'config.py')
+    metrics = {'accuracy/top1': 50.} if 'pretrain_' in folder.name else {
+        'coco/bbox_mAP': 0.3, 'coco/segm_mAP': 0.2}
+    (left / 'scalars.json').write_text(''.join(json.dumps(line) + '\n' for line
+        in (dict(time=0.5, epoch=1, iter=6, step=6), dict(metrics, step=1))))
+    return SimpleNamespace(returncode=0)
+
+
+def test_study(call_tool, tmp_path, monkeypatch):
     """From two folders to the report, for one network and seed."""
     draw_classification(tmp_path / 'kinds', train=24, val=12)
     draw_coco(tmp_path / 'objects', train=4, val=2, size=64)
@@ -69,23 +88,35 @@ def test_study(run_tool, call_tool, tmp_path):
                                  config.read_text()))
         configs.append(config)
     command = ('analysis_tools/photographs', *configs, '--work-dir',
-               tmp_path / 'study', '--seeds', 5, '--networks', 'resnet')
-    done = run_tool(*command)
+               tmp_path / 'study', '--seeds', 5, '--networks', 'resnet',
+               '--jobs', 1)
+    fails = Mock(return_value=SimpleNamespace(returncode=1))
+    monkeypatch.setattr(subprocess, 'run', fails)
+    done = call_tool(*command)
+    assert done.returncode == 1
+    assert re.search('error: pretrain_resnet_5 ended .*5.log', done.stderr)
+
+    monkeypatch.setattr(subprocess, 'run', train)
+    done = call_tool(*command)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
     text = (tmp_path / 'study/report.md').read_text()
     assert text in done.stdout
-    for title in ('Top-1', 'Mask AP, from scratch', 'Mask AP, pretrained'):
-        assert re.search(rf'^\| {title} \| \d+\.\d \|$', text, re.M), text
-
-    # One begins with the classifier's weights, the other with noise.
-    log = (tmp_path / 'study/pretrained_resnet_5.log').read_text()
-    checkpoint = tmp_path / 'study/pretrain_resnet_5/epoch_1.pth'
-    assert str(checkpoint) in log and checkpoint.exists()
+    for title in ('Top-1 | 50.0', 'Mask AP, from scratch | 20.0',
+                  'Box AP, pretrained | 30.0', 'Seconds a step, one core | '):
+        assert f'\n| {title}' in text
     cfg = Config.fromfile(tmp_path / 'study/scratch_resnet_5.py')
-    assert cfg.model.backbone.init_cfg is None
     assert cfg.randomness.seed == 5
+    # One begins with the classifier's weights, the other with noise.
+    classifier, pretrained, scratch = (
+        torch.load(tmp_path / f'study/{kind}_resnet_5/epoch_1.pth')[
+            'state_dict'] for kind in ('pretrain', 'pretrained', 'scratch'))
+    for state, same in (pretrained, True), (scratch, False):
+        found = [torch.equal(value, state[key])
+                 for key, value in classifier.items()
+                 if key.startswith('backbone.') and value.dim() == 4]
+        assert found and set(found) == {same}
 
     # Nothing is done twice.
+    monkeypatch.setattr(subprocess, 'run', fails)
     done = call_tool(*command)
     assert done.returncode == 0 and text in done.stdout
-    assert 'Epoch(train)' not in done.stdout

@@ -17,7 +17,6 @@ from dataclasses import replace
 from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
-from statistics import quantiles
 
 import torch
 import torchvision
@@ -29,7 +28,7 @@ from mmfishnet.engine.errors import short_errors
 from mmfishnet.engine.hooks.compile import set_memory_budget
 from mmfishnet.models import FishNet
 from step_memory import measure_kept_bytes
-from tables import MIB, wide_console
+from tables import MIB
 
 SECTIONS = ('inference', 'step', 'sizes', 'dial', 'growth', 'detector')
 
@@ -131,7 +130,7 @@ def other_runtimes(folder, threads):
     return others
 
 
-def measure_backbones(args, setting, console):
+def measure_backbones(args, setting):
     """The sections 'inference' and 'step'."""
     results = []
     others = args.runtimes and other_runtimes(args.out_dir, args.threads)
@@ -143,19 +142,19 @@ def measure_backbones(args, setting, console):
                     others or None)
     if not results:
         return {}
+    marks = report.check_marks(results)
     for table in report.tabulate_results(results):
-        console.print(table.rich())
-    for line in report.mark_lines(results):
-        console.print('{} {}, at most {}: {}'.format(*line))
+        table.show()
+    for line in marks:
+        print('{} {:.3f}, at most {:.2f}: {}'.format(*line))
     report.write_markdown(results, describe_machine(
         args.device, args.threads), args.out_dir / 'benchmark.md')
     if args.device != 'meta':
         report.draw_times(results, args.out_dir / 'benchmark.png')
-    return dict(results=report.to_json(results),
-                marks=report.check_marks(results))
+    return dict(results=report.to_json(results), marks=marks)
 
 
-def measure_sizes(args, setting, console):
+def measure_sizes(args, setting):
     """Seconds of the first compiled step at each size: what takes tens of
     them is compiled anew."""
     sizes = ((64, 96), (96, 64)) if args.quick else rows.SIZES
@@ -171,12 +170,12 @@ def measure_sizes(args, setting, console):
             call.take(torch.randn(1, 3, height, width, device=args.device))
             times[f'{height}x{width}'] = call.timed(setting)
             call.clear()
-        console.print(f'first compiled step, {name}, s: ' + ', '.join(
+        print(f'first compiled step, {name}, s: ' + ', '.join(
             f'{size} {seconds:.1f}' for size, seconds in times.items()))
     return found
 
 
-def measure_dial(args, setting, console):
+def measure_dial(args, setting):
     """Kept bytes and time of a small FishNet's step, batch norms live:
     compiled with each memory budget, and eager's two points."""
     shape = (2, 3, 64, 64) if args.quick else (2, 3, 256, 256)
@@ -187,45 +186,33 @@ def measure_dial(args, setting, console):
         model = FishNet(rows.SMALL, with_cp=variant.with_cp)
         return runs.Call('step', model.to(args.device), images, variant)
 
+    def compare(calls):
+        """Kept bytes, and time over that of 'eager'."""
+        results = [runs.Result('step', 'live', rows.OURS, name, shape,
+                               call=call) for name, call in calls.items()]
+        runs.take_turns(results, setting)
+        return {
+            r.variant: (measure_kept_bytes(calls[r.variant].model, images),
+                        r.seconds / results[0].seconds) for r in results}
+
     others = {'eager': call(), 'eager, with_cp': call(rows.WITH_CP)}
-    found = {}
+    found = compare(others)
     for budget in () if args.no_compile else rows.BUDGETS:
         # What another budget has compiled would be taken for this one's.
         torch.compiler.reset()
         if not set_memory_budget(budget):
             raise ValueError(f'torch {torch.__version__} has no activation '
                              'memory budget (2.4 has).')
-        calls = dict(others, compiled=call(
-            replace(rows.PLAIN, compiled=True)))
-        found[f'compiled, {budget}'] = _pair_with_eager(calls, setting)[
-            'compiled']
+        found[f'compiled, {budget}'] = compare(dict(
+            eager=others['eager'],
+            compiled=call(replace(rows.PLAIN, compiled=True))))['compiled']
     set_memory_budget(1.0)
-    found = {**_pair_with_eager(others, setting), **found}
-    for name, (kept, ratio, spread) in found.items():
-        console.print(f'{name}: {kept / MIB:.1f} MiB kept, {ratio:.2f} of '
-                      f"eager's time (IQR {spread:.2f})")
+    for name, (kept, ratio) in found.items():
+        print(f'{name}: {kept / MIB:.1f} MiB kept, {ratio:.2f} of the time')
     return found
 
 
-def _pair_with_eager(calls, setting):
-    """Kept bytes, and time over that of 'eager': median, IQR."""
-    times = {name: [] for name in calls}
-    for call in calls.values():
-        call()
-    for _ in range(max(2, 3 * setting.rounds)):
-        for name, call in calls.items():
-            times[name].append(call.timed(setting))
-            call.clear()
-    found = {}
-    for name, call in calls.items():
-        ratios = [a / b for a, b in zip(times[name], times['eager'])]
-        low, middle, high = quantiles(ratios, n=4, method='inclusive')
-        found[name] = (measure_kept_bytes(call.model, call.images), middle,
-                       high - low)
-    return found
-
-
-def measure_growth(args, setting, console):
+def measure_growth(args, setting):
     """Time and kept bytes of our network against pixels and batch."""
     sides, batches = ((64, 96), (2, )) if args.quick else (rows.SIDES,
                                                            rows.BATCHES)
@@ -241,7 +228,7 @@ def measure_growth(args, setting, console):
         kept = measure_kept_bytes(recorded, torch.empty(shape, device='meta'))
         found.append(
             dict(shape=shape, pixels=pixels, seconds=seconds, kept=kept))
-        console.print(
+        print(
             f'{"x".join(map(str, shape))}: {1000 * seconds:.0f} ms, '
             f'{1e9 * seconds / pixels:.0f} ns a pixel, {kept / pixels:.0f} '
             'bytes a pixel')
@@ -249,7 +236,7 @@ def measure_growth(args, setting, console):
     return found
 
 
-def measure_detector(args, setting, console):
+def measure_detector(args, setting):
     """MiB of Mask R-CNN's step with one image of 800x1344."""
     # Here: MMDetection is an optional package, which GPUs' part can spare.
     from mmengine.config import Config
@@ -263,16 +250,15 @@ def measure_detector(args, setting, console):
     found = {}
     for with_cp, bound in rows.DETECTOR.items():
         name = 'with_cp' if with_cp else 'fp32'
-        held = plan.measure_memory(cfg, size, heads, with_cp).total / MIB
+        held = sum(plan.measure_memory(cfg, size, heads, with_cp)) / MIB
         found[name] = dict(MiB=held, at_most=bound)
-        console.print(f'Mask R-CNN step, {name}: {held:.0f} MiB, at most '
+        print(f'Mask R-CNN step, {name}: {held:.0f} MiB, at most '
                       f'{bound} at 800x1344')
     return found
 
 
 def main():
     args = parse_args()
-    console = wide_console()
     args.out_dir.mkdir(parents=True, exist_ok=True)
     if args.device.startswith('cuda'):
         # What fp32 means on a GPU that is to be fast.
@@ -285,16 +271,16 @@ def main():
     machine = describe_machine(args.device, args.threads)
     content = dict(machine=machine)
     with short_errors(ValueError, ImportError, FileNotFoundError):
-        content.update(measure_backbones(args, setting, console))
+        content.update(measure_backbones(args, setting))
         for name, measure in (('sizes', measure_sizes),
                               ('dial', measure_dial),
                               ('growth', measure_growth),
                               ('detector', measure_detector)):
             if name in args.sections:
-                content[name] = measure(args, setting, console)
+                content[name] = measure(args, setting)
     path = args.out_dir / 'benchmark.json'
     path.write_text(json.dumps(content, indent=1) + '\n')
-    console.print(f'{path} and what lies beside it; measured on {machine}')
+    print(f'{path} and what lies beside it; measured on {machine}')
 
 
 if __name__ == '__main__':

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import groupby
+from itertools import groupby, product
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from benchmark_runs import Result
-from benchmark_tables import (
-    AUTHORS,
-    LAYERS,
-    MARKS,
-    OURS,
-    PLAIN,
-    REGIMES,
-)
+from benchmark_tables import AUTHORS, LAYERS, MARKS, OURS, PLAIN, REGIMES
 from tables import MIB, Cells
 
 COLORS = {
@@ -29,17 +22,14 @@ COLORS = {
     'DenseNet-161': '#2e7d6b'
 }
 COLUMNS = ('Network', 'Variant', 'ms', 'IQR %', 'ratio', 'kept MiB',
-           'held MiB', 'peak MiB', 'output error', 'gradient error', 'FLOP %',
-           'traffic %', 'first s')
+           'held MiB', 'peak MiB', 'output error', 'gradient error', 'first s')
 CAPTION = (
     'ms: median, IQR: its interquartile range. Ratios are to pytorchcv in '
     'fp32, channels first, of the same run. kept: what autograd keeps; held: '
     'that, and the largest part that with_cp recomputes; peak: '
     'the most that lives in a step beside parameters and their gradients. '
-    'Errors: largest difference from float64 over the largest value. FLOP, '
-    'traffic: share of the time that a matrix product of as many FLOP, or a '
-    'copy of as many bytes, would take. first: the first call, compilation '
-    'included.')
+    'Errors: largest difference from float64 over the largest value. first: '
+    'the first call, compilation included.')
 
 
 def _groups(results: Sequence[Result]) -> list[tuple[str, list[Result]]]:
@@ -59,34 +49,26 @@ def _find(group: Sequence[Result], network: str,
                  if (r.network, r.variant) == (network, variant)), None)
 
 
-def check_marks(results: Sequence[Result]) -> list[tuple[str, float, float]]:
+def check_marks(results: Sequence[Result]
+                ) -> list[tuple[str, float, float, str]]:
     """Put what was measured beside the marks: what is bounded, the ratio
-    that was found and the bound, for each mark that was measured."""
+    that was found, the bound and the verdict, for each that was measured."""
     found = []
-    for title, group in _groups(results):
-        for mark in MARKS:
-            ours = _find(group, OURS, mark.variant.name)
-            theirs = _find(group, mark.peer)
-            if not (ours and theirs) or (ours.section,
-                                         ours.regime) != (mark.section,
-                                                          mark.regime):
-                continue
-            values = (getattr(ours, mark.quantity),
-                      getattr(theirs, mark.quantity))
-            if None in values:
-                continue
-            ratio = values[0] / values[1]
-            of = '' if mark.peer == AUTHORS else f' of {mark.peer}'
-            found.append((f'{title}, {mark.variant.name}: '
-                          f'{mark.quantity}{of}', ratio, mark.bound))
+    for (title, group), mark in product(_groups(results), MARKS):
+        ours = _find(group, OURS, mark.variant.name)
+        theirs = _find(group, mark.peer)
+        if not (ours and theirs) or (ours.section, ours.regime) != (
+                mark.section, mark.regime):
+            continue
+        values = getattr(ours, mark.quantity), getattr(theirs, mark.quantity)
+        if None in values:
+            continue
+        ratio = values[0] / values[1]
+        of = '' if mark.peer == AUTHORS else f' of {mark.peer}'
+        found.append((
+            f'{title}, {mark.variant.name}: {mark.quantity}{of}', ratio,
+            mark.bound, 'reached' if ratio <= mark.bound else 'missed'))
     return found
-
-
-def mark_lines(results: Sequence[Result]) -> Iterator[tuple[str, ...]]:
-    """The same as texts: what, found, at most, and the verdict."""
-    for what, ratio, bound in check_marks(results):
-        yield (what, f'{ratio:.3f}', f'{bound:.2f}',
-               'reached' if ratio <= bound else 'missed')
 
 
 def tabulate_results(results: Sequence[Result]) -> list[Cells]:
@@ -120,8 +102,6 @@ def _cells(result: Result, base: Result | None) -> list[str]:
         size('peak'),
         text(result.output_error, '.0e'),
         text(result.grad_error, '.0e'),
-        text(result.flops_share, '.0f', 100),
-        text(result.traffic_share, '.0f', 100),
         text(result.first, '.1f')
     ]
 
@@ -138,7 +118,8 @@ def write_markdown(results: Sequence[Result], machine: str,
     lines = [f'Measured on {machine}. {CAPTION}', '']
     for table in tabulate_results(results):
         lines += [f'### {table.title}', '', table.markdown()]
-    marks = list(mark_lines(results))
+    marks = [(what, f'{ratio:.3f}', f'{bound:.2f}', verdict) for
+             what, ratio, bound, verdict in check_marks(results)]
     if marks:
         lines += ['### Marks', '',
                   Cells(('', 'found', 'at most', ''), marks).markdown()]

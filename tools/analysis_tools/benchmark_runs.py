@@ -14,10 +14,8 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.benchmark import Measurement, Timer
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark_tables import (
     AUTHORS,
@@ -29,7 +27,7 @@ from benchmark_tables import (
     find_norms,
 )
 from mmfishnet.engine.hooks.compile import compile_in_place
-from mmfishnet.models.built import find_tensors, largest_error
+from mmfishnet.models.built import find_tensors
 from step_memory import Meter, measure_kept_bytes, measure_recomputed
 
 
@@ -56,11 +54,6 @@ class Result:
     kept: int | None = None
     held: int | None = None
     peak: int | None = None
-    # The time that the multiply-adds would take at the rate of a large matrix
-    # product, and that all operands would at the rate of a copy, over the
-    # time.
-    flops_share: float | None = None
-    traffic_share: float | None = None
     # What is called again and again, and its times so far.
     call: Callable | None = field(default=None, repr=False)
     times: list[Measurement] = field(default_factory=list, repr=False)
@@ -80,11 +73,6 @@ class Setting:
         """Wait for the device."""
         if self.device.startswith('cuda'):
             torch.cuda.synchronize()
-
-    def median(self, statement: str, names: dict, seconds: float) -> float:
-        """Median time of a statement, measured for some seconds."""
-        return Timer(statement, globals=names, num_threads=self.threads
-                     ).blocked_autorange(min_run_time=seconds).median
 
 
 def build(name: str, variant: Variant, device: str,
@@ -181,15 +169,6 @@ class Call:
         self.clear()
         return outputs, grads
 
-    def costs(self) -> tuple[int, int]:
-        """FLOP (two a multiply-add) of a call, and its bytes of traffic."""
-        with FlopCounterMode(display=False) as flops:
-            self()
-        with Meter() as meter:
-            self()
-        self.clear()
-        return flops.get_total_flops(), meter.traffic
-
     def peak(self) -> int | None:
         """Bytes that live at most in a step; None where that is not known.
 
@@ -217,52 +196,28 @@ class Call:
         return meter.peak
 
 
-def measure_limits(setting: Setting, bf16: bool) -> tuple[float, float]:
-    """Measure what the device can do: FLOP a second, two a multiply-add, in
-    a large matrix product or 1x1 convolution; bytes a second read and written
-    by a copy."""
-    device = setting.device
-    side = 8192 if device.startswith('cuda') else 1024
-    matrix = torch.randn(side, side, device=device)
-    images = torch.randn(4, side, 32, 32, device=device)
-    big = torch.empty(2**25, device=device)
-    if bf16:
-        matrix, images = matrix.bfloat16(), images.bfloat16()
-    names = dict(a=matrix, kernel=matrix[:, :, None, None],
-                 images=images.contiguous(memory_format=torch.channels_last),
-                 big=big, other=torch.empty_like(big), conv2d=conv2d)
-    product, convolution, copy = (
-        setting.median(statement, names, 0.1) for statement in
-        ('a @ a', 'conv2d(images, kernel)', 'other.copy_(big)'))
-    # On some CPUs convolutions have the faster library of the two.
-    rate = 2 * side**2 * max(side / product, 4 * 32**2 / convolution)
-    return rate, 2 * 4 * 2**25 / copy
+def largest_error(found: Sequence[Tensor], truth: Sequence[Tensor]) -> float:
+    """Largest difference, over the largest value, of any pair of tensors."""
+    return max((float((a - b).abs().max() / b.abs().max().clamp(min=1e-300))
+                for a, b in zip(found, truth, strict=True)), default=0.0)
 
 
 def measure_section(section: str, shape: tuple[int, ...],
                     cases: Sequence[tuple[str, Variant]], setting: Setting,
                     regime: str = 'fixed',
                     others: Callable | None = None) -> list[Result]:
-    """Measure several backbones and variants side by side.
+    """Measure several backbones and variants on images of a shape, side by
+    side.
 
-    Args:
-        section (str): 'inference' or 'step'.
-        shape (tuple[int]): Of the images, (N, C, H, W).
-        cases (Sequence[tuple[str, Variant]]): What to measure. Ratios are to
-            (``AUTHORS``, ``PLAIN``), where it is among them.
-        setting (Setting): Where and how long. On 'meta' nothing is computed:
-            of a step the bytes are counted.
-        regime (str): One of ``REGIMES``. Defaults to 'fixed'.
-        others (Callable, optional): Takes a model and images and yields
-            names and functions of other runtimes of our network.
-
-    Returns:
-        list[Result]: One a case, in their order.
+    Ratios are to (``AUTHORS``, ``PLAIN``), where it is among the cases. On
+    the device 'meta' nothing is computed: of a step the bytes are counted.
+    ``others`` takes a model and images and yields names and functions of
+    other runtimes of our network.
     """
     torch.set_num_threads(setting.threads)
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(shape, generator=generator).to(setting.device)
-    truths, costs, results = {}, {}, []
+    truths, results = {}, []
     for name, variant in cases:
         setting.log(f'{section} ({regime}) {"x".join(map(str, shape))}: '
                     f'{name}, {variant.name}')
@@ -275,8 +230,6 @@ def measure_section(section: str, shape: tuple[int, ...],
         if name not in truths:
             truths[name] = Call(section, deepcopy(model).double(),
                                 images.double(), PLAIN).values()
-            costs[name] = Call(section, deepcopy(model), images,
-                               PLAIN).costs()
         _measure_once(result, Call(section, model, images, variant),
                       truths[name], setting)
     if setting.device == 'meta':
@@ -288,17 +241,7 @@ def measure_section(section: str, shape: tuple[int, ...],
             error = largest_error([call().double()], truths[OURS][0])
             results.append(Result(section, regime, OURS, name, tuple(shape),
                                   output_error=error, call=call))
-    _take_turns(results, setting)
-    limits = {bf16: measure_limits(setting, bf16)
-              for bf16 in {variant.bf16 for _, variant in cases}}
-    for result, (name, variant) in zip(results, cases):
-        flops, traffic = costs[name]
-        rate, bandwidth = limits[variant.bf16]
-        result.flops_share = flops / rate / result.seconds
-        if not variant.compiled and not variant.with_cp:
-            size = 2 if variant.bf16 else 4
-            result.traffic_share = (
-                traffic * size / 4 / bandwidth / result.seconds)
+    take_turns(results, setting)
     return results
 
 
@@ -329,7 +272,7 @@ def _count_bytes(result: Result, call: Call) -> None:
     result.peak = call.peak()
 
 
-def _take_turns(results: Iterable[Result], setting: Setting) -> None:
+def take_turns(results: Iterable[Result], setting: Setting) -> None:
     """Time all of them in turn, so that whatever else slows the machine down
     hits each alike."""
     for _ in range(setting.rounds):

@@ -23,7 +23,7 @@ from mmfishnet.engine.errors import short_errors
 from mmfishnet.models.built import image_channels, keep_modes
 from networks import NETWORKS, Network, find_network
 from step_memory import measure_kept_bytes
-from tables import MIB, Cells, wide_console
+from tables import MIB, Cells
 
 NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm)
 
@@ -136,20 +136,12 @@ def write_csv(rows: Rows, path: str | Path, batch: int = 32) -> None:
 
 
 COLORS = dict(FishNet='#d1495b', DenseNet='#2e7d6b', ResNet='#30638e')
-# Where labels stand beside their points, in points; above right if not here.
-OFFSETS = {'FishNet-99': (-7, -10),
-           'FishNet-150': (-7, -10),
-           'FishNet-201': (-7, -10),
-           'DenseNet-169': (-7, -10),
-           'DenseNet-161': (7, -12)}
-
 
 def draw_figure4(rows: Rows, path: str | Path) -> None:
     """Draw Figure 4: published top-1 error against parameters and FLOPs, of
     the rows with a family and an error."""
     # Here: without a picture, the command starts faster.
     from matplotlib.figure import Figure
-    from matplotlib.patheffects import withStroke
 
     rows = [(net, cost) for net, cost in rows if net.family and net.error]
     if not rows:
@@ -168,17 +160,13 @@ def draw_figure4(rows: Rows, path: str | Path) -> None:
                        'o-', color=color, markersize=8, linewidth=2.2,
                        zorder=2 + front)
             for x, y, name in points:
-                dx, dy = OFFSETS.get(name, (7, 4))
                 panel.annotate(
-                    name, (x, y), (dx, dy), textcoords='offset points',
-                    ha='right' if dx < 0 else 'left', fontsize=9, color=color,
-                    zorder=5, path_effects=[withStroke(linewidth=3,
-                                                       foreground='w')])
+                    name, (x, y), (-7, -10) if front else (7, 4),
+                    textcoords='offset points', color=color, fontsize=9,
+                    ha='right' if front else 'left')
         panel.set_xlabel(label)
         panel.margins(x=0.23, y=0.1)
-        panel.grid(color='#e6e6e6')
-        panel.set_axisbelow(True)
-        panel.spines[['top', 'right']].set_visible(False)
+        panel.grid(alpha=0.3)
     panels[0].set_ylabel('Top-1 error on ImageNet, one crop (%)')
     sources = '; '.join(
         ', '.join(short[n] for n, _ in rows if n.source == source) +
@@ -230,7 +218,7 @@ def main():
             draw_figure4(rows, args.figure4)
     if args.csv:
         write_csv(rows, args.csv, args.batch)
-    wide_console(140).print(tabulate_complexity(rows, args.batch).rich())
+    tabulate_complexity(rows, args.batch).show()
 
 
 if __name__ == '__main__':

@@ -8,7 +8,7 @@ from direct_paths import find_direct_paths, make_image, measure_gradients
 from fish_picture import draw_fish
 from mmfishnet.engine.errors import short_errors
 from networks import NETWORKS, find_network
-from tables import Cells, wide_console
+from tables import Cells
 
 CAPTION = (
     'Row: where the gradient comes from. Column: the earlier feature that it '
@@ -79,12 +79,9 @@ def main():
         for file in filter(None, (args.svg, args.png)):
             file.parent.mkdir(parents=True, exist_ok=True)
             draw_fish(backbone, paths, file, network.title)
-    console = wide_console(140)
-    console.print(tabulate_paths(
-        backbone, paths, args.size, network.title).rich(padding=(0, 1, 0, 0)))
-    console.print(tabulate_isolated(backbone, paths).rich())
-    console.print('Reached directly from the output: ' +
-                  ', '.join(paths.direct()))
+    tabulate_paths(backbone, paths, args.size, network.title).show()
+    tabulate_isolated(backbone, paths).show()
+    print('Reached directly from the output:', ', '.join(paths.direct()))
 
 
 if __name__ == '__main__':

@@ -69,8 +69,6 @@ class DirectPaths:
         convs (dict[tuple[str, str], int]): Fewest convolutions to pass from
             a later to an earlier feature, for all pairs (later, earlier)
             between which there is a path. 0 is direct BP.
-        links (dict[tuple[str, str], int]): The same for pairs with a path
-            that meets no third feature, along such paths.
         isolated (tuple[IsolatedConv]): The isolated convolutions.
         weighted (tuple[str]): All modules with a convolution's or a linear
             layer's weight on the way from the image to the outputs.
@@ -79,7 +77,6 @@ class DirectPaths:
     features: tuple[Feature, ...]
     outputs: tuple[str, ...]
     convs: dict[tuple[str, str], int]
-    links: dict[tuple[str, str], int]
     isolated: tuple[IsolatedConv, ...]
     weighted: tuple[str, ...] = field(repr=False)
 
@@ -137,21 +134,14 @@ def find_stages(backbone: nn.Module, size: int = 64) -> dict[str, str]:
     return stages
 
 
-@dataclass
-class _Pass:
-    """A forward pass in evaluation mode: what came out, and the features."""
-
-    outputs: list[Tensor]
-    features: dict[str, Tensor]
-    params: dict[Tensor, str]  # every parameter's stand-in, with its name
-
-
 def _run(backbone: nn.Module, images: Tensor, stages: dict[str, str],
-         zero: Iterable[str] = (), cut: Iterable[str] = ()) -> _Pass:
-    """Run a backbone with frozen weights in the graph as well.
+         zero: Iterable[str] = (), cut: Iterable[str] = ()
+         ) -> tuple[list[Tensor], dict[str, Tensor], dict[Tensor, str]]:
+    """Run a backbone in evaluation mode, with frozen weights in the graph.
 
     The parameters ``zero`` are taken for zero, and the modules ``cut`` let no
-    gradient pass to their input.
+    gradient pass to their input. What comes out is returned, the features,
+    and every parameter's stand-in, with its name.
     """
     modules = dict(backbone.named_modules())
     unknown = [name for name in stages.values() if name not in modules]
@@ -185,7 +175,7 @@ def _run(backbone: nn.Module, images: Tensor, stages: dict[str, str],
         outputs = [*find_tensors(torch.func.functional_call(
             backbone, params,
             images.contiguous(memory_format=torch.channels_last)))]
-    return _Pass(outputs, features, {p: name for name, p in params.items()})
+    return outputs, features, {p: name for name, p in params.items()}
 
 
 def find_direct_paths(backbone: nn.Module, size: int = 64,
@@ -210,22 +200,20 @@ def find_direct_paths(backbone: nn.Module, size: int = 64,
     """
     stages = find_stages(backbone, size) if stages is None else stages
     image = make_image(backbone, size).requires_grad_()
-    done = _run(backbone, image, stages)
-    names = {tensor.grad_fn: name for name, tensor in done.features.items()}
+    outputs, features, params = _run(backbone, image, stages)
+    names = {tensor.grad_fn: name for name, tensor in features.items()}
     returned = []
-    for i, output in enumerate(done.outputs):
+    for i, output in enumerate(outputs):
         name = names.setdefault(
-            output.grad_fn, f'output{i}' if len(done.outputs) > 1 else
-            'output')
-        done.features.setdefault(name, output)
+            output.grad_fn, f'output{i}' if len(outputs) > 1 else 'output')
+        features.setdefault(name, output)
         returned.append(name)
 
     graph, end, weights = _read_graph(
-        [*filter(None, names)], image, done.params)
-    nodes = {name: tensor.grad_fn or end
-             for name, tensor in done.features.items()}
+        [*filter(None, names)], image, params)
+    nodes = {name: tensor.grad_fn or end for name, tensor in features.items()}
     names = {node: name for name, node in nodes.items()}
-    convs, links, isolated = {}, {}, {}
+    convs, isolated = {}, {}
     for later, start in nodes.items():
         convs.update(((later, names[node]), cost)
                      for node, cost in _fewest(graph, start).items()
@@ -233,7 +221,7 @@ def find_direct_paths(backbone: nn.Module, size: int = 64,
         below = _fewest(graph, start, stops=names)
         for node in {*below} & {*names} - {start}:
             earlier = names[node]
-            cost = links[later, earlier] = below[node]
+            cost = below[node]
             above = _fewest(graph.reverse(copy=False), node,
                             stops=names) if cost else {}
             for conv in {*below} & {*above} & {*weights} - {node}:
@@ -246,8 +234,7 @@ def find_direct_paths(backbone: nn.Module, size: int = 64,
         tuple(
             Feature(name, stages.get(name, ''), tensor.shape[1],
                     round(size / tensor.shape[2]))
-            for name, tensor in done.features.items()), tuple(returned), convs,
-        links,
+            for name, tensor in features.items()), tuple(returned), convs,
         tuple(IsolatedConv(module, *(
                   tuple(name for name in nodes if name in side)
                   for side in zip(*isolated[module])))
@@ -274,19 +261,20 @@ def measure_gradients(backbone: nn.Module, paths: DirectPaths, images: Tensor,
         dict[str, Tensor]: The gradient of each feature, the image included.
     """
     alone = {conv.module for conv in paths.isolated}
-    done = _run(backbone, images.clone().requires_grad_(),
-                {f.name: f.module for f in paths.features if f.module},
-                zero=[f'{n}.weight' for n in paths.weighted if n not in alone],
-                cut=() if isolated else alone)
-    tensors = {**done.features, **dict(zip(paths.outputs, done.outputs))}
+    outputs, features, _ = _run(
+        backbone, images.clone().requires_grad_(),
+        {f.name: f.module for f in paths.features if f.module},
+        zero=[f'{n}.weight' for n in paths.weighted if n not in alone],
+        cut=() if isolated else alone)
+    tensors = {**features, **dict(zip(paths.outputs, outputs))}
     if grad_outputs is None:
         generator = torch.Generator().manual_seed(0)
         grad_outputs = [
             torch.randn(output.shape, generator=generator).to(output)
-            for output in done.outputs
+            for output in outputs
         ]
     gradients = torch.autograd.grad(
-        done.outputs, [*tensors.values()], grad_outputs, allow_unused=True)
+        outputs, [*tensors.values()], grad_outputs, allow_unused=True)
     return {name: torch.zeros_like(tensor) if gradient is None else gradient
             for (name, tensor), gradient in zip(tensors.items(), gradients)}
 

@@ -20,6 +20,7 @@ PARTS = dict(tail=('#3a6ea5', '#eaf1f8'),
              head=('#7b5ea7', '#f1edf7'))
 COLUMNS = dict(tail=2.6, body=7.4, head=12.2)
 LEVEL_HEIGHT, BLOCK_WIDTH = 2.1, 1.95
+SIZE = 224  # of the image that resolutions are given for
 SHORT_DASHES, DOTS = (0, (2.2, 1.4)), (0, (1, 3))
 DOWN_LABELS = dict(max2='2×2 max-pool',
                    max3='3×3 max-pool',
@@ -70,18 +71,9 @@ def find_direct_edges(fish: FishNet,
 
 
 def draw_fish(fish: FishNet, paths: DirectPaths, path: str | Path,
-              title: str = '',
-              size: int = 224) -> None:
-    """Draw the fish with its direct paths and isolated convolutions.
-
-    Args:
-        fish (FishNet): The backbone; everything shown is read from its specs.
-        paths (DirectPaths): What was found about it.
-        path (str | Path): An SVG, PNG or PDF file.
-        title (str): Defaults to '', for the name of the class.
-        size (int): Height and width of the image that resolutions are given
-            for. Defaults to 224.
-    """
+              title: str = '') -> None:
+    """Draw the fish with its direct paths and isolated convolutions, as an
+    SVG, PNG or PDF file; everything shown is read from its specs."""
     if not isinstance(fish, FishNet):
         raise ValueError(f'{type(fish).__name__} is no FishNet; only a fish '
                          'can be drawn as one.')
@@ -91,7 +83,7 @@ def draw_fish(fish: FishNet, paths: DirectPaths, path: str | Path,
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set(xlim=(-0.9, 14.85), ylim=(-1.6, 8.6), aspect='equal')
         axes.axis('off')
-        _Picture(axes, fish, paths, size).draw(title or type(fish).__name__)
+        _Picture(axes, fish, paths).draw(title or type(fish).__name__)
         metadata = dict(Date=None) if Path(path).suffix == '.svg' else None
         figure.savefig(path, dpi=130, facecolor='white', metadata=metadata)
 
@@ -107,9 +99,8 @@ def _blocks(number: int) -> str:
 
 class _Picture:
 
-    def __init__(self, axes, fish: FishNet, paths: DirectPaths,
-                 size: int) -> None:
-        self.axes, self.fish, self.paths, self.size = axes, fish, paths, size
+    def __init__(self, axes, fish: FishNet, paths: DirectPaths) -> None:
+        self.axes, self.fish, self.paths = axes, fish, paths
         self.reached, self.direct = find_direct_edges(fish, paths)
         self.edges = find_edges(fish)
         # Where each output stands, and the parts and channels of which it is
@@ -203,7 +194,7 @@ class _Picture:
             y = _height(stride)
             self.axes.plot([0.55, 14.25], [y, y], color='#c5cdd5', zorder=1,
                            linewidth=0.9, linestyle=DOTS)
-            side = -(-self.size // stride)
+            side = -(-SIZE // stride)
             self._text(0.45, y + 0.12, f'{side}×{side}', 10.5, ha='right')
             self._text(0.45, y - 0.16, f'1/{stride}', 9, GREY, ha='right')
         self._text(4.6, 8.2, title, 20, weight='bold')
@@ -222,7 +213,7 @@ class _Picture:
         self._text(x + 0.26, top, f'stem: {number} conv' if number else 'stem',
                    10, weight='bold')
         self._text(
-            x, top + 0.78, f'image {self.size}×{self.size}', 10, ha='center')
+            x, top + 0.78, f'image {SIZE}×{SIZE}', 10, ha='center')
 
     def _stage(self, spec: StageSpec) -> None:
         edge = self.edges[spec.reads, spec.name]

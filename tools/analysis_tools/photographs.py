@@ -39,13 +39,8 @@ METRICS = {'accuracy/top1': ('Top-1', 1), 'coco/bbox_mAP': ('Box AP', 100),
 
 def variant(config: str, network: str, checkpoint: str | None = None
             ) -> Config:
-    """A config of own_data.py with one of the networks.
-
-    Args:
-        config (str): Config file over one of ``configs/small``.
-        network (str): 'fishnet', which leaves it, or 'resnet'.
-        checkpoint (str, optional): Classifier that the backbone begins with.
-    """
+    """A config over one of ``configs/small`` with one of the networks, its
+    backbone beginning with a classifier's checkpoint or with noise."""
     cfg = Config.fromfile(config)
     if network == 'resnet':
         indices = cfg.model.backbone.get('out_indices', (0, 1, 2, 3))
@@ -62,68 +57,54 @@ def variant(config: str, network: str, checkpoint: str | None = None
     return cfg
 
 
-class Study:
-    """Pretrain, and train with and without, for every network and seed.
+def run_study(pretraining: str, task: str, work_dir: Path,
+              networks: Sequence[str], seeds: Sequence[int],
+              jobs: int) -> dict[tuple, Run]:
+    """Pretrain, and train with and without, for every network and seed; what
+    is done already is not done again.
 
-    Args:
-        pretraining, task (str): Configs of own_data.py.
-        work_dir (Path): Folder of configs, runs and report.
-        networks (Sequence[str]): Of 'fishnet' and 'resnet'.
-        seeds (Sequence[int]): Of the trainings.
-        jobs (int): Trainings at a time, of one thread each.
+    Returns:
+        dict[tuple, Run]: By what was trained, network and seed.
     """
+    configs = {PRETRAIN: pretraining, **dict.fromkeys(FROM, task)}
+    work_dir.mkdir(parents=True, exist_ok=True)
 
-    def __init__(self, pretraining: str, task: str, work_dir: Path,
-                 networks: Sequence[str], seeds: Sequence[int],
-                 jobs: int) -> None:
-        self.configs = {PRETRAIN: pretraining, **dict.fromkeys(FROM, task)}
-        self.work_dir = work_dir.resolve()
-        self.networks, self.seeds, self.jobs = networks, seeds, jobs
-
-    def run(self) -> dict[tuple, Run]:
-        """Do all that is not done yet.
-
-        Returns:
-            dict[tuple, Run]: By what was trained, network and seed.
-        """
-        self.work_dir.mkdir(parents=True, exist_ok=True)
-        runs = {}
-        with ThreadPoolExecutor(self.jobs) as pool:
-            for kinds in (PRETRAIN, ), FROM:
-                names = list(product(kinds, self.networks, self.seeds))
-                runs |= zip(names, pool.map(self._train, *zip(*names)))
-        return runs
-
-    def folder(self, kind: str, network: str, seed: int) -> Path:
-        return self.work_dir / f'{kind}_{network}_{seed}'
-
-    def _train(self, kind: str, network: str, seed: int) -> Run:
-        folder = self.folder(kind, network, seed)
+    def train(kind, network, seed):
         checkpoint = None
         if kind == 'pretrained':
-            checkpoint = read_run(
-                self.folder(PRETRAIN, network, seed)).checkpoint
-        cfg = variant(self.configs[kind], network, checkpoint)
+            checkpoint = runs[PRETRAIN, network, seed].checkpoint
+        cfg = variant(configs[kind], network, checkpoint)
         cfg.randomness = dict(seed=seed)
-        run = _finished(folder, cfg)
-        if run is None:
-            path = folder.with_suffix('.py')
-            with whole_file(path) as part:
-                Path(part).write_text(cfg.pretty_text)
-            with open(folder.with_suffix('.log'), 'a') as log:
-                done = subprocess.run(
-                    [sys.executable, ROOT / 'tools/train.py', path, '--resume',
-                     '--work-dir', folder], stdout=log, stderr=log,
-                    env={**os.environ, 'OMP_NUM_THREADS': '1'})
-            if done.returncode:
-                raise RuntimeError(f'{folder.name} ended with exit status '
-                                   f'{done.returncode}; see {log.name}')
-            run = read_run(folder)
-        print(f'{folder.name}: ' + ', '.join(
-            f'{METRICS[name][0]} {value * METRICS[name][1]:.1f}'
-            for name, value in run.metrics.items() if name in METRICS),
-            flush=True)
-        return run
+        return _train(cfg, work_dir.resolve() / f'{kind}_{network}_{seed}')
+
+    runs = {}
+    with ThreadPoolExecutor(jobs) as pool:
+        for kinds in (PRETRAIN, ), FROM:
+            names = list(product(kinds, networks, seeds))
+            runs |= zip(names, pool.map(train, *zip(*names)))
+    return runs
+
+
+def _train(cfg: Config, folder: Path) -> Run:
+    run = _finished(folder, cfg)
+    if run is None:
+        path = folder.with_suffix('.py')
+        with whole_file(path) as part:
+            Path(part).write_text(cfg.pretty_text)
+        with open(folder.with_suffix('.log'), 'a') as log:
+            done = subprocess.run(
+                [sys.executable, ROOT / 'tools/train.py', path, '--resume',
+                 '--work-dir', folder], stdout=log, stderr=log,
+                env={**os.environ, 'OMP_NUM_THREADS': '1'})
+        if done.returncode:
+            raise RuntimeError(f'{folder.name} ended with exit status '
+                               f'{done.returncode}; see {log.name}')
+        run = read_run(folder)
+    print(f'{folder.name}: ' + ', '.join(
+        f'{METRICS[name][0]} {value * METRICS[name][1]:.1f}'
+        for name, value in run.metrics.items() if name in METRICS),
+        flush=True)
+    return run
 
 
 def _finished(folder: Path, cfg: Config) -> Run | None:
@@ -156,21 +137,20 @@ def tables(runs: dict[tuple, Run]) -> list[Cells]:
     """Means of the seeds, and each of them, of what a study has trained."""
     networks = list(dict.fromkeys(network for _, network, _ in runs))
     seeds = list(dict.fromkeys(seed for _, _, seed in runs))
-    values = {}
+    values = {}  # by title, and by network and seed
     for (kind, network, seed), run in runs.items():
-        for name, value in run.metrics.items():
-            if name in METRICS:
-                title, factor = METRICS[name]
-                title += f', {FROM[kind]}' if kind in FROM else ''
-                values.setdefault(title, {}).setdefault(network, {})[
-                    seed] = factor * value
+        for name in filter(METRICS.get, run.metrics):
+            title, factor = METRICS[name]
+            title += f', {FROM[kind]}' if kind in FROM else ''
+            values.setdefault(title, {})[network, seed] = (
+                factor * run.metrics[name])
     rows = []
-    for title, of in values.items():
-        row = [title, *(spread(list(of[n].values())) for n in networks)]
+    for title, found in values.items():
+        of = [[found[network, seed] for seed in seeds]
+              for network in networks]
+        rows.append([title, *map(spread, of)])
         if len(networks) == 2:
-            row.append(spread([of[networks[0]][seed] - of[networks[1]][seed]
-                               for seed in seeds], '+.1f'))
-        rows.append(row)
+            rows[-1].append(spread([a - b for a, b in zip(*of)], '+.1f'))
     first = [runs['scratch', network, seeds[0]] for network in networks]
     rest = [''] * (len(networks) == 2)
     rows += [['Seconds a step, one core', *(
@@ -183,7 +163,7 @@ def tables(runs: dict[tuple, Run]) -> list[Cells]:
         Cells(['', *names, *(['difference'] if rest else [])], rows),
         Cells(['Seed', 'Network', *values],
               [[f'{seed}', NETWORKS[network], *(
-                  f'{of[network][seed]:.1f}' for of in values.values())]
+                  f'{of[network, seed]:.1f}' for of in values.values())]
                for seed in seeds for network in networks], names=2)]
 
 
@@ -208,8 +188,7 @@ def parse_args():
 def main():
     args = parse_args()
     with short_errors(OSError, ValueError, RuntimeError):
-        runs = Study(args.pretraining, args.task, args.work_dir, args.networks,
-                     args.seeds, args.jobs).run()
+        runs = run_study(**vars(args))
         means, single = tables(runs)
     path = args.work_dir / 'report.md'
     path.write_text(

@@ -10,6 +10,7 @@ import argparse
 import math
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from mmengine.config import Config, DictAction
@@ -23,7 +24,7 @@ from mmfishnet.kinds import is_a, scope_of
 from mmfishnet.models.built import image_channels
 from schedule import count_images, epoch_steps
 from step_memory import measure_kept_bytes, measure_recomputed
-from tables import MIB, Cells, wide_console
+from tables import MIB, Cells
 
 
 @dataclass(frozen=True)
@@ -68,24 +69,10 @@ class Plan:
         counts, rest = divmod(self.base_batch_size or 0, self.step_images)
         return counts if counts and rest == 0 else None
 
-    def images_per_second(self, step_time: float) -> float:
-        """Images a second, of a step's time in seconds."""
-        return self.step_images / step_time
-
-    def hours(self, step_time: float) -> float:
-        """Hours of all steps, of a step's time in seconds."""
-        return self.steps * step_time / 3600
-
 
 def plan_training(cfg: Config, gpus: int, images: int | None = None) -> Plan:
-    """Read the steps of a training from its config.
-
-    Args:
-        cfg (Config): Config.
-        gpus (int): GPUs of all hosts together.
-        images (int, optional): Images in an epoch. Defaults to None, see
-            :func:`schedule.count_images`.
-    """
+    """Read the steps of a training from its config, with a number of GPUs of
+    all hosts together, and of images in an epoch if it is not to be asked."""
     for name, value in (('gpus', gpus), ('images', images)):
         if value is not None and value < 1:
             raise ValueError(f'{name}={value} should be at least 1.')
@@ -102,8 +89,7 @@ def plan_training(cfg: Config, gpus: int, images: int | None = None) -> Plan:
 # Memory ---------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Memory:
+class Memory(NamedTuple):
     """Bytes of a detector's training step with one image on a GPU."""
 
     backbone: int  # what autograd keeps of it
@@ -112,11 +98,6 @@ class Memory:
     recomputed: int  # of the largest part that with_cp recomputes, else 0
     state: int  # parameters (with --amp in both precisions), gradients,
     # momentum
-
-    @property
-    def total(self) -> int:
-        return (self.backbone + self.neck + self.heads + self.recomputed +
-                self.state)
 
 
 class _Loss(nn.Module):
@@ -194,26 +175,15 @@ def measure_heads(cfg: Config, size: tuple[int, int]) -> int:
 def measure_memory(cfg: Config, size: tuple[int, int], heads: int,
                    with_cp: bool = False,
                    half: bool = False) -> Memory:
-    """Memory of a detector's training step with one image.
+    """Memory of the training step of an MMDetection detector, by SGD with
+    momentum, with one image of ``size`` (before it is padded).
 
     Backbone and neck are recorded on the device 'meta', where autograd keeps
-    the same and nothing is computed. On a GPU come on top: its context,
-    workspaces, the gradients of features and the allocator's slack.
-
-    Args:
-        cfg (Config): Config of an MMDetection detector that is trained by
-            SGD with momentum.
-        size (tuple[int, int]): Height and width of the image, before it is
-            padded.
-        heads (int): What :func:`measure_heads` returned.
-        with_cp (bool): Whether the backbone's blocks are recomputed in the
-            backward pass. Defaults to False.
-        half (bool): Whether features are kept in half precision, as by
-            ``--amp``: backbone and neck are recorded so, the heads are taken
-            for a half. Defaults to False.
-
-    Returns:
-        Memory: Bytes.
+    the same and nothing is computed; ``heads`` is what :func:`measure_heads`
+    returned. With ``half``, as by ``--amp``, backbone and neck are recorded
+    in half precision, and the heads are taken for a half. On a GPU come on
+    top: its context, workspaces, the gradients of features and the
+    allocator's slack.
     """
     model = _build(cfg, 'meta', with_cp)
     image = _image(model, size, half)
@@ -278,9 +248,12 @@ def describe_plan(plan):
 
 
 def tabulate_hours(plan, step_times):
-    rows = [(f'{time:g}', f'{plan.images_per_second(time):.1f}',
-             f'{plan.hours(time) / plan.epochs:.2f}',
-             f'{plan.hours(time):.1f}') for time in step_times]
+    """Hours by the seconds of a step."""
+    rows = []
+    for time in step_times:
+        hours = plan.steps * time / 3600
+        rows.append((f'{time:g}', f'{plan.step_images / time:.1f}',
+                     f'{hours / plan.epochs:.2f}', f'{hours:.1f}'))
     return Cells(('Step, s', 'Images a second', 'Hours an epoch', 'Hours'),
                  rows, 'Training', 'without validation', names=0)
 
@@ -293,9 +266,7 @@ def tabulate_memory(cfg, size):
             name = ' '.join(['--amp'] * half + ['with_cp'] * with_cp)
             memory = measure_memory(cfg, size, heads, with_cp, half)
             rows.append((name or 'float32', *(
-                f'{n / MIB:.0f}' for n in (
-                    memory.backbone, memory.neck, memory.heads,
-                    memory.recomputed, memory.state, memory.total))))
+                f'{n / MIB:.0f}' for n in (*memory, sum(memory)))))
     return Cells(
         ('', 'Backbone', 'Neck', 'Heads', 'Recomputed', 'State', 'Together'),
         rows, 'Memory of a step with one image of {}x{}, MiB'.format(*size),
@@ -307,19 +278,17 @@ def tabulate_memory(cfg, size):
 
 def main():
     args = parse_args()
-    console = wide_console(140)
     with short_errors(ValueError, FileNotFoundError):
         cfg = Config.fromfile(args.config)
         cfg.merge_from_dict(args.cfg_options or {})
         plan = plan_training(cfg, args.gpus, args.images)
-        for line in describe_plan(plan):
-            console.print(line)
-        console.print(tabulate_hours(plan, args.step_time).rich())
+        print(*describe_plan(plan), sep='\n')
+        tabulate_hours(plan, args.step_time).show()
         if args.memory:
             if scope_of(cfg) != 'mmdet':
                 raise ValueError('--memory is for configs of MMDetection.')
             size = tuple(args.size or image_size(cfg))
-            console.print(tabulate_memory(cfg, size).rich())
+            tabulate_memory(cfg, size).show()
 
 
 if __name__ == '__main__':

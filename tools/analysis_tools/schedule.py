@@ -32,23 +32,13 @@ from mmfishnet.checks.schedule import check_schedule
 from mmfishnet.engine.errors import short_errors
 from mmfishnet.kinds import dicts_in, is_a, scope_of, type_name
 
-# Training images: of COCO train2017 those with annotations, unless the config
-# keeps the others.
-TRAIN_IMAGES = {'CocoDataset': 117266, 'ImageNet': 1281167}
-ALL_TRAIN_IMAGES = {**TRAIN_IMAGES, 'CocoDataset': 118287}
+# Training images: all, and those that have annotations.
+TRAIN_IMAGES = {'CocoDataset': (118287, 117266),
+                'ImageNet': (1281167, 1281167)}
 
 # More than these, such as a cosine's that falls with each epoch, are not named
 # one by one.
 MANY_PHASES = 10
-
-
-def published_images(cfg: Config) -> int | None:
-    """Training images of COCO or ImageNet that a config trains on; None for
-    another data set."""
-    dataset = cfg.train_dataloader.dataset
-    filtered = (dataset.get('filter_cfg') or {}).get('filter_empty_gt')
-    return (TRAIN_IMAGES if filtered else ALL_TRAIN_IMAGES).get(
-        type_name(dataset))
 
 
 def count_images(cfg: Config) -> int:
@@ -61,13 +51,14 @@ def count_images(cfg: Config) -> int:
     if files and all(map(osp.isfile, files)):
         with DefaultScope.overwrite_default_scope(scope_of(cfg)):
             return len(DATASETS.build(deepcopy(dataset)))
-    images = published_images(cfg)
-    if images is None:
+    if type_name(dataset) not in TRAIN_IMAGES:
         raise ValueError(
             f'the training images of {type_name(dataset)} are not here, and '
             f'their number is known for {" and ".join(TRAIN_IMAGES)} only; '
-            'give it (--images).')
-    return images
+            'give it (--images), or the iterations in an epoch '
+            '(--epoch-length).')
+    filtered = (dataset.get('filter_cfg') or {}).get('filter_empty_gt')
+    return TRAIN_IMAGES[type_name(dataset)][bool(filtered)]
 
 
 def epoch_steps(images: int, batch_size: int, gpus: int = 1,
@@ -78,18 +69,15 @@ def epoch_steps(images: int, batch_size: int, gpus: int = 1,
     return math.floor(steps) if drop_last else math.ceil(steps)
 
 
-def published_epoch_length(cfg: Config) -> int:
-    """Iterations in an epoch of the whole of COCO or ImageNet, with
-    ``auto_scale_lr.base_batch_size`` images each over all GPUs."""
-    images = published_images(cfg)
+def find_epoch_length(cfg: Config) -> int:
+    """Iterations in an epoch with ``auto_scale_lr.base_batch_size`` images
+    each over all GPUs."""
     batch_size = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
-    if images is None or batch_size is None:
+    if batch_size is None:
         raise ValueError(
-            'the iterations in an epoch can be told for '
-            f'{" and ".join(TRAIN_IMAGES)} with auto_scale_lr.base_batch_size,'
-            f' and not for {type_name(cfg.train_dataloader.dataset)} with '
-            f'{batch_size}; give them (--epoch-length).')
-    return epoch_steps(images, batch_size)
+            'the config has no auto_scale_lr.base_batch_size; give the '
+            'iterations in an epoch (--epoch-length).')
+    return epoch_steps(count_images(cfg), batch_size)
 
 
 class Phase(NamedTuple):
@@ -221,13 +209,11 @@ def draw_schedule(schedule: Schedule, path: str | os.PathLike,
     panels[0].margins(y=0.12)
     level = [p for p in phases if p.first_lr == p.last_lr]
     for phase in level if len(level) <= MANY_PHASES else ():
-        # Below, where nothing of a falling line is; at the end, where short.
-        short = phase.end - phase.begin < total / 10
-        place = phase.end if short else (phase.begin + phase.end) / 2
+        # Below, where nothing of a falling line is.
         panels[0].annotate(
-            f'{phase.first_lr:.3g}', (place / length, phase.first_lr),
-            (-3 if short else 0, -4), textcoords='offset points',
-            ha='right' if short else 'center', va='top')
+            f'{phase.first_lr:.3g}',
+            ((phase.begin + phase.end) / 2 / length, phase.first_lr),
+            (0, -4), textcoords='offset points', ha='center', va='top')
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(
         handles, labels, loc='outside lower center', ncols=len(labels))
@@ -239,8 +225,9 @@ def parse_args():
     add = parser.add_argument
     add('config', help='config file')
     add('--epoch-length', type=int, metavar='N',
-        help='iterations in an epoch (default: those of COCO train2017 or '
-        'ImageNet with the batch size auto_scale_lr.base_batch_size)')
+        help='iterations in an epoch (default: those of the data set, or of '
+        'COCO train2017 or ImageNet where it is not there, with the batch '
+        'size auto_scale_lr.base_batch_size)')
     add('--out', type=Path, metavar='FILE',
         help='picture (default: CONFIG_schedule.png here)')
     add('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
@@ -283,7 +270,7 @@ def main():
     with short_errors(ValueError):
         cfg = Config.fromfile(args.config)
         cfg.merge_from_dict(args.cfg_options or {})
-        length = (published_epoch_length(cfg)
+        length = (find_epoch_length(cfg)
                   if args.epoch_length is None else args.epoch_length)
         for problem in check_schedule(cfg, length):
             print(problem)

@@ -1,5 +1,5 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
-"""What a training step keeps, reads and writes, in bytes."""
+"""What a training step keeps and holds, in bytes."""
 from __future__ import annotations
 
 import weakref
@@ -21,34 +21,26 @@ def _tensors(tree) -> list[Tensor]:
 
 
 class Meter(TorchDispatchMode):
-    """Counts what operators read, write and hold, parameters aside.
+    """Counts what operators' outputs hold.
 
     Attributes:
-        traffic (int): Bytes of all tensors that operators read and wrote,
-            views aside.
         peak (int): The most bytes of tensors that lived at a time, of those
             that came to be while it counted.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.traffic = self.peak = self._live = 0
+        self.peak = self._live = 0
         self._known = {}
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         returned = func(*args, **kwargs)
-        read = _tensors((args, kwargs))
-        written = _tensors(returned)
-        given = {x.untyped_storage()._cdata for x in read}
-        new = [x for x in written if x.untyped_storage()._cdata not in given]
-        if new or func._schema.is_mutable:
-            self.traffic += sum(
-                x.numel() * x.element_size() for x in (*read, *written))
-        for x in new:
+        given = {x.untyped_storage()._cdata for x in _tensors((args, kwargs))}
+        for x in _tensors(returned):
             storage = x.untyped_storage()
             key = storage._cdata
-            if key not in self._known:
+            if key not in given and key not in self._known:
                 self._known[key] = storage.nbytes()
                 self._live += storage.nbytes()
                 weakref.finalize(storage, self._free, key)
@@ -61,23 +53,15 @@ class Meter(TorchDispatchMode):
 
 def measure_kept_bytes(model: nn.Module, images: Tensor,
                        is_part: bool = False) -> int:
-    """Measure what autograd keeps of a training forward.
+    """Measure what autograd keeps of a training forward, in bytes.
 
     Every tensor that a node of the graph saves is caught as it is saved, and
     its storage is counted once. Parameters and buffers, which are there
-    anyway, are left out.
-
-    Args:
-        model (nn.Module): Is run once in training mode, which updates the
-            statistics of its norm layers.
-        images (Tensor): (N, C, H, W), on the model's device. On 'meta' the
-            same graph is recorded, with the same sizes, and nothing computed.
-        is_part (bool): Whether the model is a part of another: its norms stay
-            in the modes that they are in, and what it gets is there anyway.
-            Defaults to False.
-
-    Returns:
-        int: Bytes that live from the forward to the backward pass.
+    anyway, are left out. The model is run once in training mode, which
+    updates the statistics of its norm layers; on the device 'meta' the same
+    graph is recorded, with the same sizes, and nothing computed. If it is a
+    part of another, its norms stay in the modes that they are in, and what
+    it gets is there anyway.
     """
     def key(tensor: Tensor) -> int:
         # Unlike data_ptr, different for each storage on 'meta' as well.

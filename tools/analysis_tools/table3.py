@@ -13,12 +13,11 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from mmengine.registry import MODELS
-from rich.table import Table
 
 from mmfishnet.engine.errors import short_errors
 from mmfishnet.kinds import dicts_in, find_class, scope_of, setting, type_name
 from mmfishnet.work_dir import read_run
-from tables import Cells, wide_console
+from tables import Cells
 
 # AP, AP_S, AP_M, AP_L in per cent
 Scores = tuple[float, float, float, float]
@@ -79,11 +78,7 @@ class Row(NamedTuple):
     backbone: str
     source: str
     cells: Sequence[Scores | None]
-
-    @property
-    def is_difference(self) -> bool:
-        return (self.backbone.startswith('vs. ')
-                or self.source == 'ours - paper')
+    is_difference: bool = False
 
 
 def read_finished(work_dir: str | os.PathLike, best: bool = False) -> Finished:
@@ -185,13 +180,14 @@ def arrange_rows(runs: Sequence[Finished]) -> list[Row]:
     for backbone, (name, _) in BACKBONES.items():
         rows += [Row(name, 'paper', PAPER[name]),
                  Row(backbone, 'ours', ours(backbone)),
-                 Row('', 'ours - paper', less(ours(backbone), PAPER[name]))]
-        if backbone != fish:
-            against += [
-                Row(f'vs. {name}', 'paper', less(PAPER[fish], PAPER[name])),
-                Row(f'vs. {backbone}', 'ours', less(ours(fish), ours(backbone))
-                    )
-            ]
+                 Row('', 'ours - paper', less(ours(backbone), PAPER[name]),
+                     True)]
+        for other, source, theirs, best in (
+                (name, 'paper', PAPER[name], PAPER[fish]),
+                (backbone, 'ours', ours(backbone), ours(fish))):
+            if backbone != fish:
+                against.append(
+                    Row(f'vs. {other}', source, less(best, theirs), True))
     others = sorted({run.backbone for run in runs} - set(BACKBONES))
     return [*rows, *against, *(Row(n, 'ours', ours(n)) for n in others)]
 
@@ -205,35 +201,20 @@ def missing_configs(runs: Sequence[Finished]) -> list[str]:
             if (backbone, detector) not in there]
 
 
-def tabulate_rows(rows: Sequence[Row],
-                  columns: Sequence[Column] = COLUMNS) -> Cells:
-    """The table as texts in the paper's form, '37.0/19.8/40.2/50.3', with
-    some of the columns for a terminal that is too narrow for all."""
+def tabulate_rows(rows: Sequence[Row]) -> Cells:
+    """The table as texts in the paper's form, '37.0/19.8/40.2/50.3'."""
 
     def text(score, sign):
         # Not -0.0
         return '-' if math.isnan(score) else (
             f'{round(score, 1) + 0.0:{"+" if sign else ""}.1f}')
 
-    shown = [COLUMNS.index(column) for column in columns]
     texts = [(row.backbone, row.source, *(
-        '/'.join(text(score, row.is_difference) for score in row.cells[i] or ()
-                 ) for i in shown)) for row in rows]
+        '/'.join(text(score, row.is_difference) for score in cell or ())
+        for cell in row.cells)) for row in rows]
     return Cells(('Backbone', '', *(f'{column.title}\n{"/".join(METRICS)}'
-                                    for column in columns)), texts,
+                                    for column in COLUMNS)), texts,
                  'Table 3: COCO val2017', names=2)
-
-
-def to_rich(rows: Sequence[Row], columns: Sequence[Column] = COLUMNS) -> Table:
-    """:func:`tabulate_rows` for the terminal, ours in bold."""
-    table = tabulate_rows(rows, columns).rich()
-    for column in table.columns[2:]:
-        column.no_wrap = True
-    for line, row, after in zip(table.rows, rows, [*rows[1:], None]):
-        line.style = 'bold' if row.source == 'ours' else None
-        line.end_section = row.source != 'paper' and (
-            after is None or after.source != 'ours - paper')
-    return table
 
 
 def draw_bars(rows: Sequence[Row], path: str | os.PathLike) -> None:
@@ -290,19 +271,14 @@ def main():
     with short_errors(FileNotFoundError, ValueError):
         runs = [read_finished(path, args.best) for path in args.work_dirs]
         rows = arrange_rows(runs)
-    console = wide_console(120)
-    unlimited = console.options.update(max_width=10**4)
-    whole = to_rich(rows)
-    fits = console.measure(whole, options=unlimited).maximum <= console.width
-    for table in [whole] if fits else [to_rich(rows, [c]) for c in COLUMNS]:
-        console.print(table)
-    for line in (*map(str, runs), *(f'missing: configs/{config}'
-                                    for config in missing_configs(runs))):
-        console.print(line, soft_wrap=True)
+    table = tabulate_rows(rows)
+    table.show()
+    print(*runs, *(f'missing: configs/{config}'
+                   for config in missing_configs(runs)), sep='\n')
     for file in filter(None, (args.markdown, args.plot)):
         file.parent.mkdir(parents=True, exist_ok=True)
     if args.markdown:
-        args.markdown.write_text(tabulate_rows(rows).markdown(), 'utf-8')
+        args.markdown.write_text(table.markdown(), 'utf-8')
     if args.plot:
         draw_bars(rows, args.plot)
 

@@ -13,12 +13,6 @@ from rich.table import Table
 MIB = 2**20
 
 
-def wide_console(width: int = 160) -> Console:
-    """A console in which no table is cut where nobody watches."""
-    return Console(width=None if sys.stdout.isatty() else width,
-                   highlight=False)
-
-
 @dataclass
 class Cells:
     """A table of texts."""
@@ -29,16 +23,17 @@ class Cells:
     caption: str = ''
     names: int = 1  # how many of the columns are not numbers
 
-    def rich(self, **kwargs) -> Table:
-        """For the terminal; ``kwargs`` are those of rich's ``Table``."""
+    def show(self) -> None:
+        """Print it, as wide as it is where nobody watches."""
         table = Table(title=self.title, caption=self.caption,
-                      **{'box': box.SIMPLE_HEAD, **kwargs})
+                      box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for i, column in enumerate(self.columns):
             table.add_column(
                 column, justify='left' if i < self.names else 'right')
         for row in self.rows:
             table.add_row(*row)
-        return table
+        Console(width=None if sys.stdout.isatty() else 200,
+                highlight=False).print(table)
 
     def markdown(self) -> str:
         """In Markdown, without title and caption; ends with a line break."""

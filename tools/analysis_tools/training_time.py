@@ -25,7 +25,7 @@ from mmfishnet.engine.build import build_runner
 from mmfishnet.engine.errors import short_errors
 from mmfishnet.engine.launch import leave_job
 from mmfishnet.engine.noise import leave_out_noise
-from tables import Cells, wide_console
+from tables import Cells
 
 PHASES = ('training', 'validation')
 # What MMDetection's heads compute targets and losses by.
@@ -38,30 +38,26 @@ class Clock:
     def __init__(self):
         self.seconds = {phase: Counter() for phase in PHASES}
         self.phase = 'training'  # of the next parts
-        self._parts = []
-        self._since = None
+        self.parts = []
+        self.since = None
 
     def tick(self):
         """Count what has passed for the part that is going on."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         now = time.perf_counter()
-        if self._parts:
-            phase, part = self._parts[-1]
-            self.seconds[phase][part] += now - self._since
-        self._since = now
+        if self.parts:
+            phase, part = self.parts[-1]
+            self.seconds[phase][part] += now - self.since
+        self.since = now
 
     @contextmanager
     def part(self, name):
         self.tick()
-        self._parts.append((self.phase, name))
+        self.parts.append((self.phase, name))
         yield
         self.tick()
-        self._parts.pop()
-
-    def rename(self, name):
-        """What has passed since the last tick is another part's."""
-        self._parts[-1] = self.phase, name
+        self.parts.pop()
 
     def around(self, owner, method, name):
         """Count a method of an object."""
@@ -129,7 +125,8 @@ def watch(runner, clock):
     def timed_backward(*args, **kwargs):
         with clock.part('heads and neck, backward'):
             backward(*args, **kwargs)
-            clock.rename('backbone, backward')
+            # What has passed since the last feature's gradient.
+            clock.parts[-1] = clock.phase, 'backbone, backward'
 
     wrapper.backward = timed_backward
 
@@ -162,7 +159,7 @@ def main():
         watch(runner, clock)
         runner.train()
     if is_main_process():
-        wide_console().print(tabulate_seconds(clock.seconds).rich())
+        tabulate_seconds(clock.seconds).show()
         if args.json:
             args.json.write_text(json.dumps(clock.seconds) + '\n')
     del runner

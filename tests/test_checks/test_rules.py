@@ -57,6 +57,8 @@ SCHEDULES = {
     'warm-up of as many epochs': (
         dict(WARM_UP, end=500), 'warning', ['500 epochs', 'by_epoch=False']),
     'warm-up': (dict(WARM_UP, convert_to_iter_based=True), None, []),
+    'momentum': (dict(type='CosineAnnealingMomentum', T_max=6), 'warning',
+                 ['rises again']),
     'begin beyond': (dict(type='StepLR', step_size=1, begin=12, end=20),
                      'warning', ['begins after 12']),
 }

@@ -44,6 +44,7 @@ TELLING = (
     'mmpretrain/resnet/resnet50_8xb8_cub.py',
     'mmpretrain/swav/swav_resnet50_8xb32-mcrop-coslr-200e_in1k-224px-96px.py',
     'mmseg/fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py',
+    'mmseg/segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py',
     'mmseg/unet/unet-s5-d16_fcn_4xb4-40k_drive-64x64.py')
 
 

@@ -117,8 +117,10 @@ def _look_for(data: Data, records: list, key: str,
     if gone:
         folder, name = osp.split(gone[0])
         stem = osp.splitext(name)[0].casefold()
-        others = sorted(n for n in os.listdir(folder or '.')
-                        if osp.splitext(n)[0].casefold() == stem)
+        names = os.listdir(folder or '.') if os.access(
+            folder or '.', os.R_OK) else ()
+        others = sorted(
+            n for n in names if osp.splitext(n)[0].casefold() == stem)
         hint = f' (did you mean {others[0]!r}?)' if others else ''
         if '\\' in name:
             hint = ' (a file_name is written with / between folders)'

@@ -80,9 +80,12 @@ def config(scope, evaluator, dataset):
 
 
 @pytest.fixture
-def coco(tmp_path):
+def coco(tmp_path, monkeypatch):
     """Contents of both files, config, and folder; write() puts the files
     there."""
+    # A runner lays out its config twice, which takes a second.
+    monkeypatch.setattr('yapf.yapflib.yapf_api.FormatCode',
+                        lambda text, **_: (text, False))
     rng = np.random.default_rng(0)
     content = dict(train=annotations(1), val=annotations(11))
     for part, x in content.items():

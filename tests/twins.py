@@ -13,12 +13,11 @@ default scope, as in pure-Python configs.
 """
 from __future__ import annotations
 
-import importlib
-import os
 import sys
 import tempfile
 import warnings
 from pathlib import Path
+from unittest.mock import patch
 
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import Hook
@@ -61,9 +60,10 @@ JOBS = {
     'multi-label': 'mmpretrain/csra/resnet101-csra_1xb16_voc07-448px.py',
     'self-supervised': 'mmpretrain/simclr/simclr_resnet50_8xb32-coslr-200e_'
     'in1k.py',
-    'segmentation': 'mmseg/fcn/fcn_r50-d8_4xb4-80k_ade20k-512x512.py',
+    'segmentation': 'mmseg/segformer/segformer_mit-b0_8xb2-160k_ade20k-'
+    '512x512.py',
 }
-SIDE = 64
+SIDE, SIZES = 64, ('crop_size', 'size', 'scale', 'img_scale', 'pad_size')
 REGISTRIES = (MODELS, DATASETS, TRANSFORMS, HOOKS, METRICS, DATA_SAMPLERS)
 
 
@@ -90,34 +90,24 @@ class Record(Hook):
         self.metrics = dict(metrics or {})
 
 
-def stock(name: str) -> Path:
-    """A stock config, by its package and its path there."""
-    package, _, path = name.partition('/')
-    module = importlib.import_module(package)
-    return Path(module.__file__).parent / '.mim' / 'configs' / path
-
-
 def shrink(node):
     """Smaller pictures, no weights to fetch; in place."""
     for key, value in list(node.items() if isinstance(node, dict) else
                            enumerate(node)):
-        if key == 'init_cfg' and isinstance(value, dict) and (
-                'checkpoint' in value):
-            node[key] = None
-        elif key in ('pretrained', 'teacher_ckpt'):
+        pair = isinstance(value, (list, tuple)) and len(value) == 2 and all(
+            isinstance(v, int) and v > SIDE for v in value)
+        if key in ('pretrained', 'teacher_ckpt') or key == 'init_cfg' and (
+                isinstance(value, dict) and 'checkpoint' in value):
             node[key] = None
         elif key == 'teacher_config':  # which upstream reads at its root
-            node[key] = str(stock(f'mmdet/{value.removeprefix("configs/")}'))
-        elif key in ('crop_size', 'size', 'scale', 'img_scale', 'pad_size'
-                     ) and isinstance(value, int) and value > SIDE:
+            node[key] = str(stand_in_data.stock(
+                f'mmdet/{value.removeprefix("configs/")}'))
+        elif key == 'times':  # that data are repeated
+            node[key] = 1
+        elif key in SIZES and isinstance(value, int) and value > SIDE:
             node[key] = SIDE
-        elif isinstance(value, tuple) and len(value) == 2 and all(
-                isinstance(v, int) and v > SIDE for v in value):
-            node[key] = (SIDE, SIDE)
-        elif isinstance(value, list) and len(value) == 2 and all(
-                isinstance(v, int) and v > SIDE for v in value
-        ) and key in ('size', 'crop_size', 'scale'):
-            node[key] = [SIDE, SIDE]
+        elif pair and (isinstance(value, tuple) or key in SIZES):
+            node[key] = type(value)((SIDE, SIDE))
         elif isinstance(value, (dict, list)):
             shrink(value)
 
@@ -125,27 +115,23 @@ def shrink(node):
 def short_job(path: Path) -> Config:
     """A config that trains two steps and validates."""
     cfg = Config.fromfile(path)
-    for key in ('model', 'train_dataloader', 'val_dataloader',
-                'custom_hooks'):
+    for key in ('model', 'data_preprocessor', 'train_dataloader',
+                'val_dataloader', 'custom_hooks'):
         if cfg.get(key):
             shrink(cfg[key])
-    if 'data_preprocessor' in cfg:
-        shrink(cfg.data_preprocessor)
-    if cfg.default_scope == 'mmpretrain':  # a picture of each class is many
-        for part in stand_in_data.PARTS:
-            for leaf in stand_in_data.leaves(cfg.get(part)):
-                leaf['indices'] = 4
     train = cfg.train_dataloader
-    train.update(num_workers=0, persistent_workers=False)
     # Of several sources a sampler makes batches of the loader's size.
     if 'source_ratio' not in train.get('sampler', {}):
         train.batch_size = min(train.get('batch_size', 1), 2)
     if 'shuffle' in train.get('sampler', {}):
         train.sampler.shuffle = False
-    for key in ('val_dataloader', 'test_dataloader'):
-        if cfg.get(key):
-            cfg[key].update(num_workers=0, persistent_workers=False,
-                            batch_size=1)
+    for part in filter(cfg.get, stand_in_data.PARTS):
+        cfg[part].update(num_workers=0, persistent_workers=False)
+        if part != 'train_dataloader':
+            cfg[part].batch_size = 1
+        if cfg.default_scope == 'mmpretrain':  # a folder of each class is many
+            for leaf in stand_in_data.leaves(cfg[part]):
+                leaf['indices'] = 4
     if cfg.train_cfg.get('max_iters'):
         cfg.train_cfg.update(max_iters=2, val_interval=2)
     else:
@@ -153,6 +139,7 @@ def short_job(path: Path) -> Config:
         cfg.train_cfg.pop('dynamic_intervals', None)
     cfg.merge_from_dict({
         'randomness': dict(seed=0), 'load_from': None, 'log_level': 'ERROR',
+        'default_hooks': dict(checkpoint=dict(save_last=False, interval=-1)),
         'visualizer': dict(type='Visualizer', vis_backends=[])})
     return cfg
 
@@ -171,63 +158,60 @@ def as_classes(cfg: Config) -> Config:
     return cfg
 
 
-def run(cfg: Config, ours: bool) -> Record | Exception:
-    """Run a job; gives what it recorded, or what it ended with."""
-    record = Record()
-    folder = tempfile.mkdtemp()
+def run(cfg: Config, ours: bool) -> tuple:
+    """Run a job; gives losses, metrics and what it ended with, if it did not
+    come to its end."""
+    record, folder = Record(), tempfile.mkdtemp()
     cfg = Config(ConfigDict(cfg.to_dict()))
-    cfg.work_dir = folder
-    cfg.experiment_name = os.path.basename(folder)
-    cfg.launcher = 'none'
+    cfg.merge_from_dict(dict(
+        work_dir=folder, experiment_name=Path(folder).name, launcher='none'))
     try:
-        runner = build_runner(cfg) if ours else Runner.from_cfg(cfg)
-        assert isinstance(runner.train_dataloader, DataLoader)
-        runner.register_hook(record)
-        with checked(runner, ('train', 'val'), ours):
-            runner.train()
+        # To lay out the config, thrice, takes longer than all the rest.
+        with patch('yapf.yapflib.yapf_api.FormatCode', lambda text, **_: (
+                text, False)):
+            runner = build_runner(cfg) if ours else Runner.from_cfg(cfg)
+            assert isinstance(runner.train_dataloader, DataLoader)
+            runner.register_hook(record)
+            with checked(runner, ('train', 'val'), ours):
+                runner.train()
     except (Exception, SystemExit) as error:
-        return error
-    return record
+        return record.losses, record.metrics, f'{type(error).__name__}: ' \
+            f'{str(error)[:200]}'
+    return record.losses, record.metrics, None
 
 
 def compare(name: str, root: str, classes: bool = False) -> str:
     """Run a job twice; gives a line that begins with 'equal' or not."""
-    cfg = short_job(stock(JOBS[name]))
+    cfg = short_job(stand_in_data.stock(JOBS[name]))
     folder = tempfile.mkdtemp(dir=root)
     # A batch of several sources takes what each has of one shape.
     several = 'source_ratio' in cfg.train_dataloader.get('sampler', {})
     stand_in_data.make(cfg, folder, 16 if several else 3)
     with stand_in_data.chdir(folder):
-        theirs = run(as_classes(cfg) if classes else cfg, ours=False)
-        ours = run(as_classes(cfg) if classes else cfg, ours=True)
-    if isinstance(theirs, BaseException) or isinstance(ours, BaseException):
-        both = isinstance(theirs, BaseException) and isinstance(
-            ours, BaseException)
-        words = [f'{type(e).__name__}: {str(e)[:200]}' if isinstance(
-            e, BaseException) else 'ended' for e in (theirs, ours)]
-        return f'{"both refuse" if both else "DIFFER"}: {" | ".join(words)}'
-    common = theirs.metrics.keys() & ours.metrics.keys()
-    differ = [i for i, (a, b) in enumerate(zip(theirs.losses, ours.losses))
-              if a != b]
-    values = [k for k in common if theirs.metrics[k] != ours.metrics[k]
-              and theirs.metrics[k] == theirs.metrics[k]]
-    if differ or values or len(theirs.losses) != len(ours.losses) or (
-            theirs.metrics.keys() - ours.metrics.keys()):
-        return (f'DIFFER: losses of steps {differ}, metrics {values}: '
-                f'{theirs.losses[:1]} {ours.losses[:1]}')
-    return (f'equal: {len(ours.losses)} steps, {len(common)} metrics, loss '
-            f'{ours.losses[0].get("loss", float("nan")):.4f}')
+        (losses, metrics, fault), (our_losses, our_metrics, our_fault) = (
+            run(as_classes(cfg) if classes else cfg, ours)
+            for ours in (False, True))
+    if fault or our_fault:
+        both = 'both refuse' if fault and our_fault else 'DIFFER'
+        return f'{both}: {fault} | {our_fault}'
+    # Ours may report more; nan is not equal to itself.
+    values = [k for k, v in metrics.items()
+              if k not in our_metrics or our_metrics[k] != v == v]
+    if losses != our_losses or values:
+        return (f'DIFFER: metrics {values}, losses {losses[:1]} '
+                f'{our_losses[:1]}')
+    return (f'equal: {len(losses)} steps, {len(metrics)} metrics, loss '
+            f'{losses[0].get("loss", float("nan")):.4f}')
 
 
 def main() -> int:
     warnings.simplefilter('ignore')
     MMLogger.get_instance('twins', log_level='ERROR')
-    wrong, names = 0, sys.argv[1:]
-    classes = '--classes' in names
-    names = [name for name in names if name != '--classes']
+    names = [name for name in sys.argv[1:] if name != '--classes']
+    wrong = 0
     with tempfile.TemporaryDirectory() as root:
         for name in names or JOBS:
-            said = compare(name, root, classes)
+            said = compare(name, root, '--classes' in sys.argv)
             wrong += said.startswith('DIFFER')
             print(f'{name}: {said}', flush=True)
     print(f'{wrong} differ')

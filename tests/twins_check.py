@@ -10,13 +10,11 @@ missing, a file is gone) and data sets without stand-in are counted.
 """
 import argparse
 import gc
-import importlib
 import os
 import sys
 import tempfile
 import warnings
 from collections import Counter
-from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.logging import MMLogger
@@ -27,72 +25,54 @@ from mmfishnet.checks import check_config
 
 # One of each layout and each kind of model, for the suite.
 TELLING = (
-    'mmdet/faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
     'mmdet/guided_anchoring/ga-rpn_r50_fpn_1x_coco.py',
     'mmdet/yolox/yolox_s_8xb8-300e_coco.py',
     'mmdet/yolo/yolov3_d53_8xb8-320-273e_coco.py',
     'mmdet/rtmdet/rtmdet-ins_s_8xb32-300e_coco.py',
-    'mmdet/detr/detr_r50_8xb2-150e_coco.py',
     'mmdet/cornernet/cornernet_hourglass104_8xb6-210e-mstest_coco.py',
     'mmdet/mm_grounding_dino/coco/grounding_dino_swin-t_finetune_16xb4_1x_'
     'coco_48_17.py',
-    'mmdet/htc/htc_r50_fpn_1x_coco.py',
     'mmdet/soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_'
     'semi-0.1-coco.py',
     'mmdet/mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic.py',
     'mmdet/pascal_voc/retinanet_r50_fpn_1x_voc0712.py',
     'mmdet/openimages/retinanet_r50_fpn_32xb2-1x_openimages.py',
-    'mmdet/cityscapes/mask-rcnn_r50_fpn_1x_cityscapes.py',
     'mmdet/crowddet/crowddet-rcnn_r50_fpn_8xb2-30e_crowdhuman.py',
     'mmdet/wider_face/ssd300_8xb32-24e_widerface.py',
-    'mmdet/objects365/retinanet_r50_fpn_1x_objects365v1.py',
     'mmpretrain/resnet/resnet50_8xb32_in1k.py',
     'mmpretrain/vgg/vgg16_8xb16_voc.py',
     'mmpretrain/resnet/resnet50_8xb8_cub.py',
     'mmpretrain/swav/swav_resnet50_8xb32-mcrop-coslr-200e_in1k-224px-96px.py',
-    'mmpretrain/mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py',
     'mmseg/fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py',
-    'mmseg/upernet/upernet_r50_4xb4-80k_ade20k-512x512.py',
-    'mmseg/unet/unet-s5-d16_fcn_4xb4-40k_drive-64x64.py',
-    'mmseg/fcn/fcn_r50-d8_4xb4-20k_voc12aug-512x512.py')
+    'mmseg/segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py',
+    'mmseg/unet/unet-s5-d16_fcn_4xb4-40k_drive-64x64.py')
 
 
-def configs_of(package: str) -> Path:
-    """The folder of a package's configs."""
-    module = importlib.import_module(package)
-    return Path(module.__file__).parent / '.mim' / 'configs'
-
-
-def check_stock(path, folders: dict) -> tuple[str, list]:
+def check_stock(name: str) -> tuple[str, list]:
     """Check one config.
 
     Args:
-        path (Path): Config.
-        folders (dict): Takes up folders of data by the text of the data sets.
+        name (str): Package, and path of the config there.
 
     Returns:
         tuple[str, list]: 'checked', or why not; and the errors.
     """
     try:
-        cfg = Config.fromfile(path)
+        cfg = Config.fromfile(stand_in_data.stock(name))
     except Exception as fault:
         return f'upstream: {type(fault).__name__} of the config', []
-    for part in stand_in_data.PARTS:  # the stand-in has few pictures
-        if cfg.get(part):
-            cfg[part].batch_size = min(cfg[part].get('batch_size') or 1, 2)
-    text = repr([list(stand_in_data.leaves((cfg.get(p) or {}).get('dataset')))
-                 for p in stand_in_data.PARTS])
-    if text not in folders:
-        folder = tempfile.mkdtemp(dir=folders['root'])
+    for part in filter(cfg.get, stand_in_data.PARTS):
+        # The stand-in has few pictures.
+        cfg[part].batch_size = min(cfg[part].get('batch_size') or 1, 2)
+    with tempfile.TemporaryDirectory() as folder:
         try:
             unknown = stand_in_data.make(cfg, folder)
         except Exception as fault:
             return f'upstream: {type(fault).__name__} of the data', []
-        folders[text] = unknown[:1] or folder
-    if isinstance(folders[text], list):
-        return f'no stand-in for {folders[text][0]}', []
-    with stand_in_data.chdir(folders[text]):
-        problems = check_config(cfg)
+        if unknown:
+            return f'no stand-in for {unknown[0]}', []
+        with stand_in_data.chdir(folder):
+            problems = check_config(cfg)
     theirs = [p for p in problems if p.level == 'error' and (
         'cannot be built' in p.text or 'takes no such argument' in p.text)]
     state = 'checked'
@@ -115,22 +95,19 @@ def main():
     MMLogger.get_instance('twins', log_level='ERROR')
     counts, wrong = Counter(), 0
     gc.freeze()  # MMEngine collects for each data set that it builds
-    with tempfile.TemporaryDirectory() as root:
-        folders = dict(root=root)
-        for package in args.packages:
-            top = configs_of(package)
-            paths = [p for p in sorted(top.rglob('*.py'))
-                     if '_base_' not in p.parts][::args.every]
-            if args.telling:
-                paths = [top / name.partition('/')[2] for name in TELLING
-                         if name.startswith(f'{package}/')]
-            for path in paths:
-                state, errors = check_stock(path, folders)
-                counts[package, state] += 1
-                wrong += bool(errors)
-                for problem in errors:
-                    print(f'{package} {path.relative_to(top)}: {problem}',
-                          flush=True)
+    for package in args.packages:
+        top = stand_in_data.stock(package)
+        names = [f'{package}/{p.relative_to(top)}'
+                 for p in sorted(top.rglob('*.py'))
+                 if '_base_' not in p.parts][::args.every]
+        for name in names:
+            if args.telling and name not in TELLING:
+                continue
+            state, errors = check_stock(name)
+            counts[package, state] += 1
+            wrong += bool(errors)
+            for problem in errors:
+                print(f'{name}: {problem}', flush=True)
     for (package, state), count in sorted(counts.items()):
         print(f'{package}: {count} {state}')
     print(f"{wrong} with an error or a note that is not upstream's")

@@ -11,9 +11,10 @@ themselves, by the rules of this package:
 - ``labels.py``: what each label means; ``model.py``: heads and channels;
 - ``evaluation.py`` and ``schedule.py``.
 """
-from .hook import CheckError, CheckHook, check_config, checked
+from .hook import CheckError, CheckHook, check_config, checked, is_built
 from .problem import Problem, report
 
 __all__ = [
-    'CheckError', 'CheckHook', 'Problem', 'check_config', 'checked', 'report'
+    'CheckError', 'CheckHook', 'Problem', 'check_config', 'checked',
+    'is_built', 'report'
 ]

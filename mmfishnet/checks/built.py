@@ -50,13 +50,23 @@ def owner(cls: type, name: str) -> type:
 class Data:
     """One data set, without what is wrapped around it.
 
-    Attributes:
+    Args:
         part (str): 'train', 'val' or 'test'.
         key (str): Where it stands in the config.
         dataset (BaseDataset, optional): It; None if it cannot be built.
-        mixed (list): Transforms of wrappers.
+        mixed (list): Transforms of wrappers. Defaults to none.
         fault (Exception, optional): What it raised when it was filled.
-        name (str): Its class.
+            Defaults to None.
+        name (str): Its class. Defaults to that of ``dataset``.
+
+    Attributes:
+        known (bool): Whether its labels mean what its classes say.
+        kind (str, optional): 'coco', 'panoptic', 'folders', 'xml', or None for
+            others: how its files are read.
+        transforms (list): All transforms in their order.
+        loaders (list): Those that read files; none if one is not known.
+        altered (bool): Whether a transform that is not known may put right
+            what is wrong.
     """
 
     part: str
@@ -67,23 +77,26 @@ class Data:
     name: str = ''
 
     def __post_init__(self) -> None:
-        self.name = self.name or type(self.dataset).__name__
-        # Whether its labels mean what its classes say.
+        kind = type(self.dataset)
+        self.name = self.name or kind.__name__
+        makers = [owner(kind, name)
+                  for name in ('load_data_list', 'parse_data_info')]
         self.known = isinstance(self.dataset, BaseDataset) and is_known(
-            owner(type(self.dataset), 'load_data_list'))
+            makers[0])
+        self.kind = READERS.get(tuple(m.__name__ for m in makers)) if all(
+            map(is_known, makers)) else None
         self.trained = self.part == 'train'
         self.meta = getattr(self.dataset, 'metainfo', None) or {}
         self.ann_file = os.fspath(
             getattr(self.dataset, 'ann_file', None) or '')
-
-    @cached_property
-    def kind(self) -> str | None:
-        """'coco', 'panoptic', 'folders', 'xml', or None for others."""
-        makers = [owner(type(self.dataset), name)
-                  for name in ('load_data_list', 'parse_data_info')]
-        if not all(map(is_known, makers)):
-            return None
-        return READERS.get(tuple(maker.__name__ for maker in makers))
+        pipeline = getattr(self.dataset, 'pipeline', None)
+        self.transforms = [*getattr(pipeline, 'transforms', ()), *self.mixed]
+        unknown = [t for t in self.transforms
+                   if not is_known(owner(type(t), 'transform'))]
+        self.altered = bool(unknown)
+        loaders = [t for t in self.transforms
+                   if type(t).__name__.startswith('Load')]
+        self.loaders = [] if any(t in unknown for t in loaders) else loaders
 
     @property
     def names(self) -> list[str] | None:
@@ -94,27 +107,6 @@ class Data:
                 isinstance(name, str) for name in names):
             return None
         return list(names)
-
-    @cached_property
-    def transforms(self) -> list:
-        """All transforms in their order."""
-        pipeline = getattr(self.dataset, 'pipeline', None)
-        return [*getattr(pipeline, 'transforms', ()), *self.mixed]
-
-    @cached_property
-    def loaders(self) -> list:
-        """The transforms that read files; none if one is not known."""
-        found = [t for t in self.transforms
-                 if type(t).__name__.startswith('Load')]
-        return found if all(is_known(owner(type(t), 'transform'))
-                            for t in found) else []
-
-    @property
-    def altered(self) -> bool:
-        """Whether a transform that is not known may put right what is wrong.
-        """
-        return not all(is_known(owner(type(t), 'transform'))
-                       for t in self.transforms)
 
     def has(self, name: str) -> bool:
         """Whether a loading transform is switched so (``with_mask``)."""

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from itertools import islice
 
 import numpy as np
 import torch
@@ -73,16 +74,16 @@ def check_best(part: Part, hooks: Sequence[Hook]) -> Iterator[Problem]:
     Losses of the validation come from a hook or from the model, and a hook of
     one's own may report anything.
     """
-    if not all(type(hook).__module__.startswith('mmfishnet.')
-               or is_known(type(hook)) for hook in hooks):
+    if not all(is_known(type(hook)) for hook in hooks):
         return
     names = []
     for metric, _ in part.metrics:
         reported = REPORTED.get(type(metric).__name__)
-        found = reported(metric) if reported and is_known(type(metric)) else \
-            None
-        if found is None:
+        if not reported or not is_known(type(metric)):
             return  # anything may be reported
+        found = reported(metric)
+        if found is None:
+            return
         names += [f'{metric.prefix}/{n}' if metric.prefix else n
                   for n in found]
     if part.prefixes is not None:
@@ -118,11 +119,7 @@ def check_batches(part: Part, model) -> Iterator[Problem]:
     sampler = getattr(loader, 'sampler', None)
     if type(sampler) is not DefaultSampler or sampler.shuffle:
         return
-    batches = []
-    for batch in loader.batch_sampler:
-        batches.append(list(batch))
-        if len(batches) == BATCHES:
-            break
+    batches = [list(b) for b in islice(loader.batch_sampler, BATCHES)]
     mixed = next((b for b in batches if len(_sizes(b, paths)) > 1), None)
     for batch in batches[:1] + ([mixed] if mixed else []):
         try:

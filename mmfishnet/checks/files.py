@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import os.path as osp
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +25,13 @@ THREADS = 8  # disks of a network answer late, but many at a time
 ENDS = {b'\xff\xd8': b'\xff\xd9', b'\x89P': b'IEND'}  # JPEG and PNG
 EARLY = 'end too early (a copy that was cut off?)'
 DAMAGED = 'are no pictures, or damaged'
+TURNED = (
+    'are photos that their EXIF data turn by 90 degrees, and the annotations '
+    'are for the picture as it is stored. Save the pictures upright '
+    '(`PIL.ImageOps.exif_transpose`) and annotate them so, or load them with '
+    "LoadImageFromFile(color_type='color_ignore_orientation'); they are "
+    '(width x height)')
+OTHER = 'have another size than the annotations say (width x height)'
 
 
 @dataclass
@@ -66,10 +73,10 @@ def read_files(data: Data) -> tuple[list[Reading], list[Problem]]:
             data.loaders[0], 'backend_args', None)):
         return [], [note(data.key, 'its pictures were not looked at: they '
                          'come through a storage backend')]
-    found = list(_look_for(data, records, 'img_path', 'image files'))
+    lost, problems = _look_for(data, records, 'img_path', 'image files')
     if data.has('with_seg'):
-        found += _look_for(data, records, 'seg_map_path', 'label maps')
-    lost = set().union(*(paths for _, paths in found))
+        more, found = _look_for(data, records, 'seg_map_path', 'label maps')
+        lost, problems = lost | more, problems + found
     there = [r for r in records
              if not lost & {r['img_path'], r['seg_map_path']}]
     # Evenly spread, and so are any first few of them.
@@ -85,55 +92,56 @@ def read_files(data: Data) -> tuple[list[Reading], list[Problem]]:
             if perf_counter() - start > SECONDS:
                 break
     few = ', evenly spread' if len(readings) < len(there) else ''
-    return readings, [problem for problem, _ in found] + [note(
+    return readings, [*problems, note(
         data.key, f'{counted(len(records), "image file")} looked for, '
         f'{len(readings)} read{few}, by '
         f'{", ".join(type(t).__name__ for t in data.loaders)}')]
 
 
 def _look_for(data: Data, records: list, key: str,
-              what: str) -> Iterator[tuple[Problem, set]]:
-    """What is not there or empty, with the paths."""
+              what: str) -> tuple[set, list[Problem]]:
+    """The files that are not there or empty, and words for them."""
     paths = [r[key] for r in records if isinstance(r[key], str)]
-    listings, place = {}, data.ann_file or data.key
-    for folder in {osp.dirname(path) for path in paths}:
-        try:
-            listings[folder] = set(os.listdir(folder or '.'))
-        except (OSError, ValueError):  # a null character
-            listings[folder] = None
-    for folder in sorted(f for f, names in listings.items() if names is None):
-        gone = {path for path in paths if osp.dirname(path) == folder}
-        yield error(
-            data.key, f'the folder {folder!r} of {len(gone)} of its {what} is '
-            f'not there (looked for {osp.abspath(folder)}). Set data_root or '
-            'data_prefix of the data set, or --data-root'), gone
-    listed = [p for p in paths if listings[osp.dirname(p)] is not None]
-    gone = [p for p in listed
-            if osp.basename(p) not in listings[osp.dirname(p)]]
+    with ThreadPoolExecutor(THREADS) as pool:
+        lengths = list(pool.map(_length, paths))
+    gone = [p for p, length in zip(paths, lengths) if length is None]
+    empty = [p for p, length in zip(paths, lengths) if length == 0]
+    lost, problems, place = {*gone, *empty}, [], data.ann_file or data.key
+    for folder, count in sorted(Counter(map(osp.dirname, gone)).items()):
+        if not osp.isdir(folder or '.'):
+            gone = [p for p in gone if osp.dirname(p) != folder]
+            problems.append(error(
+                data.key, f'the folder {folder!r} of {count} of its {what} is '
+                f'not there (looked for {osp.abspath(folder)}). Set data_root '
+                'or data_prefix of the data set, or --data-root'))
     if gone:
         folder, name = osp.split(gone[0])
         stem = osp.splitext(name)[0].casefold()
-        others = sorted(n for n in listings[folder]
-                        if osp.splitext(n)[0].casefold() == stem)
+        names = os.listdir(folder or '.') if os.access(
+            folder or '.', os.R_OK) else ()
+        others = sorted(
+            n for n in names if osp.splitext(n)[0].casefold() == stem)
         hint = f' (did you mean {others[0]!r}?)' if others else ''
         if '\\' in name:
             hint = ' (a file_name is written with / between folders)'
-        yield error(place, f'{len(gone)} of {len(paths)} {what} are not '
-                    f'there: {first_few(gone)}{hint}'), set(gone)
-    there = sorted(set(listed) - set(gone))
-    with ThreadPoolExecutor(THREADS) as pool:
-        lengths = pool.map(_length, there, chunksize=1000)
-        empty = [p for p, length in zip(there, lengths) if length == 0]
+        problems.append(error(
+            place, f'{len(gone)} of {len(paths)} {what} are not there: '
+            f'{first_few(gone)}{hint}'))
     if empty:
-        yield error(place, f'{len(empty)} of {len(paths)} {what} are empty '
-                    f'(0 bytes): {first_few(empty)}'), set(empty)
+        problems.append(error(
+            place, f'{len(empty)} of {len(paths)} {what} are empty (0 bytes): '
+            f'{first_few(empty)}'))
+    return lost, problems
 
 
 def _length(path: str) -> int | None:
+    """Bytes of a file, None if there is none, -1 if nobody tells."""
     try:
         return osp.getsize(path)
-    except (OSError, ValueError):  # a link to nothing
-        return None
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None  # ValueError of a null character
+    except OSError:
+        return -1
 
 
 def _read(data: Data, record: dict) -> Reading:
@@ -141,20 +149,20 @@ def _read(data: Data, record: dict) -> Reading:
     reading = Reading(record, record['img_path'])
     results = data.dataset.get_data_info(record['index'])
     for transform in data.loaders:
-        given = results
-        if 'img' in given and not isinstance(record['seg_map_path'], str):
-            # Of objects nothing is wanted, and pycocotools crash on some.
-            break
+        if 'img' in results:
+            if not isinstance(record['seg_map_path'], str):
+                # Of objects nothing is wanted, and pycocotools crash on some.
+                break
+            reading.path = record['seg_map_path']
         try:
-            results = transform(given)
+            results = transform(results)
         except Exception as fault:
-            if 'img' in given:
-                reading.path = record['seg_map_path']
             reading.fault = _reason(reading.path, fault)
             return reading
         if results is None:
             reading.fault = DAMAGED
             return reading
+    reading.path = record['img_path']
     picture, labels = results.get('img'), results.get('gt_seg_map')
     if isinstance(picture, np.ndarray):
         reading.size = picture.shape
@@ -227,12 +235,3 @@ def check_files(data: Data, readings: list[Reading],
         yield problem(
             data.ann_file or data.key, f'{len(paths)} of {len(readings)} image'
             f' files that were read {words}: {first_few(paths)}')
-
-
-TURNED = (
-    'are photos that their EXIF data turn by 90 degrees, and the annotations '
-    'are for the picture as it is stored. Save the pictures upright '
-    '(`PIL.ImageOps.exif_transpose`) and annotate them so, or load them with '
-    "LoadImageFromFile(color_type='color_ignore_orientation'); they are "
-    '(width x height)')
-OTHER = 'have another size than the annotations say (width x height)'

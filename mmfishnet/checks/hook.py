@@ -37,12 +37,16 @@ class CheckHook(Hook):
     Args:
         parts (Sequence[str]): What is about to run, ``('train', 'val')`` or
             ``('test', )``.
+        check (bool): False to leave the check out. Defaults to True.
+
+    Attributes:
+        built (bool): Whether all is built, and what is raised is of the run.
     """
 
-    priority = 'VERY_HIGH'
+    priority = 'HIGHEST'
 
-    def __init__(self, parts: Sequence[str]) -> None:
-        self.parts, self.done = tuple(parts), False
+    def __init__(self, parts: Sequence[str], check: bool = True) -> None:
+        self.parts, self.check, self.built = tuple(parts), check, False
 
     def before_run(self, runner) -> None:
         """Check, and say what was found.
@@ -50,17 +54,23 @@ class CheckHook(Hook):
         Raises:
             CheckError: In all processes, if there are errors; it says all.
         """
-        self.done = True
+        self.built = True
+        if not self.check:
+            return
         found = [list(guarded(check_runner, runner, self.parts))
                  if is_main_process() else None]
         broadcast_object_list(found)
-        errors = [p for p in found[0] if p.level == 'error']
-        if errors:
-            raise CheckError(refusal(found[0]))
+        _refuse(found[0])
         for problem in found[0]:
             runner.logger.log(
                 logging.WARNING if problem.level == 'warning' else
                 logging.INFO, str(problem))
+
+
+def is_built(runner) -> bool:
+    """Whether a runner that was :func:`checked` has built everything."""
+    return any(hook.built for hook in runner.hooks
+               if isinstance(hook, CheckHook))
 
 
 @contextmanager
@@ -76,19 +86,15 @@ def checked(runner, parts: Sequence[str], check: bool = True) -> Iterator:
         CheckError: Of the hook; or, where the runner cannot even build its
             data sets and evaluators, with the cause in words, if it is found.
     """
-    hook = CheckHook(parts)
-    if check:
-        runner.register_hook(hook)
+    runner.register_hook(CheckHook(parts, check))
     try:
         yield
     except Exception as fault:
-        if check and not hook.done:
-            errors = [p for p in [
+        if check and not is_built(runner):
+            _refuse([p for p in [
                 *_check_amp(runner.cfg, parts),
                 *check_config(runner.cfg, parts, model=False, unknown=False)
-            ] if p.level == 'error']
-            if errors:
-                raise CheckError(refusal(errors)) from fault
+            ] if p.level == 'error'], fault)
         raise
 
 
@@ -102,10 +108,13 @@ def _check_amp(cfg: dict, parts: Sequence[str]) -> Iterator[Problem]:
                     'in float32')
 
 
-def refusal(problems: Sequence[Problem]) -> str:
-    """What a user reads of a run that was not started."""
-    return (report(problems) + '\nNothing was started; --no-check leaves this '
-            'check out.')
+def _refuse(problems: Sequence[Problem],
+            cause: Exception | None = None) -> None:
+    """Say to the user why the run is not started, if there are errors."""
+    if any(p.level == 'error' for p in problems):
+        raise CheckError(
+            report(problems) + '\nNothing was started; --no-check leaves this '
+            'check out.') from cause
 
 
 def check_runner(runner, names: Sequence[str]) -> list[Problem]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os.path as osp
 from collections.abc import Iterator, Sequence
 
+import mmengine
 from mmengine.fileio import list_from_file
 from torch import nn
 
@@ -12,7 +13,7 @@ from ..lengths import length_of
 from ..words import counted, first_few, short
 from .built import Data, Part, is_known, is_local, missing_paths, owner
 from .coco import check_annotations
-from .coco_file import CocoFile, read_coco
+from .coco_file import CocoFile
 from .evaluation import check_batches, check_best, check_topk
 from .files import check_files, read_files
 from .labels import check_known, check_names, check_order, labels_of
@@ -49,16 +50,16 @@ def check_parts(parts: Sequence[Part], model: nn.Module | None,
     head = class_head(model)
     for part in parts:
         for data in part.data:
-            yield from guarded(_check_data, part, data, files, model, head,
-                               data.ann_file in bad)
-        yield from guarded(_check_length, part)
-        yield from guarded(check_topk, part, class_count(head) or _classes(
-            part), head)
-        yield from guarded(check_best, part, hooks)
-        for data in part.data:
+            if data.dataset is not None:
+                yield from guarded(check_names, data)
+                yield from guarded(_check_data, part, data, files, model, head,
+                                   data.ann_file in bad)
             yield from guarded(_check_evaluator, part, data, files)
-            if data.dataset is not None and data.fault is None:
-                yield from guarded(check_samples, part, data, model)
+        yield from guarded(_check_length, part)
+        names = part.data[0].names if part.data else None
+        yield from guarded(check_topk, part, class_count(head) or len(
+            names or ()), head)
+        yield from guarded(check_best, part, hooks)
         if part.name != 'train' and part.loader is not None:
             yield from guarded(check_batches, part, model)
 
@@ -125,11 +126,6 @@ def _name_fault(key: str, name: str, fault: Exception,
             key, f'{name} cannot be built ({words})')
 
 
-def _classes(part: Part) -> int | None:
-    names = part.data[0].names if part.data else None
-    return len(names) if names else None
-
-
 def _file_of(data: Data) -> str:
     return data.ann_file if data.kind in ('coco', 'panoptic') else ''
 
@@ -146,55 +142,68 @@ def _metric_file(metric, cfg: dict) -> str | None:
     return cfg.get('ann_file') if _scores_coco(metric) else None
 
 
+def _uses_of_files(parts: Sequence[Part]) -> dict[str, dict]:
+    """Annotation files, and what each is for.
+
+    Returns:
+        dict[str, dict]: By path: 'uses' as of :func:`check_annotations`,
+        'masks' (who trains on them and who compares them), 'panoptic' and
+        'backend_args'.
+    """
+    files = {}
+    for part in parts:
+        for data in filter(_file_of, part.data):
+            learnt = data.trained and data.has('with_mask') and (
+                data.kind == 'coco')
+            wanted = [(
+                data.ann_file, {'read', 'train' if data.trained else 'read'},
+                dict(trained=f'{data.key} (with_mask=True)')
+                if learnt else {})]
+            for metric, cfg in part.metrics_of(data):
+                path = cfg.get('ann_file') or data.ann_file
+                if _scores_coco(metric) and isinstance(path, str):
+                    kinds = {*getattr(metric, 'metrics', ())}
+                    wanted.append((
+                        path, {'eval', 'boxes' if kinds - {'segm'} else 'eval'
+                               }, dict(scored=f'{part.name}_evaluator (metric '
+                                       'segm)') if 'segm' in kinds else {}))
+            for path, uses, masks in wanted:
+                file = files.setdefault(path, dict(
+                    uses=set(), masks={}, panoptic=data.kind == 'panoptic',
+                    backend_args=getattr(data.dataset, 'backend_args', None)))
+                file['uses'] |= uses
+                file['masks'].update(masks)
+    return files
+
+
 def _check_coco_files(parts: Sequence[Part], files: dict
                       ) -> Iterator[Problem]:
     """Read and check each annotation file once; ``files`` takes them up."""
-    uses, masks, panoptic, backends = {}, {}, {}, {}
-    for part in parts:
-        for data in part.data:
-            path = _file_of(data)
-            if not path:
-                continue
-            uses.setdefault(path, set()).add('read')
-            panoptic[path] = data.kind == 'panoptic'
-            backends[path] = getattr(data.dataset, 'backend_args', None)
-            if data.trained:
-                uses[path].add('train')
-                if data.has('with_mask') and not panoptic[path]:
-                    masks.setdefault(path, [None, None])[0] = (
-                        f'{data.key} (with_mask=True)')
-            for metric, cfg in part.metrics_of(data):
-                judged = cfg.get('ann_file') or path
-                if _scores_coco(metric) and isinstance(judged, str):
-                    uses.setdefault(judged, set()).add('eval')
-                    panoptic.setdefault(judged, data.kind == 'panoptic')
-                    backends.setdefault(judged, backends[path])
-                    kinds = getattr(metric, 'metrics', ())
-                    if set(kinds) - {'segm'}:
-                        uses[judged].add('boxes')
-                    if 'segm' in kinds:
-                        masks.setdefault(judged, [None, None])[1] = (
-                            f'{part.name}_evaluator (metric segm)')
-    for path, of in uses.items():
-        local = is_local(path, backends[path])
+    for path, of in _uses_of_files(parts).items():
+        backend = of['backend_args']
+        local = is_local(path, backend)
         if local and not osp.exists(path):
             yield error(path, 'the annotation file is not there (looked for '
                         f'{osp.abspath(path)}). Set data_root or ann_file, or '
                         '--data-root')
             continue
         try:
-            files[path] = read_coco(path, panoptic[path], backends[path])
+            content = mmengine.load(
+                path, file_format='json', backend_args=backend)
         except OSError as fault:
             yield error(path, f'it cannot be read: {fault.strerror}')
+            continue
         except (ValueError, RecursionError) as fault:
             yield error(path, 'it is empty' if local and not osp.getsize(path)
                         else f'it is no JSON, or cut off: {fault}')
-        if path in files:
-            yield from check_annotations(files[path], of)
-            trained, scored = masks.get(path, (None, None))
-            if trained or scored:
-                yield from check_masks(files[path], trained or scored,
-                                       bool(scored))
+            continue
+        files[path] = CocoFile(path, content, of['panoptic'])
+        yield from check_annotations(files[path], of['uses'])
+        masks = of['masks']
+        if masks:
+            yield from check_masks(
+                files[path], masks.get('trained') or masks['scored'],
+                'scored' in masks)
 
 
 def _check_meanings(parts: Sequence[Part], files: dict) -> Iterator[Problem]:
@@ -220,10 +229,7 @@ def _check_meanings(parts: Sequence[Part], files: dict) -> Iterator[Problem]:
 
 def _check_data(part: Part, data: Data, files: dict, model, head,
                 said: bool) -> Iterator[Problem]:
-    """One data set: its names, what is left of it, its files, the heads."""
-    if data.dataset is None:
-        return
-    yield from check_names(data)
+    """One data set: what is left of it, its files, the heads, a sample."""
     coco = files.get(_file_of(data))
     evaluated = any(_scores_coco(m) for m, _ in part.metrics_of(data))
     if coco is not None and (coco.annotations or evaluated):
@@ -234,7 +240,7 @@ def _check_data(part: Part, data: Data, files: dict, model, head,
         return
     if length_of(data.dataset) is None:
         return
-    yield from _check_left(data, coco, said)
+    yield from _check_left(data, coco)
     if not len(data.dataset):
         return
     readings, problems = read_files(data)
@@ -251,10 +257,10 @@ def _check_data(part: Part, data: Data, files: dict, model, head,
             data.key, f'{" and ".join(movers)} knows no masks, only boxes; '
             'with_mask=True cannot be used with it. Use CachedMosaic and '
             'CachedMixUp, or do without')
+    yield from guarded(check_samples, part, data, model)
 
 
-def _check_left(data: Data, coco: CocoFile | None,
-                said: bool) -> Iterator[Problem]:
+def _check_left(data: Data, coco: CocoFile | None) -> Iterator[Problem]:
     """Pictures that a data set is left with."""
     left, total = len(data.dataset), None
     filters = getattr(data.dataset, 'filter_cfg', None) or {}
@@ -265,24 +271,6 @@ def _check_left(data: Data, coco: CocoFile | None,
     where = data.ann_file or first_few(
         v for v in (getattr(data.dataset, 'data_prefix', None) or {}).values()
         if v)
-    if coco is not None and data.trained and not said and len(
-            coco.annotations):
-        names = set(data.names or coco.names)
-        chosen = [coco.categories_by_id.get(v) in names if isinstance(
-            v, (int, float, str)) else False
-            for v in coco.column('category_id')]
-        if not (coco.kept & chosen).any() and not coco.panoptic:
-            yield warning(
-                data.key, f'{where} has no annotation to learn from: of '
-                f'{len(coco.annotations)}, {sum(chosen)} are of the classes '
-                f'{short(data.names)}, and none of these has a box of a pixel '
-                'or more in an image of the file')
-    elif coco is not None and data.trained and not coco.annotations and \
-            data.loaders and not any('Empty' in type(t).__name__
-                                     for t in data.loaders):
-        yield warning(data.key, f'{where} has no annotation to learn from')
-    words = f'{left} of {total} pictures of {where}' if total else \
-        f'{left} pictures of {where}'
     if not left:
         suffix = getattr(data.dataset, 'img_suffix', '')
         yield error(
@@ -293,9 +281,9 @@ def _check_left(data: Data, coco: CocoFile | None,
             'Correct the classes or the file, or lower min_size')
     elif total and left < total and filters and not data.dataset.test_mode:
         yield (warning if 10 * left <= 9 * total else note)(
-            data.key, f'{words} are used: the others have no object of the '
-            f'classes, or are too small (filter_cfg={filters}). To keep those '
-            'that show nothing, set '
+            data.key, f'{left} of {total} pictures of {where} are used: the '
+            'others have no object of the classes, or are too small '
+            f'(filter_cfg={filters}). To keep those that show nothing, set '
             f'{data.key}.filter_cfg.filter_empty_gt=False')
 
 

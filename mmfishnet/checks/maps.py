@@ -22,72 +22,68 @@ def check_maps(data: Data, readings: list[Reading], head) -> Iterator[Problem]:
         head (nn.Module, optional): Decode head that learns from them.
     """
     found = [r for r in readings if r.map_size is not None]
-    if not found:
-        return
-    place = data.key
-    own = data.altered
-    resized = any('Resize' in type(t).__name__ for t in data.transforms)
+
+    def say(certain: bool, rows: list, what: str, more: str) -> Problem:
+        paths = first_few(r.record['seg_map_path'] for r in rows)
+        return (error if certain and not data.altered else warning)(
+            data.key, f'{len(rows)} of {len(found)} label maps that were read '
+            f'{what} ({paths}){more}')
+
     thick = [r for r in found if len(r.map_size) != 2]
     if thick:
-        yield (warning if own else error)(
-            place, f'{len(thick)} of {len(found)} label maps that were read '
-            f'have {short(thick[0].map_size)} values in the place of (height, '
-            f'width): {first_few(_paths(thick))}. A map has one channel, '
-            'whose values are the numbers of the classes')
-    other = [r for r in found if r not in thick and r.size
+        yield say(True, thick, f'have {short(thick[0].map_size)} values in '
+                  'the place of (height, width)', '. A map has one channel, '
+                  'whose values are the numbers of the classes')
+    other = [r for r in found if len(r.map_size) == 2 and r.size
              and r.map_size != r.size[:2]]
     if other:
-        first = other[0]
+        sizes = [f'{size[1]}x{size[0]}'
+                 for size in (other[0].map_size, other[0].size)]
         # In training both may come to one size.
-        certain = not own and not (data.trained and resized)
-        yield (error if certain else warning)(
-            place, f'{len(other)} of {len(found)} label maps that were read '
-            f'have another size than their picture: {first_few(_paths(other))}'
-            f'; the first has {first.map_size[1]}x{first.map_size[0]}, and '
-            f'its picture {first.size[1]}x{first.size[0]} (width x height)')
-    count = class_count(head)
-    if thick or count is None:
-        return
-    losses = list(loss_modules(head))
+        resized = any('Resize' in type(t).__name__ for t in data.transforms)
+        yield say(not (data.trained and resized), other, 'have another size '
+                  'than their picture', f'; the first has {sizes[0]}, and its'
+                  f' picture {sizes[1]} (width x height)')
+    if found and not thick and class_count(head) is not None:
+        yield from _check_values(data, found, head, say)
+
+
+def _check_values(data: Data, found: list[Reading], head,
+                  say) -> Iterator[Problem]:
+    """Numbers of classes in maps."""
+    count, losses = class_count(head), list(loss_modules(head))
     if getattr(head, 'out_channels', None) == 1 and losses and all(
             getattr(loss, 'use_sigmoid', True) for loss in losses):
         count = 2  # a sigmoid tells two apart, whatever num_classes says
     # What losses of one's own make of a number is not known.
-    own = own or not all(is_known(type(loss)) for loss in losses)
+    known = all(is_known(type(loss)) for loss in losses)
     ignored = {getattr(head, 'ignore_index', 255),
                getattr(data.dataset, 'ignore_index', 255)}
-    values = {id(r): set(r.values.tolist()) - ignored for r in found}
-    high = {r.record['seg_map_path']: max(values[id(r)]) for r in found
-            if values[id(r)] and max(values[id(r)]) >= count}
+    values = [set(r.values.tolist()) for r in found]
+    high = [i for i, v in enumerate(values)
+            if max(v - ignored, default=0) >= count]
     if high:
-        path, value = next(iter(high.items()))
-        yield (warning if own else error)(
-            place, f'{len(high)} of {len(found)} label maps that were read '
-            'hold classes that the model does not know: '
-            f'{first_few(high)}; the first goes up to {value} as it is '
-            f'loaded, and the model has {count} classes, counted from 0 '
-            f'({first_few(sorted(ignored))} is ignored)')
+        yield say(known, [found[i] for i in high], 'hold classes that the '
+                  'model does not know', '; the first goes up to '
+                  f'{max(values[high[0]] - ignored)} as it is loaded, and the '
+                  f'model has {count} classes, counted from 0 '
+                  f'({first_few(sorted(ignored))} is ignored)')
         return
-    seen = set().union(*values.values())
-    hidden = {v for r in found for v in r.values.tolist()} & ignored
+    every = set().union(*values)
+    seen, hidden = every - ignored, every & ignored
     whole = len(found) == len(data.dataset)
     if len(seen) <= 1 and hidden and count > 1:
-        words = f'{short(sorted(seen | hidden))} only, as they are loaded, ' \
-                f'of which {first_few(sorted(hidden))} is ignored'
-        yield (error if whole and not own else warning)(
-            place, f'the {len(found)} label maps that were read hold {words}: '
-            'there is nothing to tell apart, and mIoU would be 100. Classes '
-            f'are counted from 0 to {count - 1}; a drawn mask of 0 and 255 '
-            'has to become one of 0 and 1')
+        yield say(whole and known, found, f'hold {short(sorted(every))} only, '
+                  f'as they are loaded, of which {first_few(sorted(hidden))} '
+                  'is ignored', ': there is nothing to tell apart, and mIoU '
+                  'would be 100. Classes are counted from 0 to '
+                  f'{count - 1}; a drawn mask of 0 and 255 has to become one '
+                  'of 0 and 1')
     elif whole and data.trained and data.names:
         missing = [n for i, n in enumerate(data.names) if i not in seen]
         if missing:
-            yield warning(place, f'{len(missing)} of {len(data.names)} '
+            yield warning(data.key, f'{len(missing)} of {len(data.names)} '
                           f'classes are in no map: {first_few(missing)}')
-
-
-def _paths(readings: list[Reading]) -> list[str]:
-    return [r.record['seg_map_path'] for r in readings]
 
 
 def check_targets(data: Data, count: int | None) -> Iterator[Problem]:

@@ -84,15 +84,11 @@ def loss_modules(head) -> Iterator[nn.Module]:
 def find_heads(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """The heads of MMDetection's models that have to know the classes."""
     for name, module in model.named_modules():
-        parts = [p for p in name.split('.') if not p.isdigit()]
-        if not parts or not parts[-1].endswith('head') or set(
-                parts[:-1]) & set(OTHER):
-            continue
-        if 'RPN' in type(module).__name__:  # also where it is all there is
-            continue
-        if parts[-1] in OTHER and not hasattr(module, 'num_stuff_classes'):
-            continue
-        yield name, module
+        *parents, last = '', *(p for p in name.split('.') if not p.isdigit())
+        if last.endswith('head') and not set(parents) & set(OTHER) and (
+                last not in OTHER or hasattr(module, 'num_stuff_classes')
+        ) and 'RPN' not in type(module).__name__:  # also where it is all
+            yield name, module
 
 
 def check_heads(model: nn.Module, data: Data,
@@ -167,22 +163,24 @@ def check_channels(cfg: dict, model: nn.Module) -> Iterator[Problem]:
         giver, neck = backbone, getattr(model, 'neck', None)
         if isinstance(neck, nn.Module):
             problem, outputs = _give('neck', neck, giver, outputs, say)
-            if problem or outputs is None:
-                yield from filter(None, [problem])
+            if problem:
+                yield problem
+            if outputs is None:
                 return
             giver = neck
-        for name in ('decode_head', 'auxiliary_head', 'head', 'bbox_head',
-                     'rpn_head'):
-            head = getattr(model, name, None)
-            if isinstance(head, nn.ModuleList):
-                # Cascades read each other's results.
-                items = [(f'{name}.{i}', h) for i, h in enumerate(head)
-                         if name == 'auxiliary_head']
-            else:
-                items = [(name, head)] * isinstance(head, nn.Module)
-            for key, item in items:
-                problem, _ = _give(key, item, giver, outputs, say)
-                yield from filter(None, [problem])
+        heads = {name: getattr(model, name, None) for name in (
+            'decode_head', 'auxiliary_head', 'head', 'bbox_head', 'rpn_head')}
+        several = heads['auxiliary_head']
+        if isinstance(several, nn.ModuleList):
+            heads.update((f'auxiliary_head.{i}', h)
+                         for i, h in enumerate(several))
+        for key, head in heads.items():
+            # Those of a cascade read each other's results.
+            if isinstance(head, nn.Module) and not isinstance(
+                    head, nn.ModuleList):
+                problem, _ = _give(key, head, giver, outputs, say)
+                if problem:
+                    yield problem
 
 
 def _backbones(cfg) -> Iterator[dict]:

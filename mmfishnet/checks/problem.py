@@ -1,8 +1,9 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
-"""What a check found, and rules in tables."""
+"""What a check found."""
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import NamedTuple
 
 from ..words import counted
@@ -29,19 +30,7 @@ class Problem(NamedTuple):
         return f'{self.level}: {self.place}: {self.text}'
 
 
-def error(place: str, text: str) -> Problem:
-    """A :class:`Problem` that stops the run."""
-    return Problem('error', place, text)
-
-
-def warning(place: str, text: str) -> Problem:
-    """A :class:`Problem` that goes to the log."""
-    return Problem('warning', place, text)
-
-
-def note(place: str, text: str) -> Problem:
-    """What was looked at, or not."""
-    return Problem('note', place, text)
+error, warning, note = (partial(Problem, level) for level in LEVELS)
 
 
 def arranged(problems: Iterable[Problem]) -> list[Problem]:
@@ -52,11 +41,10 @@ def arranged(problems: Iterable[Problem]) -> list[Problem]:
 def report(problems: Iterable[Problem]) -> str:
     """Problems, one a line, under a line that counts them."""
     problems = list(problems)
-    counts = [
-        counted(n, level) for level in LEVELS
-        if (n := sum(p.level == level for p in problems))
-    ]
-    if all(p.level == 'note' for p in problems):
+    levels = [p.level for p in problems]
+    counts = [counted(levels.count(level), level) for level in LEVELS
+              if level in levels]
+    if not {'error', 'warning'} & set(levels):
         counts.insert(0, 'nothing wrong')
     title = f'the check of the config and its data found {", ".join(counts)}'
     return '\n  '.join([title, *map(str, problems)])

@@ -4,17 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from copy import deepcopy
+from itertools import chain
 
 from mmengine.dataset import BaseDataset
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from mmengine.structures import BaseDataElement
 from torch import nn
 
+from ..kinds import setting
 from ..words import first_few, short
 from .built import KNOWN, Data, Part, is_known, owner
 from .problem import Problem, error, warning
 
 TRIED = 3  # records of a data set
+# What is read: who reads it, where in the model a known head stands, as far as
+# it is the class of that name (or any) whose method is named. Others, as of
+# corners, make boxes in a way of their own.
+LEARNERS = (
+    ('bboxes', 'rpn_head', {'loss_by_feat': None}),
+    ('bboxes', 'bbox_head', {'loss_by_feat': None}),
+    ('masks', 'roi_head.mask_head', {'get_targets': 'FCNMaskHead'}),
+    ('gt_sem_seg', 'decode_head', {'_stack_batch_gt': 'BaseDecodeHead'}),
+    ('gt_label', 'head', {'_get_loss': 'ClsHead'}))
+PREDICTORS = (
+    ('scale_factor', 'bbox_head', {
+        'predict_by_feat': 'BaseDenseHead',
+        '_predict_by_feat_single': 'BaseDenseHead',
+        '_bbox_post_process': 'BaseDenseHead'}),
+    ('scale_factor', 'roi_head.bbox_head', {
+        '_predict_by_feat_single': 'BBoxHead'}))
+METRICS = dict(IoUMetric=['gt_sem_seg'], Accuracy=['gt_label'],
+               VOCMetric=['bboxes'], CocoMetric=['img_id', 'ori_shape'])
 ADVICE = dict(
     bboxes='Set LoadAnnotations(with_bbox=True)',
     masks='Set LoadAnnotations(with_mask=True)',
@@ -63,13 +83,15 @@ def check_samples(part: Part, data: Data,
     packed = sample.get('data_samples') if isinstance(sample, dict) else None
     if not isinstance(packed, BaseDataElement):
         return
-    readers = _learners(model) if data.trained else [
-        *_predictors(model), *_judges(part, data)]
-    for reader, names in readers:
-        for name in names:
-            if not _has(packed, name):
-                yield said(f'{data.key}.pipeline', f'{reader} reads {name}, '
-                           f'and the samples have none. {ADVICE[name]}')
+    if data.trained:
+        readers = _heads(model, LEARNERS)
+    else:
+        heads = PREDICTORS if _reads_inputs(model) else ()
+        readers = chain(_heads(model, heads), _metrics(part, data))
+    for reader, name in readers:
+        if not _has(packed, name):
+            yield said(f'{data.key}.pipeline', f'{reader} reads {name}, and '
+                       f'the samples have none. {ADVICE[name]}')
 
 
 def _make(dataset: BaseDataset) -> tuple:
@@ -116,59 +138,31 @@ def _has(sample: BaseDataElement, name: str) -> bool:
     return name in sample or name == 'gt_label' and 'gt_score' in sample
 
 
-def _named(module, method: str) -> str | None:
-    """The class that a known head has a method of."""
-    kind = type(module)
-    return owner(kind, method).__name__ if is_known(kind) and hasattr(
-        kind, method) else None
+def _heads(model: nn.Module, rows: tuple) -> Iterator[tuple[str, str]]:
+    """Who of a model reads what."""
+    for name, path, methods in rows:
+        head, known = model, True
+        for step in path.split('.'):
+            head = getattr(head, step, None)
+            if isinstance(head, nn.ModuleList) and len(head):
+                head = head[0]
+            known = known and is_known(type(head))
+        if known and all(
+                hasattr(head, method) and cls in (None, owner(
+                    type(head), method).__name__)
+                for method, cls in methods.items()):
+            yield type(head).__name__, name
 
 
-def _learners(model: nn.Module) -> Iterator[tuple]:
-    """Who learns from what."""
-    for name in ('rpn_head', 'bbox_head'):
-        head = getattr(model, name, None)
-        if _named(head, 'loss_by_feat'):
-            yield type(head).__name__, ['bboxes']
-            break
-    roi_head = getattr(model, 'roi_head', None)
-    mask = getattr(roi_head, 'mask_head', None)
-    mask = mask[0] if isinstance(mask, nn.ModuleList) and len(mask) else mask
-    if is_known(type(roi_head)) and _named(
-            mask, 'get_targets') == 'FCNMaskHead':
-        yield type(mask).__name__, ['masks']
-    head = getattr(model, 'decode_head', None)
-    if _named(head, '_stack_batch_gt') == 'BaseDecodeHead':
-        yield type(head).__name__, ['gt_sem_seg']
-    head = getattr(model, 'head', None)
-    if _named(head, '_get_loss') == 'ClsHead':
-        yield type(head).__name__, ['gt_label']
-
-
-def _predictors(model: nn.Module) -> Iterator[tuple]:
-    """Who needs what to bring boxes to the size of the picture."""
-    if not _reads_inputs(model):
-        return
-    head = getattr(model, 'bbox_head', None)
-    # Others, as of corners, make boxes in a way of their own.
-    if {_named(head, name) for name in (
-            'predict_by_feat', '_predict_by_feat_single',
-            '_bbox_post_process')} <= {'BaseDenseHead', 'RPNHead'}:
-        yield type(head).__name__, ['scale_factor']
-    head = getattr(getattr(model, 'roi_head', None), 'bbox_head', None)
-    if _named(head, '_predict_by_feat_single') == 'BBoxHead':
-        yield type(head).__name__, ['scale_factor']
-
-
-def _judges(part: Part, data: Data) -> Iterator[tuple]:
-    """Metrics, and what they compare with."""
-    for metric, _ in part.metrics_of(data):
-        name = _named(metric, 'process')
-        if getattr(metric, 'format_only', False) or name is None:
+def _metrics(part: Part, data: Data) -> Iterator[tuple[str, str]]:
+    """What metrics compare with."""
+    for metric, cfg in part.metrics_of(data):
+        cls = owner(type(metric), 'process')
+        if getattr(metric, 'format_only', False) or not is_known(
+                type(metric)):
             continue
-        needs = dict(IoUMetric=['gt_sem_seg'], Accuracy=['gt_label'],
-                     VOCMetric=['bboxes'],
-                     CocoMetric=['img_id', 'ori_shape']).get(name, [])
-        if name == 'CocoMetric' and getattr(
-                metric, '_coco_api', metric) is None:
-            needs = [*needs, 'instances']
-        yield name, needs
+        for name in METRICS.get(cls.__name__, ()):
+            yield cls.__name__, name
+        if cls.__name__ == 'CocoMetric' and 'type' in cfg and setting(
+                cfg, type(metric), 'ann_file') is None:
+            yield cls.__name__, 'instances'

@@ -87,15 +87,24 @@ def reduce(key: str, scheduler) -> Line:
                 sorted(values))
 
 
-def lines_of(schedulers, key: str = 'param_scheduler') -> Iterator[Line]:
+def lines_of(schedulers) -> Iterator[Line]:
     """The schedulers of a runner: a list, or one for each optimizer."""
-    if isinstance(schedulers, dict):
-        for name, several in schedulers.items():
-            yield from lines_of(several, f'{key}.{name}')
-        return
-    for i, scheduler in enumerate(schedulers or ()):
+    for key, scheduler in _each(schedulers):
         if hasattr(scheduler, 'begin'):  # ReduceOnPlateau has none
-            yield reduce(f'{key}.{i}', scheduler)
+            yield reduce(key, scheduler)
+
+
+def _each(node, key: str = 'param_scheduler') -> Iterator[tuple]:
+    """Schedulers or their configs, each with its key."""
+    if isinstance(node, dict) and 'type' not in node:
+        items = node.items()
+    elif isinstance(node, (list, tuple)):
+        items = enumerate(node)
+    else:
+        yield from [(key, node)] * (node is not None)
+        return
+    for name, item in items:
+        yield from _each(item, f'{key}.{name}')
 
 
 class Rule(NamedTuple):
@@ -216,10 +225,10 @@ def check_schedule(cfg: dict, epoch: int | None) -> list[Problem]:
     epochs, iterations = loop.get('max_epochs'), loop.get('max_iters')
     if epochs is not None:
         iterations = epochs * epoch if epoch else None
-    length, built, problems = Length(epochs, iterations, epoch), [], []
+    built, problems = {}, []
     optimizer = OptimWrapper(torch.optim.SGD(
         [torch.nn.Parameter(torch.zeros(1))], lr=1, momentum=0.9))
-    for key, item in _cfgs(cfg.get('param_scheduler'), 'param_scheduler'):
+    for key, item in _each(cfg.get('param_scheduler')):
         # As MMEngine's runner does, of one number.
         end = (epochs or iterations) if item.get(
             'by_epoch', True) else iterations
@@ -227,22 +236,12 @@ def check_schedule(cfg: dict, epoch: int | None) -> list[Problem]:
                 'by_epoch', True):
             continue
         try:
-            scheduler = PARAM_SCHEDULERS.build(
+            built[key] = PARAM_SCHEDULERS.build(
                 {**({'end': end} if end else {}), **item},
                 default_args=dict(optimizer=optimizer, epoch_length=epoch))
-            built += [reduce(key, scheduler)] * hasattr(scheduler, 'begin')
         except Exception as fault:
             problems.append(error(key, f'{type_name(item)} cannot be built '
                                   f'({type(fault).__name__}: {fault})'))
-    return problems + list(check_lines(built, length))
-
-
-def _cfgs(cfg, key: str) -> Iterator[tuple[str, dict]]:
-    if isinstance(cfg, dict) and 'type' in cfg:
-        cfg = [cfg] if not key[-1].isdigit() else cfg
-    if isinstance(cfg, dict) and 'type' in cfg:
-        yield key, cfg
-    elif isinstance(cfg, (dict, list, tuple)):
-        items = cfg.items() if isinstance(cfg, dict) else enumerate(cfg)
-        for name, item in items:
-            yield from _cfgs(item, f'{key}.{name}')
+    lines = [reduce(key, s) for key, s in built.items() if hasattr(s, 'begin')]
+    return problems + list(check_lines(
+        lines, Length(epochs, iterations, epoch)))

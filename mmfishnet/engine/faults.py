@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from traceback import walk_tb
 
-from mmengine.hooks import Hook
 from mmengine.registry import OPTIMIZERS, Registry
 
 from ..checkpoints import CheckpointError
+from ..checks import is_built
 from ..kinds import find_class, kind_of, scope_of, type_name
 from ..words import first_few, near, short
 from .data_root import LOADERS
@@ -26,38 +26,25 @@ class ConfigError(ValueError):
     """A config of which nothing can be built; the message says where."""
 
 
-class BuiltHook(Hook):
-    """Knows that all is built, and what is raised now is of the run."""
-
-    priority = 'HIGHEST'
-    done = False
-
-    def before_run(self, runner) -> None:
-        """All is built."""
-        self.done = True
-
-
 @contextmanager
 def config_faults(cfg: dict, runner=None) -> Iterator[None]:
     """Say in words where a config cannot be built.
 
     Args:
         cfg (dict): Whole config.
-        runner (Runner, optional): What builds the rest; gets a
-            :class:`BuiltHook`. Defaults to None, it is built here.
+        runner (Runner, optional): What builds the rest, inside of ``checked``.
+            Defaults to None, it is built here.
 
     Raises:
         ConfigError: In the place of what the known packages raise.
     """
-    hook = BuiltHook()
-    if runner is not None:
-        runner.register_hook(hook)
     try:
         yield
     except (OSError, CheckpointError):
         raise
     except Exception as fault:
-        words = None if hook.done else explain(fault, cfg)
+        begun = runner is not None and is_built(runner)
+        words = None if begun else explain(fault, cfg)
         if words is None:
             raise
         raise ConfigError(words) from fault

@@ -50,31 +50,42 @@ def modules():
 
 def annotations(first):
     """Four images from an id on, each with two objects."""
-    images = [
-        dict(id=i, file_name=f'{i}.jpg', width=SIZE[0], height=SIZE[1])
-        for i in range(first, first + 4)
-    ]
+    images = [dict(id=i, file_name=f'{i}.jpg', width=SIZE[0], height=SIZE[1])
+              for i in range(first, first + 4)]
     objects = []
     for i, image in enumerate(images):
         for j in range(2):
             x, y = 4 + 20 * j, 6 + i
-            objects.append(
-                dict(
-                    id=len(objects) + 1,
-                    image_id=image['id'],
-                    category_id=1 + (i + j) % 3,
-                    bbox=[x, y, 16, 12],
-                    area=192,
-                    iscrowd=0,
-                    segmentation=[[x, y, x + 16, y, x + 16, y + 12]]))
+            objects.append(dict(
+                id=len(objects) + 1, image_id=image['id'],
+                category_id=1 + (i + j) % 3, bbox=[x, y, 16, 12], area=192,
+                iscrowd=0,
+                segmentation=[[x, y, x + 16, y, x + 16, y + 12]]))
     categories = [dict(id=i + 1, name=name) for i, name in enumerate(NAMES)]
     return dict(images=images, annotations=objects, categories=categories)
 
 
+def config(scope, evaluator, dataset):
+    """A config with two data sets, ``dataset(part)``."""
+    def loader(part):
+        return dict(
+            batch_size=2, num_workers=0,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            dataset=dict(dataset(part), test_mode=part == 'val'))
+
+    return dict(
+        default_scope=scope, train_dataloader=loader('train'),
+        val_dataloader=loader('val'), val_evaluator=evaluator,
+        train_cfg=dict(by_epoch=True, max_epochs=1, val_begin=2))
+
+
 @pytest.fixture
-def coco(tmp_path):
+def coco(tmp_path, monkeypatch):
     """Contents of both files, config, and folder; write() puts the files
     there."""
+    # A runner lays out its config twice, which takes a second.
+    monkeypatch.setattr('yapf.yapflib.yapf_api.FormatCode',
+                        lambda text, **_: (text, False))
     rng = np.random.default_rng(0)
     content = dict(train=annotations(1), val=annotations(11))
     for part, x in content.items():
@@ -82,36 +93,16 @@ def coco(tmp_path):
         for image in x['images']:
             pixels = rng.integers(0, 255, (SIZE[1], SIZE[0], 3), np.uint8)
             Image.fromarray(pixels).save(tmp_path / part / image['file_name'])
-
-    def loader(part):
-        return dict(
-            batch_size=2,
-            num_workers=0,
-            sampler=dict(type='DefaultSampler', shuffle=part == 'train'),
-            dataset=dict(
-                type='CocoDataset',
-                data_root=str(tmp_path),
-                ann_file=f'{part}.json',
-                data_prefix=dict(img=part),
-                metainfo=dict(classes=NAMES),
-                test_mode=part == 'val',
-                filter_cfg=dict(filter_empty_gt=True, min_size=32),
-                pipeline=[
-                    dict(type='LoadImageFromFile'),
-                    dict(type='LoadAnnotations', with_bbox=True,
-                         with_mask=True),
-                    dict(type='PackDetInputs')
-                ]))
-
-    cfg = dict(
-        default_scope='mmdet',
-        train_dataloader=loader('train'),
-        val_dataloader=loader('val'),
-        val_evaluator=dict(
-            type='CocoMetric',
-            ann_file=str(tmp_path / 'val.json'),
-            metric=['bbox', 'segm']),
-        train_cfg=dict(by_epoch=True, max_epochs=12))
+    cfg = config('mmdet', dict(
+        type='CocoMetric', ann_file=str(tmp_path / 'val.json'),
+        metric=['bbox', 'segm']), lambda part: dict(
+            type='CocoDataset', data_root=str(tmp_path),
+            ann_file=f'{part}.json', data_prefix=dict(img=part),
+            metainfo=dict(classes=NAMES),
+            filter_cfg=dict(filter_empty_gt=True, min_size=32), pipeline=[
+                dict(type='LoadImageFromFile'),
+                dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+                dict(type='PackDetInputs')]))
 
     def write():
         for part, x in content.items():
@@ -128,23 +119,13 @@ def folders(tmp_path):
         for name in ('cat', 'dog'):
             (tmp_path / part / name).mkdir(parents=True)
             Image.new('RGB', (8, 8)).save(tmp_path / part / name / '1.png')
-
-    def loader(part):
-        return dict(
-            batch_size=2, num_workers=0,
-            sampler=dict(type='DefaultSampler', shuffle=False),
-            dataset=dict(type='CustomDataset', data_root=str(tmp_path),
-                         data_prefix=part, test_mode=part == 'val', pipeline=[
-                             dict(type='LoadImageFromFile'),
-                             dict(type='PackInputs')]))
-
-    return tmp_path, Config(dict(
-        default_scope='mmpretrain',
-        train_dataloader=loader('train'),
-        val_dataloader=loader('val'),
-        val_evaluator=dict(type='Accuracy', topk=(1, )),
-        train_cfg=dict(by_epoch=True, max_epochs=1),
-        model=dict(CLS, neck=dict(type='GlobalAveragePooling'), head=dict(
+    cfg = config(
+        'mmpretrain', dict(type='Accuracy', topk=(1, )), lambda part: dict(
+            type='CustomDataset', data_root=str(tmp_path), data_prefix=part,
+            pipeline=[dict(type='LoadImageFromFile'),
+                      dict(type='PackInputs')]))
+    return tmp_path, Config(dict(cfg, model=dict(
+        CLS, neck=dict(type='GlobalAveragePooling'), head=dict(
             type='LinearClsHead', num_classes=2, in_channels=512))))
 
 
@@ -161,25 +142,15 @@ def maps(tmp_path):
                             np.stack([labels] * 3, -1))
                 cv2.imwrite(f'{tmp_path}/lab/{part}/{i}.png', change(labels))
 
-    def loader(part):
-        return dict(
-            batch_size=2, num_workers=0,
-            sampler=dict(type='DefaultSampler', shuffle=False),
-            dataset=dict(
-                type='BaseSegDataset', data_root=str(tmp_path),
-                test_mode=part == 'val',
-                metainfo=dict(classes=('background', 'disc')),
-                data_prefix=dict(img_path=f'img/{part}',
-                                 seg_map_path=f'lab/{part}'),
-                pipeline=[dict(type='LoadImageFromFile'),
-                          dict(type='LoadAnnotations'),
-                          dict(type='PackSegInputs')]))
-
-    return tmp_path, draw, Config(dict(
-        default_scope='mmseg',
-        train_dataloader=loader('train'),
-        val_dataloader=loader('val'),
-        val_evaluator=dict(type='IoUMetric', iou_metrics=['mIoU']),
-        train_cfg=dict(by_epoch=True, max_epochs=1),
-        model=dict(SEG, data_preprocessor=dict(type='SegDataPreProcessor'),
-                   decode_head=dict(FCN, in_channels=512, num_classes=2))))
+    cfg = config(
+        'mmseg', dict(type='IoUMetric', iou_metrics=['mIoU']), lambda part:
+        dict(type='BaseSegDataset', data_root=str(tmp_path),
+             metainfo=dict(classes=('background', 'disc')),
+             data_prefix=dict(img_path=f'img/{part}',
+                              seg_map_path=f'lab/{part}'),
+             pipeline=[dict(type='LoadImageFromFile'),
+                       dict(type='LoadAnnotations'),
+                       dict(type='PackSegInputs')]))
+    return tmp_path, draw, Config(dict(cfg, model=dict(
+        SEG, data_preprocessor=dict(type='SegDataPreProcessor'),
+        decode_head=dict(FCN, in_channels=512, num_classes=2))))

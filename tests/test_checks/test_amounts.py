@@ -29,19 +29,18 @@ def test_numbers_of_the_docs():
     assert files.SECONDS == 10
 
 
-def test_records_are_evenly_spread(coco, monkeypatch):
-    monkeypatch.setattr(built, 'LISTED', 2)
-    data = data_of(coco, 'train')
-    assert [r['index'] for r in data.records] == [0, 2] and not data.whole
-
-
-@pytest.mark.parametrize('limits', [
-    dict(READ=2), dict(SECONDS=0, AT_ONCE=2)])
-def test_pictures_are_evenly_spread(coco, monkeypatch, limits):
+@pytest.mark.parametrize('module, limits', [
+    (built, dict(LISTED=2)), (files, dict(READ=2)),
+    (files, dict(SECONDS=0, AT_ONCE=2))])
+def test_records_are_evenly_spread(coco, monkeypatch, module, limits):
     for name, value in limits.items():
-        monkeypatch.setattr(files, name, value)
-    readings, _ = files.read_files(data_of(coco, 'train'))
+        monkeypatch.setattr(module, name, value)
+    data = data_of(coco, 'train')
+    readings, said = files.read_files(data)
+    assert data.whole is (module is files)
     assert sorted(r.record['index'] for r in readings) == [0, 2]
+    if module is files:
+        expect(said, 'note', ['4 image files', '2 read, evenly spread, by'])
 
 
 def test_run_lengths_are_evenly_spread(coco, monkeypatch):

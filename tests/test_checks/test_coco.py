@@ -128,7 +128,6 @@ ERRORS = {
     'cut file': (text('val', '{"images": ['), 'val.json', 'cut off'),
     'a list': (text('train', '[]'), 'train.json', 'object'),
     'images missing': (lambda c: c.train.pop('images'), "no 'images'"),
-    'images empty': (put('train', 'images', []), "'images' is empty"),
     'images an object': (put('train', 'images', {}), "'images' is {}"),
     'categories empty': (put('val', 'categories', []),
                          "'categories' is empty"),
@@ -138,8 +137,6 @@ ERRORS = {
                            'positions 8', 'is 7'),
     'nested': (text('train', '[' * 100000), 'train.json'),
     'image twice': (image(id=1), 'images (ids 1, 1)', 'more than once'),
-    'image without id': (lambda c: c.train['images'][1].pop('id'),
-                         'ids None', 'no id'),
     'annotation twice': (ann(id=1), 'annotations (ids 1, 1)',
                          'more than once'),
     'annotation without id': (lambda c: c.train['annotations'][3].pop('id'),
@@ -155,12 +152,8 @@ ERRORS = {
                      'ids 2', 'file_name'),
     'no width': (lambda c: c.train['images'][1].pop('width'), 'ids 2',
                  'width=None'),
-    'width as string': (image(width='64'), "width='64'"),
     'no bbox': (drop('bbox'), '8 of 8', 'bbox', '[x, y, width, height]'),
-    'bbox of 3': (ann(bbox=[1, 2, 3]), 'ids 4', '[1, 2, 3]'),
     'bbox of strings': (ann(bbox=['1', '2', '3', '4']), 'ids 4', 'finite'),
-    'bbox nan': (ann(bbox=[NAN, 5, 9, 9]), 'ids 4', 'nan'),
-    'bbox inf': (ann(bbox=[4, 5, INF, 9]), 'ids 4', 'inf'),
     'bbox 1e400': (ann(bbox=[4, 5, 10**400, 9]), 'ids 4', 'finite'),
     'outside': (ann('val', bbox=[500, 5, 9, 9]), 'val.json', 'ids 4',
                 'outside', '64x48'),
@@ -172,7 +165,6 @@ ERRORS = {
                           'Set it to 0'),
     'iscrowd as string': (ann(iscrowd='0'), 'ids 4', "'0'"),
     'no segmentation': (drop('segmentation'), '8 of 8', 'with_mask'),
-    'empty segmentation': (ann(segmentation=[]), 'ids 4', 'empty'),
     'empty in val': (ann('val', segmentation=[]), 'val.json', 'segm'),
     'segmentation as string': (ann(segmentation='x'), 'ids 4', "'x'"),
     'flat polygon': (ann(segmentation=[24, 7, 40, 7, 40, 19]), 'ids 4',
@@ -182,11 +174,10 @@ ERRORS = {
     'polygon of strings': (ann(segmentation=[['24', 7, 9, 7, 40, 19]]),
                            'ids 4', 'finite'),
     'rle of another size': (rle(size=[64, 48]), 'ids 4', '[64, 48]',
-                            '[48, 64]'),
+                            '64x48 pixels'),
     'rle too short': (rle(counts=[500, 300]), 'ids 4', 'run lengths'),
     'rle negative': (rle(counts=[-500, 300, 48 * 64 + 200]), 'run lengths'),
     'rle without counts': (ann(segmentation=dict(size=[48, 64])), 'ids 4'),
-    'packed rle of another size': (packed(96, 128), '[96, 128]'),
     'packed rle that lies': (packed(96, 128, size=[48, 64]), 'ids 4',
                              'run lengths'),
     'missing': (file(os.remove), "train/2.jpg'", '1 of 4', 'not there'),
@@ -195,7 +186,6 @@ ERRORS = {
                    "did you mean '2.JPG'"),
     'backslash': (image(file_name='a\\2.jpg'), 'written with /'),
     'empty image': (file(lambda p: p.write_bytes(b'')), '2.jpg', '0 bytes'),
-    'text': (file(lambda p: p.write_text('no image')), '2.jpg', 'no pictures'),
     'a folder': (file(lambda p: (os.remove(p), p.mkdir())), 'folders'),
     'turned': (file(turn), '2.jpg', 'EXIF', '48x64', '64x48'),
     'resized': (file(lambda p: Image.open(p).resize((32, 24)).save(p)),
@@ -206,9 +196,6 @@ ERRORS = {
     'no comma': (meta(classes=('ring')), "('ring',)", 'comma'),
     'misspelt': (meta(classes=('ring', 'sqare', 'star')), "'sqare'",
                  "did you mean 'square'", "('ring', 'square', 'star')"),
-    'other case of a class': (meta(classes=('Ring', 'square', 'star')),
-                              "did you mean 'ring'"),
-    'none known': (meta(classes=('cat', )), "'cat'", 'ring'),
     'numbers': (meta(classes=(1, 2)), '(1, 2)', 'tuple of names'),
     'class twice': (meta(classes=('ring', 'ring', 'star')), "'ring'",
                     'more than once'),
@@ -220,13 +207,8 @@ ERRORS = {
     'order in val': (lambda c: c.val['categories'].reverse(), 'val.json',
                      'train.json', 'label 0'),
     'fewer in val': (meta('val', classes=('square', 'star')), 'label 0'),
-    'spelling in val': (lambda c: c.val['categories'][1].update(name='sq'),
-                        'val_dataloader', "'square'", 'val.json'),
     'order in the evaluator': (other_order, 'other.json', 'label 0'),
     'half': (half, 'half.json', 'val.json', '2 images'),
-    'training set': (data('val', ann_file='train.json',
-                          data_prefix=dict(img='train')), 'val_evaluator',
-                     'val.json', 'train.json'),
     'no evaluator file': (lambda c: c.cfg['val_evaluator'].update(
         ann_file='gone.json'), 'gone.json', 'not there'),
     'too small': (data(filter_cfg=dict(min_size=49)), 'nothing is left',
@@ -245,8 +227,6 @@ ERRORS = {
 
 WARNINGS = {
     'unknown category': (ann(category_id=99), 'ids 4', '99', "'1', '2', '3'"),
-    'category as string': (ann(category_id='1'), 'ids 4', "'1'"),
-    'height 0': (image(height=0), 'ids 2', 'height=0', 'above 0'),
     'negative width': (ann(bbox=[30, 5, -10, 9]), 'ids 4', 'negative', '-10'),
     'two corners': (each('bbox', lambda b: [b[0], b[1], b[0] + b[2] + 20,
                                             b[1] + b[3] + 26]),
@@ -254,15 +234,12 @@ WARNINGS = {
     'area nan': (ann(area=NAN), 'ids 4', 'nan'),
     'polygon of 2 points': (ann(segmentation=[[1, 1, 9, 9]]), 'ids 4',
                             '3 points'),
-    'polygon of 7 numbers': (ann(segmentation=[[1, 1, 9, 9, 9, 1, 3]]),
-                             'ids 4', 'even'),
     'polygon outside': (ann(segmentation=[[240, 70, 400, 70, 400, 190]]),
                         'ids 4', 'outside', '64x48'),
     'polygon elsewhere': (ann(segmentation=[[1, 30, 9, 30, 9, 40]]), 'ids 4',
                           'do not touch'),
     'palette': (meta(palette=[(1, 2, 3)]), '1 colours for 3'),
     'string ids': (image_ids(str), 'images', "as '1'"),
-    'float ids': (image_ids(float), 'strings or floats, as 1.0'),
     'id 0 in val': (ann('val', id=0), 'val.json', 'id 0', 'AP'),
     'unknown image': (ann(image_id=99), 'ids 4', '99'),
     'file listed twice': (image(file_name='1.jpg'), "'1.jpg'"),
@@ -270,12 +247,6 @@ WARNINGS = {
     'flat in val': (ann('val', bbox=[24, 7, 16, 0]), 'val.json', 'ids 4',
                     'never matched'),
     'partly outside': (ann(bbox=[24, 7, 90, 12]), 'ids 4', 'border'),
-    'area 0': (ann(area=0), 'ids 4', 'area'),
-    'all crowds': (each('iscrowd', lambda v: 1), 'iscrowd=1'),
-    'polygon of 2 beside others': (
-        ann(segmentation=[[24, 7, 40, 7, 40, 19], [1, 1, 9, 9]]), 'ids 4'),
-    'polygon passes the border': (ann(segmentation=[[24, 7, 90, 7, 40, 19]]),
-                                  'ids 4', '90'),
     'class without objects': (each('category_id', lambda v: min(v, 2)),
                               "'star'"),
     'most are filtered': (
@@ -302,18 +273,14 @@ def test_nothing_wrong(coco):
     assert '4 image files looked for' in report(found)
 
 
-@pytest.mark.parametrize('name', ERRORS)
-def test_error(coco, name):
-    change, *words = ERRORS[name]
-    expect(problems(coco, change), 'error', words)
-
-
-@pytest.mark.parametrize('name', WARNINGS)
-def test_warning(coco, name):
-    change, *words = WARNINGS[name]
+@pytest.mark.parametrize('level, name', [
+    *(('error', name) for name in ERRORS),
+    *(('warning', name) for name in WARNINGS)])
+def test_words(coco, level, name):
+    change, *words = (ERRORS if level == 'error' else WARNINGS)[name]
     found = problems(coco, change)
-    expect(found, 'warning', words)
-    assert not [p for p in found if p.level == 'error']
+    expect(found, level, words)
+    assert level == 'error' or not any(p.level == 'error' for p in found)
 
 
 def test_all_at_once(coco):
@@ -324,40 +291,33 @@ def test_all_at_once(coco):
         expect(found, 'error', ERRORS[name][1:])
 
 
-@pytest.mark.parametrize(
-    'change',
-    [
-        rle(),
-        packed(48, 64),
-        drop('iscrowd'),  # read by the evaluation alone
-        data(metainfo=dict(classes=('square', 'star'))),
-        both(drop('segmentation', 'val'),
-             lambda c: c.cfg['val_evaluator'].update(metric='bbox')),
-        both(ann('val', bbox=[500, 5, 9, 0]),  # masks alone are compared
-             lambda c: c.cfg['val_evaluator'].update(metric='segm')),
-        both(lambda c: c.val.pop('annotations'),
-             lambda c: c.cfg['val_evaluator'].update(
-                 format_only=True, outfile_prefix='results')),
-        file(lambda p: Image.open(p).convert('L').save(p)),
-        file(lambda p: Image.open(p).convert('CMYK').save(p)),
-        file(lambda p: p.write_bytes(p.read_bytes() + b'\0' * 100)),
-        both(file(turn), lambda c: c.cfg['train_dataloader']['dataset'][
-            'pipeline'][0].update(color_type='color_ignore_orientation')),
-    ])
+@pytest.mark.parametrize('change', [
+    both(rle(), drop('iscrowd'),  # read by the evaluation alone
+         file(lambda p: Image.open(p).convert('L').save(p)),
+         file(lambda p: Image.open(p).convert('CMYK').save(p), 'train/1.jpg'),
+         file(lambda p: p.write_bytes(p.read_bytes() + b'\0' * 100),
+              'train/3.jpg')),
+    both(packed(48, 64), data(metainfo=dict(classes=('square', 'star')))),
+    both(drop('segmentation', 'val'),
+         lambda c: c.cfg['val_evaluator'].update(metric='bbox')),
+    both(ann('val', bbox=[500, 5, 9, 0]),  # masks alone are compared
+         lambda c: c.cfg['val_evaluator'].update(metric='segm')),
+    both(lambda c: c.val.pop('annotations'),
+         lambda c: c.cfg['val_evaluator'].update(
+             format_only=True, outfile_prefix='results')),
+    both(file(turn), lambda c: c.cfg['train_dataloader']['dataset'][
+        'pipeline'][0].update(color_type='color_ignore_orientation')),
+])
 def test_what_is_allowed(coco, change):
-    if change is not None:
-        found = problems(coco, change)
-        wrong = [p for p in found if p.level == 'error'
-                 and 'label' not in p.text]
-        assert not wrong, report(found)
+    found = problems(coco, change)
+    wrong = [p for p in found if p.level == 'error' and 'label' not in p.text]
+    assert not wrong, report(found)
 
 
 @pytest.mark.parametrize('wrap', [
-    lambda d: dict(type='RepeatDataset', times=2, dataset=d),
-    lambda d: dict(type='ConcatDataset', datasets=[d, d]),
     lambda d: dict(type='ClassBalancedDataset', oversample_thr=.1, dataset=d),
     lambda d: dict(type='RepeatDataset', times=2, dataset=dict(
-        type='ConcatDataset', datasets=[d])),
+        type='ConcatDataset', datasets=[d, d])),
 ])
 def test_wrappers(coco, wrap):
     loader = coco.cfg['train_dataloader']
@@ -390,9 +350,3 @@ def test_subclass(coco):
     dataset['type'] = 'Unheard'
     expect(problems(coco, lambda c: None), 'warning',
            ['Unheard', 'not looked at'])
-
-
-def test_sampling_is_said(coco, monkeypatch):
-    monkeypatch.setattr('mmfishnet.checks.files.READ', 2)
-    found = problems(coco, lambda c: None)
-    expect(found, 'note', ['4 image files', '2 read, evenly spread, by'])

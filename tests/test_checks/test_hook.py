@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 
 from mmfishnet.checks import CheckError, CheckHook, check_config, checked
 
-from .conftest import expect
+from .conftest import FPN, RETINA, expect
 
 
 @MODELS.register_module(force=True)
@@ -34,13 +34,13 @@ class Nothing(BaseModel):
         return dict(loss=self.weight.sum())
 
 
-def runner_of(coco, **more):
+def runner_of(coco):
     coco.write()
-    return Runner.from_cfg(Config(dict(coco.cfg, **{**dict(
+    return Runner.from_cfg(Config({**dict(
         model=dict(type='Nothing'), val_cfg={}, log_level='ERROR',
         work_dir=str(coco.root / 'work'), experiment_name=coco.root.name,
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=1)),
-        train_cfg=dict(by_epoch=True, max_epochs=1, val_begin=2)), **more})))
+        randomness=dict(seed=1),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=1))), **coco.cfg}))
 
 
 @TRANSFORMS.register_module(force=True)
@@ -67,7 +67,7 @@ def test_hook(coco, monkeypatch):
         type='CosineAnnealingLR', T_max=1, by_epoch=False)]
     for check in (True, False):
         Draw.last = ()
-        runner = runner_of(coco, randomness=dict(seed=1))
+        runner = runner_of(coco)
         runner.register_hook(Look())
         monkeypatch.setattr(runner.logger, 'log', lambda level, text, *args,
                             check=check: said.append((check, level, text)))
@@ -91,9 +91,21 @@ def test_hook(coco, monkeypatch):
         type='OneCycleLR', eta_max=1, total_steps=1, by_epoch=False)],
         train_dataloader=dict(c.cfg['train_dataloader'], batch_size=1)),
      'OneCycleLR.*would stop'),
+    (lambda c: c.cfg.update(default_hooks=dict(checkpoint=dict(
+        type='CheckpointHook', save_best='coco/segm_mAPs', rule='greater'))),
+     'segm_mAPs.*coco/bbox_mAP'),
+    (lambda c: c.cfg.update(optim_wrapper=dict(
+        type='AmpOptimWrapper', optimizer=dict(type='SGD', lr=1))),
+     'AmpOptimWrapper.*GPU'),
+    (lambda c: c.cfg.update(model=dict(
+        RETINA, neck=dict(FPN, in_channels=[64, 128, 256, 64]),
+        bbox_head=dict(RETINA['bbox_head'], num_classes=2))),
+     r'(?s)bbox_head.num_classes: it is 2.*in_channels: it is \[64, 128, 256, '
+     r'64\]'),  # all problems at once
 ])
-def test_nothing_is_started(coco, change, words):
+def test_nothing_is_started(coco, monkeypatch, change, words):
     """Neither where it is built, nor where it cannot be; nor weights made."""
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     change(coco)
     before = Nothing.steps
     runner = runner_of(coco)
@@ -103,37 +115,16 @@ def test_nothing_is_started(coco, change, words):
     assert Nothing.steps == before
 
 
-def test_model_of_a_run(coco):
-    """Its heads and channels, and all problems at once."""
-    runner = runner_of(coco, model=dict(
-        type='RetinaNet', backbone=dict(type='ResNet', depth=18),
-        neck=dict(type='FPN', in_channels=[64, 128, 256, 64], num_outs=4,
-                  out_channels=8),
-        bbox_head=dict(type='RetinaHead', num_classes=2, in_channels=8,
-                       feat_channels=8)))
-    with pytest.raises(CheckError) as error, \
-            checked(runner, ('train', 'val')):
-        runner.train()
-    assert 'neck.in_channels: it is [64, 128, 256, 64]' in str(error.value)
-    assert 'bbox_head.num_classes: it is 2' in str(error.value)
-
-
-def test_no_check(coco):
-    """Upstream's own errors, or none."""
-    coco.val['images'][0].update(width=65)
-    runner = runner_of(coco)
-    with checked(runner, ('train', 'val'), check=False):
-        runner.train()
+def test_upstreams_errors(coco):
+    """They stay without the check, and where they have another cause."""
     coco.train['annotations'][3].pop('area')
     runner = runner_of(coco)
     with pytest.raises(KeyError, match='area'), \
             checked(runner, ('train', 'val'), check=False):
         runner.train()
-
-
-def test_own_errors_stay(coco):
-    """What has another cause is raised as it was."""
-    runner = runner_of(coco, train_cfg=dict(type='NoSuchLoop'))
+    coco.train['annotations'][3]['area'] = 192
+    coco.cfg['train_cfg'] = dict(type='NoSuchLoop')
+    runner = runner_of(coco)
     with pytest.raises(KeyError, match='NoSuchLoop'), \
             checked(runner, ('train', 'val')):
         runner.train()
@@ -157,13 +148,8 @@ def test_other_processes(coco, monkeypatch):
         CheckHook(('train', )).before_run(None)
 
 
-def test_evaluators(coco):
-    """save_best, and a metric for each of two sets."""
-    runner = runner_of(coco, default_hooks=dict(checkpoint=dict(
-        type='CheckpointHook', save_best='coco/segm_mAPs', rule='greater')))
-    with pytest.raises(CheckError, match='segm_mAPs.*coco/bbox_mAP'), \
-            checked(runner, ('train', 'val')):
-        runner.train()
+def test_a_metric_for_each_of_two_sets(coco):
+    coco.write()
     val = coco.cfg['val_dataloader']['dataset']
     train = coco.cfg['train_dataloader']['dataset']
     coco.cfg['val_dataloader']['dataset'] = dict(
@@ -198,12 +184,3 @@ def test_boxes_move_and_masks_stay(coco, name, more):
             dataset[i % 4]
     loader['dataset']['dataset']['pipeline'][1]['with_mask'] = False
     assert {p.level for p in check_config(coco.cfg)} == {'note'}
-
-
-def test_amp_without_gpu(coco, monkeypatch):
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    runner = runner_of(coco, optim_wrapper=dict(
-        type='AmpOptimWrapper', optimizer=dict(type='SGD', lr=1)))
-    with pytest.raises(CheckError, match='AmpOptimWrapper.*GPU'), \
-            checked(runner, ('train', 'val')):
-        runner.train()

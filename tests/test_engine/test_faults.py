@@ -7,6 +7,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, HOOKS, MODELS, TRANSFORMS
 
+from mmfishnet.checks import checked
 from mmfishnet.engine.faults import ConfigError, config_faults
 from mmfishnet.engine.runner import ToolRunner
 
@@ -56,7 +57,7 @@ def cfg(tmp_path):
 def run(cfg):
     with config_faults(cfg):
         runner = ToolRunner.from_cfg(cfg)
-    with config_faults(cfg, runner):
+    with config_faults(cfg, runner), checked(runner, ('train', ), False):
         runner.train()
 
 
@@ -82,17 +83,13 @@ def run(cfg):
      'train_dataloader cannot be built .*batch_size=0'),
     ('train_dataloader.dataset', dict(type='Theres'), "'Threes'"),
     ('train_cfg.max_epochs', '12', "train_cfg: .* of max_epochs='12'"),
+    ('param_scheduler', [dict(type='MultiStepLR')],
+     "scheduler.0: .* needs 'milestones"),
     ('train_cfg', None, 'the config cannot be run .*train_cfg'),
 ])
 def test_faults(cfg, key, value, words):
     cfg.merge_from_dict({key: value})
     with pytest.raises(ConfigError, match=words):
-        run(cfg)
-
-
-def test_missing_arguments(cfg):
-    cfg.param_scheduler = [dict(type='MultiStepLR')]
-    with pytest.raises(ConfigError, match="scheduler.0: .* needs 'milestones"):
         run(cfg)
 
 

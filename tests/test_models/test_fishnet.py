@@ -106,8 +106,8 @@ def test_nothing_is_built_that_is_not_used(out_indices, down_sample):
 
 @pytest.mark.parametrize('down_sample', ['max2', 'max3', 'avg2', 'conv'])
 def test_any_image_size(down_sample):
-    with torch.device('meta'):
-        model = FishNet(SMALL, down_sample=down_sample).eval()
+    model = FishNet(SMALL, down_sample=down_sample).eval()
+    with torch.no_grad():
         for height, width in (32, 32), (33, 47), (64, 95), (100, 65):
             features = model(torch.randn(1, 3, height, width))
             assert [feature.shape[-2:] for feature in features] == [

@@ -2,7 +2,7 @@
 """What can be asked of a network that is built, and of its outputs."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from torch import Tensor, nn
@@ -58,3 +58,17 @@ def find_tensors(output) -> Iterator[Tensor]:
         return
     for item in output.values() if isinstance(output, dict) else output:
         yield from find_tensors(item)
+
+
+def largest_error(found: Sequence[Tensor], truth: Sequence[Tensor]) -> float:
+    """Largest difference, over the largest value, of any pair of tensors.
+
+    Args:
+        found (Sequence[Tensor]): What was computed.
+        truth (Sequence[Tensor]): What it should be.
+
+    Returns:
+        float: The error; 0 for no tensors at all.
+    """
+    return max((float((a - b).abs().max() / b.abs().max().clamp(min=1e-300))
+                for a, b in zip(found, truth, strict=True)), default=0.0)

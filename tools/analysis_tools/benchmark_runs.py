@@ -27,7 +27,7 @@ from benchmark_tables import (
     find_norms,
 )
 from mmfishnet.engine.hooks.compile import compile_in_place
-from mmfishnet.models.built import find_tensors
+from mmfishnet.models.built import find_tensors, largest_error
 from step_memory import Meter, measure_kept_bytes, measure_recomputed
 
 
@@ -194,12 +194,6 @@ class Call:
         for hook in hooks:
             hook.remove()
         return meter.peak
-
-
-def largest_error(found: Sequence[Tensor], truth: Sequence[Tensor]) -> float:
-    """Largest difference, over the largest value, of any pair of tensors."""
-    return max((float((a - b).abs().max() / b.abs().max().clamp(min=1e-300))
-                for a, b in zip(found, truth, strict=True)), default=0.0)
 
 
 def measure_section(section: str, shape: tuple[int, ...],

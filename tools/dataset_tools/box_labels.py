@@ -92,6 +92,7 @@ def read_yolo(folder: PictureFolder, names: list[str] | None = None):
         return None
     names = names or described.get('names') or listed_names(folder)
     samples, every = defaultdict(list), []
+    split = _yolo_splits(folder, described)
     for picture, found in lines.items():
         size = folder.size(picture)
         if size is None:
@@ -110,7 +111,7 @@ def read_yolo(folder: PictureFolder, names: list[str] | None = None):
                     f'{len(names)} names, counted from 0: {first_few(names)}.')
             elif item:
                 items.append(item)
-        samples[_yolo_split(described, picture)].append(
+        samples[split(picture)].append(
             (picture, size, items))
         every += items
     named = dict(enumerate(names)) or {
@@ -162,7 +163,7 @@ def _yolo_yaml(folder: PictureFolder) -> dict:
             if len(set(names)) < len(names):
                 raise ValueError(f'{name}: a name is given twice in names: '
                                  f'{first_few(names, 20)}.')
-            return dict(data, names=names)
+            return dict(data, names=names, file=name)
     return {}
 
 
@@ -175,19 +176,45 @@ def listed_names(folder: PictureFolder) -> list[str]:
     return []
 
 
-def _yolo_split(described: dict, picture: str) -> str:
-    """A picture's split, by the folders that data.yaml names, or its path."""
-    named = {}
+def _yolo_splits(folder: PictureFolder, described: dict):
+    """A function that tells a picture's split, by data.yaml or its path."""
+    entries = {}
     for split in ('train', 'val', 'test'):
-        entries = described.get(split) or (split == 'val'
-                                           and described.get('valid')) or []
-        for entry in entries if isinstance(entries, list) else [entries]:
-            # Roboflow writes ../train/images for a folder beside data.yaml.
-            entry = str(entry).replace('\\', '/')
-            entry = re.sub(r'^(\.\.?/)+|/$', '', entry)
-            named[entry] = split if entry not in named else ''
-    found = [entry for entry in named if f'/{entry}/' in f'/{picture}']
-    return named[max(found, key=len)] if found else split_of(picture)
+        value = described.get(split) or (split == 'val'
+                                         and described.get('valid')) or []
+        for entry in [value] if isinstance(value, str) else value:
+            found = _entry(folder, str(entry), described)
+            if found is not None:
+                entries.setdefault(split, []).append(found)
+    if entries.get('train') == entries.get('val'):
+        entries = {}
+
+    def split(picture: str) -> str:
+        return next((name for name, found in entries.items() if any(
+            picture in entry if isinstance(entry, set) else
+            picture.startswith(entry) for entry in found)), split_of(picture))
+
+    return split
+
+
+def _entry(folder: PictureFolder, entry: str, described: dict):
+    """Pictures of a split: a set from a list, or what their paths start with.
+
+    Roboflow writes ``../train/images`` for a folder beside data.yaml.
+    """
+    base, entry = os.path.dirname(described['file']), entry.replace('\\', '/')
+    for start in (os.path.join(base, str(described.get('path') or '')), base,
+                  ''):
+        for name in (entry, re.sub(r'^(\.\./)+', '', entry)):
+            full = folder.root / start / name
+            if full.is_dir():
+                inner = os.path.relpath(full.absolute(),
+                                        folder.root.absolute())
+                return '' if inner == '.' else inner + '/'
+            if full.is_file():
+                return {folder.find(line.strip(), os.path.join(start, name))
+                        for line in folder.read(full).splitlines()}
+    return None
 
 
 # ----------------------------------------------------------------------------

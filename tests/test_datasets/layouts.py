@@ -123,11 +123,15 @@ def yolo_roboflow(drawn, root):
 
 
 def yolo_ultralytics(drawn, root):
-    """Polygons; names as a dictionary, and splits that it alone names."""
+    """Polygons; names as a dictionary, and splits that it alone names: a
+    folder, and a list."""
     for split, name in (('train', 'one'), ('val', 'two')):
         _yolo(drawn, root, split, f'images/{name}', f'labels/{name}', True)
+    _write(root / 'second.txt', ''.join(
+        f'./images/two/{picture.name}\n' for picture, _ in
+        drawn.splits['val']))
     _write(root / 'shapes.yaml',
-           'path: ../datasets/shapes\ntrain: images/one\nval: images/two\n'
+           'path: ../datasets/shapes\ntrain: images/one\nval: second.txt\n'
            'names:\n' + ''.join(f'  {i}: {n}\n' for i, n in
                                 enumerate(CLASSES)))
 

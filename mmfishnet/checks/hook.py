@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from inspect import signature
 
 from mmengine.device import get_device
 from mmengine.dist import broadcast_object_list, is_main_process
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import MODELS, OPTIM_WRAPPERS
 from mmengine.runner import EpochBasedTrainLoop
 
 from ..kinds import find_class, is_a, scope_of
 from ..lengths import length_of
-from .built import build_parts, parts_of_runner
+from ..words import near
+from .built import build_parts, is_known, parts_of_runner
 from .evaluation import same_numbers
 from .judge import check_faults, check_parts, guarded
 from .model import bare, build_shapes, check_channels
@@ -108,6 +110,19 @@ def _check_amp(cfg: dict, parts: Sequence[str]) -> Iterator[Problem]:
                     'in float32')
 
 
+def _check_saving(runner) -> Iterator[Problem]:
+    """Names that a checkpoint hook hands on, unread, to what saves."""
+    taken = signature(runner.save_checkpoint).parameters
+    for hook in runner.hooks:
+        if not isinstance(hook, CheckpointHook) or not is_known(type(hook)):
+            continue
+        for name in sorted({*hook.args} - {*taken}):
+            known = {*signature(CheckpointHook).parameters, *taken}
+            yield error(f'default_hooks.checkpoint.{name}', 'CheckpointHook '
+                        f'takes no {name}{near(name, known)}, and would stop '
+                        'at its first checkpoint')
+
+
 def _refuse(problems: Sequence[Problem],
             cause: Exception | None = None) -> None:
     """Say to the user why the run is not started, if there are errors."""
@@ -130,6 +145,8 @@ def check_runner(runner, names: Sequence[str]) -> list[Problem]:
     parts = parts_of_runner(runner, names)
     with same_numbers():
         problems = list(check_parts(parts, bare(runner.model), runner.hooks))
+        if 'train' in names:
+            problems += guarded(_check_saving, runner)
         if isinstance(runner.cfg.get('model'), dict):
             problems += _shapes(runner.cfg)[1]
     loop = runner.train_loop if 'train' in names else None

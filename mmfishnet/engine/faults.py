@@ -91,11 +91,15 @@ def _unknown_optimizer(cfg: dict) -> str | None:
 
 
 def _unknown(place: str, node: dict, registry: Registry) -> str:
+    name, children = type_name(node), registry.children
     known = {*registry.module_dict}.union(
-        *(child.module_dict for child in registry.children.values()))
-    return (f'{place}.type: {kind_of(node)} is not known'
-            f'{near(type_name(node), known)}; a class of your own is imported '
-            'by custom_imports')
+        *(child.module_dict for child in children.values()))
+    scope = next((s for s, c in children.items() if name in c.module_dict),
+                 None)  # of another package
+    hint = (f" (did you mean '{scope}.{name}'?)" if scope
+            else near(name, known))
+    return (f'{place}.type: {kind_of(node)} is no {registry.name} that is '
+            f'known{hint}; a class of your own is imported by custom_imports')
 
 
 def _of_class(fault: Exception, raised: str, values: dict, cfg: dict) -> str:

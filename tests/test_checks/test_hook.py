@@ -94,6 +94,8 @@ def test_hook(coco, monkeypatch):
     (lambda c: c.cfg.update(default_hooks=dict(checkpoint=dict(
         type='CheckpointHook', save_best='coco/segm_mAPs', rule='greater'))),
      'segm_mAPs.*coco/bbox_mAP'),
+    (lambda c: c.cfg.update(default_hooks=dict(checkpoint=dict(
+        type='CheckpointHook', intervall=2))), "intervall .*'interval'"),
     (lambda c: c.cfg.update(optim_wrapper=dict(
         type='AmpOptimWrapper', optimizer=dict(type='SGD', lr=1))),
      'AmpOptimWrapper.*GPU'),

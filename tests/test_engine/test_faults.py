@@ -1,5 +1,6 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 """What cannot be built of a config is said in a sentence, with its place."""
+import mmdet.models  # noqa: F401
 import pytest
 import torch
 from mmengine.config import Config
@@ -62,8 +63,9 @@ def run(cfg):
 
 
 @pytest.mark.parametrize('key, value, words', [
-    ('model.type', 'Scal', r"model.type: Scal is not known \(did you mean "
-     r"'Scale'"),
+    ('model.type', 'Scal', r"model.type: Scal is no model that is known "
+     r"\(did you mean 'Scale'"),
+    ('model.type', 'RetinaNet', r"did you mean 'mmdet.RetinaNet'\?"),
     ('model.factr', 2, r"model: Scale takes no factr \(did you mean 'factor'"),
     ('custom_hooks', [dict(type='EMAHok')],
      r"custom_hooks.0.type: EMAHok .*'EMAHook'"),

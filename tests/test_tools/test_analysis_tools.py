@@ -3,6 +3,7 @@ import csv
 import json
 import time
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -90,11 +91,16 @@ def test_wrong_arguments(call_tool):
     assert done.returncode == 2 and 'at least 32' in done.stderr
 
 
-def test_training_time(call_tool, tmp_path):
+def test_training_time(call_tool, tmp_path, monkeypatch):
     """What is slow is found where it is, forward and backward."""
     pytest.importorskip('mmdet')
     from mmdet.datasets.transforms import RandomFlip
     from mmdet.registry import MODELS, TRANSFORMS
+
+    # By a clock of its own: how busy the machine is does not matter.
+    ticks, slept = count(), []
+    monkeypatch.setattr(time, 'perf_counter',
+                        lambda: 1e-6 * next(ticks) + sum(slept))
 
     class SlowFishNet(FishNet):
 
@@ -103,18 +109,18 @@ def test_training_time(call_tool, tmp_path):
             self.stem.register_forward_hook(slow_backward)
 
         def forward(self, x):
-            time.sleep(0.3)
+            slept.append(0.3)
             return super().forward(x)
 
     class SlowFlip(RandomFlip):
 
         def transform(self, results):
-            time.sleep(0.4)
+            slept.append(0.4)
             return super().transform(results)
 
     def slow_backward(stem, inputs, output):
         if output.requires_grad:
-            output.register_hook(lambda grad: time.sleep(0.5))
+            output.register_hook(lambda grad: slept.append(0.5))
 
     draw_coco(tmp_path, 4, 2, size=64)
     times = tmp_path / 'times.json'
@@ -134,8 +140,8 @@ def test_training_time(call_tool, tmp_path):
     training, validation = seconds['training'], seconds['validation']
     for part, least in (('backbone, forward', 1.2), ('data', 1.6),
                         ('backbone, backward', 2.0)):
-        assert least < training[part] < least + 2, training
-    assert 0.6 < validation['backbone, forward'] < 2.6
+        assert least < training[part] < least + 0.1, training
+    assert 0.6 < validation['backbone, forward'] < 0.7
     assert validation['metrics'] > 0 and 'metrics' not in training
     for part in ('heads and neck, backward', 'neck, forward', 'data'):
         assert part in done.stdout and training[part] > 0

@@ -42,7 +42,7 @@ def test_losses_of_validation(tmp_path, name, package):
     training goes on as without."""
     pytest.importorskip(package)
     if package == 'mmpretrain':
-        draw_classification(tmp_path, 4, 3)
+        draw_classification(tmp_path, 12, 12)
     else:
         draw_coco(tmp_path, 2, 3, size=96)
     cfg = Config.fromfile(CONFIGS / f'{name}.py')

@@ -1,8 +1,11 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.distributed as dist
-from mmengine.device import get_device
 from torch.multiprocessing import start_processes
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parameters_to_vector
@@ -70,6 +73,11 @@ def train(rank, folder):
     dist.destroy_process_group()
 
 
-@pytest.mark.skipif(get_device() != 'cpu', reason='forks this process')
 def test_two_processes_use_all_parameters_and_agree(tmp_path):
-    start_processes(train, (tmp_path, ), nprocs=2, start_method='fork')
+    """Forked from a process that has computed no gradient yet."""
+    subprocess.run([sys.executable, __file__, tmp_path], check=True, env={
+        **os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)})
+
+
+if __name__ == '__main__':
+    start_processes(train, (sys.argv[1], ), nprocs=2, start_method='fork')

@@ -94,9 +94,9 @@ def prepare(args):
         # All that the pretrained file would give is in there.
         notes += [
             f'{path} is not there; the weights come from {source}'
-            for path in drop_pretrained(cfg.model, only_missing=True)
+            for path in drop_pretrained(cfg.get('model'), only_missing=True)
         ]
-    require_pretrained(cfg.model)
+    require_pretrained(cfg.get('model'))
     return cfg, list(filter(None, notes)), checkpoint
 
 

@@ -58,6 +58,13 @@ def _given(name: str, test: Callable) -> Callable:
         name in a and test(a[name]) for a in coco.annotations)
 
 
+def _unread(name: str) -> Callable:
+    """Annotations on which pycocotools stops: by a KeyError, or as what is no
+    key of a dict."""
+    return lambda coco: _mask(
+        isinstance(a.get(name, []), (list, dict)) for a in coco.annotations)
+
+
 def _doubled(of: str, name: str, copies: bool = True) -> Callable:
     """Records that share a value; ``copies``: and those that share all."""
     def find(coco):
@@ -168,12 +175,18 @@ RULES = [
         'have an iscrowd other than 0 and 1; the first is {first}. Whatever '
         'is not 0 is taken for a crowd, which is neither learnt nor looked '
         'for'),
-    Rule(ANNOTATIONS, '-WW-W', 'image_id', lambda c: c.image < 0,
+    *(Rule(ANNOTATIONS, 'EEE--', name, _unread(name),
+           f'have no {name}, or a list; the first says {{first}}. It should be'
+           f' the id of {whose}')
+      for name, whose in (('image_id', 'an image'),
+                          ('category_id', 'a category'))),
+    Rule(ANNOTATIONS, '-WW-W', 'image_id', lambda c: (
+        c.image < 0) & ~_unread('image_id')(c),
          'are of images that the file does not list; the first has image_id '
          '{first}: they are left out'),
     Rule(ANNOTATIONS, '-WW-E', 'category_id', lambda c: _mask(
-        c.categories and key(v) not in c.categories_by_id
-        for v in c.column('category_id')),
+        bool(c.categories) and key(v) not in c.categories_by_id
+        for v in c.column('category_id')) & ~_unread('category_id')(c),
         'have a category_id that the file does not list; the first is '
         '{first}, and it lists {listed}: they are left out, and their objects '
         'are background'),

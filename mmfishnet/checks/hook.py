@@ -110,12 +110,24 @@ def _check_amp(cfg: dict, parts: Sequence[str]) -> Iterator[Problem]:
                     'in float32')
 
 
-def _check_saving(runner) -> Iterator[Problem]:
-    """Names that a checkpoint hook hands on, unread, to what saves."""
+def _check_intervals(runner, names: Sequence[str]) -> Iterator[Problem]:
+    """What MMEngine reads at the end of the first epoch alone.
+
+    A checkpoint hook hands names that it does not know to what saves.
+    """
+    interval = getattr(runner.train_loop, 'val_interval', 1)
+    if 'val' in names and not (isinstance(interval, (int, float)) and interval
+                               ) and is_known(type(runner.train_loop)):
+        yield error('train_cfg.val_interval', f'it is {interval!r}; it should '
+                    'be 1 or more. Without val_dataloader, val_cfg and '
+                    'val_evaluator there is no validation')
     taken = signature(runner.save_checkpoint).parameters
     for hook in runner.hooks:
         if not isinstance(hook, CheckpointHook) or not is_known(type(hook)):
             continue
+        if not isinstance(hook.interval, (int, float)):
+            yield error('default_hooks.checkpoint.interval', 'it is '
+                        f'{hook.interval!r}; it should be a number')
         for name in sorted({*hook.args} - {*taken}):
             known = {*signature(CheckpointHook).parameters, *taken}
             yield error(f'default_hooks.checkpoint.{name}', 'CheckpointHook '
@@ -146,7 +158,7 @@ def check_runner(runner, names: Sequence[str]) -> list[Problem]:
     with same_numbers():
         problems = list(check_parts(parts, bare(runner.model), runner.hooks))
         if 'train' in names:
-            problems += guarded(_check_saving, runner)
+            problems += guarded(_check_intervals, runner, names)
         if isinstance(runner.cfg.get('model'), dict):
             problems += _shapes(runner.cfg)[1]
     loop = runner.train_loop if 'train' in names else None

@@ -179,8 +179,25 @@ def check_channels(cfg: dict, model: nn.Module) -> Iterator[Problem]:
             if isinstance(head, nn.Module) and not isinstance(
                     head, nn.ModuleList):
                 problem, _ = _give(key, head, giver, outputs, say)
+                problem = problem or _check_levels(key, head, giver, outputs,
+                                                   say)
                 if problem:
                     yield problem
+
+
+def _check_levels(key: str, head: nn.Module, giver: nn.Module, outputs,
+                  say) -> Problem | None:
+    """As many features as there are levels of anchors or points."""
+    levels = getattr(getattr(head, 'prior_generator', None), 'num_levels',
+                     None)
+    if levels is None or owner(type(head), 'forward').__name__ not in (
+            'AnchorHead', 'AnchorFreeHead', 'FCOSHead') or not isinstance(
+                outputs, (list, tuple)) or len(outputs) == levels:
+        return None
+    return say(f'model.{key}', f'it has priors at {levels} strides, and '
+               f'{type(giver).__name__} gives {len(outputs)} features. Change '
+               'strides of its anchor_generator (or its own), or num_outs of '
+               'model.neck')
 
 
 def _backbones(cfg) -> Iterator[dict]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from copy import deepcopy
+from inspect import signature
 from itertools import chain
 
 from mmengine.dataset import BaseDataset
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from mmengine.structures import BaseDataElement
-from torch import nn
+from torch import Tensor, nn
 
 from ..kinds import setting
+from ..models.built import image_channels
 from ..words import first_few, short
 from .built import KNOWN, Data, Part, is_known, owner
 from .problem import Problem, error, warning
@@ -80,6 +82,8 @@ def check_samples(part: Part, data: Data,
                        'reads. End it with PackDetInputs, PackInputs or '
                        'PackSegInputs')
         return
+    if isinstance(sample, dict):
+        yield from _check_channels(data, sample['inputs'], model, said)
     packed = sample.get('data_samples') if isinstance(sample, dict) else None
     if not isinstance(packed, BaseDataElement):
         return
@@ -92,6 +96,23 @@ def check_samples(part: Part, data: Data,
         if not _has(packed, name):
             yield said(f'{data.key}.pipeline', f'{reader} reads {name}, and '
                        f'the samples have none. {ADVICE[name]}')
+
+
+def _check_channels(data: Data, inputs, model: nn.Module,
+                    said) -> Iterator[Problem]:
+    """A picture's channels against those that the backbone is told of."""
+    backbone = getattr(model, 'backbone', None)
+    if not _reads_inputs(model) or not is_known(type(backbone)) or (
+            'in_channels' not in signature(type(backbone)).parameters):
+        return
+    # One channel less the mean of three is three.
+    if isinstance(inputs, Tensor) and inputs.dim() == 3 and len(
+            inputs) not in (1, image_channels(backbone)):
+        yield said(f'{data.key}.pipeline', 'its pictures have '
+                   f'{len(inputs)} channels, and {type(backbone).__name__} '
+                   f'reads {image_channels(backbone)}. Set model.backbone.'
+                   'in_channels, and mean and std of the data_preprocessor, '
+                   'or color_type of LoadImageFromFile')
 
 
 def _make(dataset: BaseDataset) -> tuple:

@@ -65,7 +65,8 @@ def explain(fault: Exception, cfg: dict) -> str | None:
     packages = [name.partition('.')[0] for name in names]
     first = packages.index('mmengine') if 'mmengine' in packages else None
     if first is None or not _KNOWN.issuperset(packages[first:]) or (
-            packages[-1] == 'mmfishnet' and not isinstance(fault, ValueError)):
+            packages[-1] == 'mmfishnet' and not isinstance(fault, ValueError)
+            and 'unexpected keyword argument' not in str(fault)):
         return None
     # Messages of the runner hold whole configs.
     raised = f'{type(fault).__name__}: {short(str(fault), 400)}'
@@ -108,6 +109,8 @@ def _of_class(fault: Exception, raised: str, values: dict, cfg: dict) -> str:
     if not isinstance(node, dict) or 'type' not in node:
         return f'{_place(cfg, node)} has no type: {short(node, 200)}'
     name, place = type_name(node), _place(cfg, node)
+    if isinstance(cls, type) and '.exact.' in cls.__module__:
+        name = cls.__base__.__name__  # in whose place it stands
     registry = values.get('registry')
     while getattr(registry, 'parent', None) is not None:
         registry = registry.parent

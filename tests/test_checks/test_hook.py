@@ -95,7 +95,10 @@ def test_hook(coco, monkeypatch):
         type='CheckpointHook', save_best='coco/segm_mAPs', rule='greater'))),
      'segm_mAPs.*coco/bbox_mAP'),
     (lambda c: c.cfg.update(default_hooks=dict(checkpoint=dict(
-        type='CheckpointHook', intervall=2))), "intervall .*'interval'"),
+        type='CheckpointHook', interval='1', intervall=2))),
+     "(?s)interval: it is '1'.*intervall .*'interval'"),
+    (lambda c: c.cfg['train_cfg'].update(val_interval=0),
+     'val_interval: it is 0'),
     (lambda c: c.cfg.update(optim_wrapper=dict(
         type='AmpOptimWrapper', optimizer=dict(type='SGD', lr=1))),
      'AmpOptimWrapper.*GPU'),

@@ -122,7 +122,10 @@ CHANNELS = {
     'coarsest first': (dict(
         RETINA, backbone=dict(RESNET, out_indices=(1, 2, 3)),
         neck=dict(type='mmdet.YOLOV3Neck', num_scales=3,
-                  in_channels=[512, 256, 128], out_channels=[8, 8, 8])), ),
+                  in_channels=[512, 256, 128], out_channels=[8, 8, 8]),
+        bbox_head=dict(RETINA['bbox_head'], anchor_generator=dict(
+            type='AnchorGenerator', scales=[4], ratios=[1.],
+            strides=[32, 16, 8]))), ),
 }
 
 

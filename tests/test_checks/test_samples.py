@@ -1,5 +1,7 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 """Pipelines that do not give what the model and the metrics read."""
+from copy import deepcopy
+
 import pytest
 from mmengine.config import ConfigDict
 
@@ -48,6 +50,11 @@ COCO = {
     'no id': (lambda c: pipeline(c, 'val')[-1].update(
         meta_keys=('ori_shape', 'img_shape', 'scale_factor')),
         'val_dataloader', 'CocoMetric reads img_id', 'meta_keys'),
+    'one channel': (lambda c: c['model'].update(
+        backbone=dict(RESNET, in_channels=1)),
+        'train_dataloader', 'have 3 channels, and ResNet reads 1'),
+    'few levels': (lambda c: c['model']['neck'].update(num_outs=4),
+                   'model.rpn_head', '5 strides, and FPN gives 4 features'),
     'no truth': (lambda c: c['val_evaluator'].pop('ann_file'),
                  'val_dataloader', 'CocoMetric reads instances', 'ann_file'),
 }
@@ -56,7 +63,7 @@ COCO = {
 @pytest.mark.parametrize('name', [None, *COCO])
 def test_detection(coco, name):
     coco.write()
-    coco.cfg['model'] = ConfigDict(DETECTOR)
+    coco.cfg['model'] = ConfigDict(deepcopy(DETECTOR))
     for part in ('train', 'val'):
         pipeline(coco.cfg, part).insert(1, dict(RESIZE))
     if name is None:

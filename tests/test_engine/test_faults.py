@@ -85,6 +85,7 @@ def run(cfg):
      'train_dataloader cannot be built .*batch_size=0'),
     ('train_dataloader.dataset', dict(type='Theres'), "'Threes'"),
     ('train_cfg.max_epochs', '12', "train_cfg: .* of max_epochs='12'"),
+    ('train_cfg.max_iters', 3, 'EpochBasedTrainLoop takes no max_iters'),
     ('param_scheduler', [dict(type='MultiStepLR')],
      "scheduler.0: .* needs 'milestones"),
     ('train_cfg', None, 'the config cannot be run .*train_cfg'),

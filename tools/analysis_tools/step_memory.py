@@ -74,12 +74,13 @@ def measure_kept_bytes(model: nn.Module, images: Tensor,
     kept = {}
 
     def pack(tensor: Tensor) -> Tensor:
-        if key(tensor) not in own:
-            kept[key(tensor)] = tensor.untyped_storage().nbytes()
+        storage, name = tensor.untyped_storage(), key(tensor)
+        if name not in own and name not in kept:
+            kept[name] = storage.nbytes()
+            # A node that leads to no output goes, and its address comes back.
+            weakref.finalize(storage, kept.pop, name, None)
         return tensor
 
-    # The outputs hold the graph, and with it every storage: no address is
-    # used twice while we count.
     with modes, torch.enable_grad(), \
             torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         outputs = model(images)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from mmfishnet.checkpoints import CheckpointError
 from mmfishnet.engine.exact.resume import (
     find_checkpoint,
     open_checkpoint,
@@ -19,7 +20,7 @@ RUN = dict(
 
 
 def save(path, age=0, without=()):
-    content = dict(RUN, state_dict=torch.rand(1000))
+    content = dict(RUN, state_dict=dict(weight=torch.rand(1000)))
     torch.save({k: v for k, v in content.items() if k not in without}, path)
     os.utime(path, (1e9 - age, 1e9 - age))
 
@@ -109,6 +110,16 @@ def test_what_starts_anew_is_said(tmp_path):
     save(path, without=['optimizer', 'param_schedulers'])
     _, (note, ) = set_resume(Config(dict(work_dir=str(tmp_path))), path)
     assert 'state of the optimizer, which starts anew' in note
+
+
+@pytest.mark.parametrize('content', [
+    [1, 2], None, 'text', torch.zeros(3), dict(state_dict=[1]),
+    dict(state_dict=None), dict(state_dict={1: torch.zeros(2)}),
+    dict(state_dict={}, meta='text')])
+def test_what_holds_no_weights_by_their_names(tmp_path, content):
+    torch.save(content, tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match=r'a\.pth is no checkpoint'):
+        open_checkpoint(str(tmp_path / 'a.pth'))
 
 
 def test_damaged_checkpoints_are_refused(tmp_path):

@@ -12,6 +12,7 @@ from mmengine.runner import find_latest_checkpoint
 from ...checkpoints import CheckpointError, read_checkpoint
 from ...checkpoints.pretrained import has_scheme
 from ...checkpoints.read import is_damaged
+from ...words import short
 from ...work_dir import checkpoints_in
 
 
@@ -110,7 +111,7 @@ def open_checkpoint(checkpoint: str):
         content is not known yet.
 
     Raises:
-        CheckpointError: If it is damaged.
+        CheckpointError: If it is damaged, or no checkpoint.
         FileNotFoundError: If there is no such file.
     """
     path = osp.expanduser(checkpoint)
@@ -123,7 +124,15 @@ def open_checkpoint(checkpoint: str):
             'leaves it that is killed while it saves.')
     if has_scheme(checkpoint) and not osp.isfile(path):
         return {}
-    return read_checkpoint(path)
+    content = read_checkpoint(path)
+    held = content if isinstance(content, dict) else {'state_dict': None}
+    weights, meta = held.get('state_dict', held), held.get('meta') or {}
+    if not isinstance(weights, dict) or not isinstance(meta, dict) or not all(
+            isinstance(name, str) for name in weights):
+        raise CheckpointError(
+            f'{path} is no checkpoint: it holds {short(content)}. It should '
+            'be a dict of weights by their names, or have one as state_dict.')
+    return content
 
 
 def _check_complete(cfg: Config, path: str, content) -> list[str]:

@@ -11,12 +11,12 @@ from mmengine.device import get_device
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import MODELS, OPTIM_WRAPPERS
-from mmengine.runner import EpochBasedTrainLoop
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
 from ..kinds import find_class, is_a, scope_of
 from ..lengths import length_of
 from ..words import near
-from .built import build_parts, is_known, parts_of_runner
+from .built import build_parts, is_known, owner, parts_of_runner
 from .evaluation import same_numbers
 from .judge import check_faults, check_parts, guarded
 from .model import bare, build_shapes, check_channels
@@ -110,29 +110,45 @@ def _check_amp(cfg: dict, parts: Sequence[str]) -> Iterator[Problem]:
                     'in float32')
 
 
-def _check_intervals(runner, names: Sequence[str]) -> Iterator[Problem]:
-    """What MMEngine reads at the end of the first epoch alone.
-
-    A checkpoint hook hands names that it does not know to what saves.
-    """
-    interval = getattr(runner.train_loop, 'val_interval', 1)
-    if 'val' in names and not (isinstance(interval, (int, float)) and interval
-                               ) and is_known(type(runner.train_loop)):
-        yield error('train_cfg.val_interval', f'it is {interval!r}; it should '
-                    'be 1 or more. Without val_dataloader, val_cfg and '
-                    'val_evaluator there is no validation')
-    taken = signature(runner.save_checkpoint).parameters
+def _check_intervals(runner) -> Iterator[Problem]:
+    """What MMEngine reads at the end of the first epoch alone."""
+    loop = runner.train_loop
+    if runner.val_loop is not None and is_known(type(loop)) and isinstance(
+            loop, (EpochBasedTrainLoop, IterBasedTrainLoop)):
+        end = (loop.max_epochs if isinstance(loop, EpochBasedTrainLoop)
+               else loop.max_iters)
+        if loop.val_begin <= end and not any(
+                map(_divides, loop.dynamic_intervals)):
+            yield error('train_cfg.val_interval', f'it is '
+                        f'{loop.val_interval!r}; it should be 1 or more. '
+                        'Without val_dataloader, val_cfg and val_evaluator '
+                        'there is no validation')
     for hook in runner.hooks:
         if not isinstance(hook, CheckpointHook) or not is_known(type(hook)):
             continue
         if not isinstance(hook.interval, (int, float)):
             yield error('default_hooks.checkpoint.interval', 'it is '
                         f'{hook.interval!r}; it should be a number')
-        for name in sorted({*hook.args} - {*taken}):
-            known = {*signature(CheckpointHook).parameters, *taken}
-            yield error(f'default_hooks.checkpoint.{name}', 'CheckpointHook '
-                        f'takes no {name}{near(name, known)}, and would stop '
-                        'at its first checkpoint')
+        elif hook.interval <= 0 and not hook.save_last:
+            continue  # it saves the best alone
+        # What it does not know it hands on, and MMEngine's runner takes no
+        # more than the hook gives it by itself.
+        if isinstance(runner, Runner) and is_known(
+                owner(type(runner), 'save_checkpoint')):
+            for name in sorted(hook.args):
+                yield error(
+                    f'default_hooks.checkpoint.{name}', 'CheckpointHook takes '
+                    f'no {name}'
+                    f'{near(name, signature(CheckpointHook).parameters)}, and '
+                    'would stop at its first checkpoint')
+
+
+def _divides(interval) -> bool:
+    try:
+        1 % interval
+    except (TypeError, ZeroDivisionError):
+        return False
+    return True
 
 
 def _refuse(problems: Sequence[Problem],
@@ -158,7 +174,7 @@ def check_runner(runner, names: Sequence[str]) -> list[Problem]:
     with same_numbers():
         problems = list(check_parts(parts, bare(runner.model), runner.hooks))
         if 'train' in names:
-            problems += guarded(_check_intervals, runner, names)
+            problems += guarded(_check_intervals, runner)
         if isinstance(runner.cfg.get('model'), dict):
             problems += _shapes(runner.cfg)[1]
     loop = runner.train_loop if 'train' in names else None

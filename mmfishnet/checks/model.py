@@ -190,9 +190,10 @@ def _check_levels(key: str, head: nn.Module, giver: nn.Module, outputs,
     """As many features as there are levels of anchors or points."""
     levels = getattr(getattr(head, 'prior_generator', None), 'num_levels',
                      None)
-    if levels is None or owner(type(head), 'forward').__name__ not in (
-            'AnchorHead', 'AnchorFreeHead', 'FCOSHead') or not isinstance(
-                outputs, (list, tuple)) or len(outputs) == levels:
+    if levels is None or not is_known(type(head)) or owner(
+            type(head), 'forward').__name__ not in (
+                'AnchorHead', 'AnchorFreeHead', 'FCOSHead') or not isinstance(
+                    outputs, (list, tuple)) or len(outputs) == levels:
         return None
     return say(f'model.{key}', f'it has priors at {levels} strides, and '
                f'{type(giver).__name__} gives {len(outputs)} features. Change '

@@ -105,14 +105,18 @@ def _check_channels(data: Data, inputs, model: nn.Module,
     if not _reads_inputs(model) or not is_known(type(backbone)) or (
             'in_channels' not in signature(type(backbone)).parameters):
         return
+    try:
+        reads = image_channels(backbone)
+    except ValueError:  # it begins with something else
+        return
     # One channel less the mean of three is three.
     if isinstance(inputs, Tensor) and inputs.dim() == 3 and len(
-            inputs) not in (1, image_channels(backbone)):
+            inputs) not in (1, reads):
         yield said(f'{data.key}.pipeline', 'its pictures have '
                    f'{len(inputs)} channels, and {type(backbone).__name__} '
-                   f'reads {image_channels(backbone)}. Set model.backbone.'
-                   'in_channels, and mean and std of the data_preprocessor, '
-                   'or color_type of LoadImageFromFile')
+                   f'reads {reads}. Set model.backbone.in_channels, and mean '
+                   'and std of the data_preprocessor, or color_type of '
+                   'LoadImageFromFile')
 
 
 def _make(dataset: BaseDataset) -> tuple:

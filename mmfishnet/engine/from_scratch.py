@@ -68,8 +68,8 @@ def follow_checkpoint(cfg: Config, checkpoint: str, content) -> str | None:
         str: A line for the log, or None if nothing was to be done.
     """
     meta = content.get('meta') if isinstance(content, dict) else None
-    text = str((meta or {}).get('cfg'))  # which is not executed
-    if cfg.get('from_scratch') or not re.search(
+    text = str(meta.get('cfg')) if isinstance(meta, dict) else ''
+    if cfg.get('from_scratch') or not re.search(  # which is not executed
             '^from_scratch = True', text, re.MULTILINE):
         return None
     return f'{train_from_scratch(cfg)}, as {checkpoint} was trained'

@@ -34,9 +34,9 @@ class Nothing(BaseModel):
         return dict(loss=self.weight.sum())
 
 
-def runner_of(coco):
+def runner_of(coco, kind=Runner):
     coco.write()
-    return Runner.from_cfg(Config({**dict(
+    return kind.from_cfg(Config({**dict(
         model=dict(type='Nothing'), val_cfg={}, log_level='ERROR',
         work_dir=str(coco.root / 'work'), experiment_name=coco.root.name,
         randomness=dict(seed=1),
@@ -97,7 +97,7 @@ def test_hook(coco, monkeypatch):
     (lambda c: c.cfg.update(default_hooks=dict(checkpoint=dict(
         type='CheckpointHook', interval='1', intervall=2))),
      "(?s)interval: it is '1'.*intervall .*'interval'"),
-    (lambda c: c.cfg['train_cfg'].update(val_interval=0),
+    (lambda c: c.cfg['train_cfg'].update(val_interval=0, val_begin=1),
      'val_interval: it is 0'),
     (lambda c: c.cfg.update(optim_wrapper=dict(
         type='AmpOptimWrapper', optimizer=dict(type='SGD', lr=1))),
@@ -118,6 +118,39 @@ def test_nothing_is_started(coco, monkeypatch, change, words):
             checked(runner, ('train', 'val')):
         runner.train()
     assert Nothing.steps == before
+
+
+@pytest.mark.parametrize('change', [
+    dict(train_cfg=dict(val_interval=0, val_begin=1), val_cfg=None,
+         val_dataloader=None, val_evaluator=None),
+    dict(train_cfg=dict(val_interval=0, val_begin=2)),
+    dict(train_cfg=dict(val_begin=2), default_hooks=dict(checkpoint=dict(
+        type='CheckpointHook', interval=-1, save_last=False, intervall=2)))])
+def test_upstream_trains_it(coco, change):
+    """With the check and without: what would stop a run is never read."""
+    coco.cfg['train_cfg'].update(change.pop('train_cfg'))
+    coco.cfg.update(change)
+    for check in (True, False):
+        runner = runner_of(coco)
+        with checked(runner, ('train', 'val'), check):
+            runner.train()
+        assert runner.epoch == 1
+
+
+def test_arguments_of_a_runner_of_ones_own(coco):
+    """What it saves with is its own affair."""
+    class Own(Runner):
+        def save_checkpoint(self, *args, more, **kwargs):
+            super().save_checkpoint(*args, **kwargs)
+            Own.more = more
+
+    coco.cfg['train_cfg'].update(val_begin=2)
+    coco.cfg['default_hooks'] = dict(
+        checkpoint=dict(type='CheckpointHook', more=3))
+    runner = runner_of(coco, Own)
+    with checked(runner, ('train', 'val')):
+        runner.train()
+    assert Own.more == 3
 
 
 def test_upstreams_errors(coco):

@@ -25,7 +25,7 @@ from mmfishnet.checks.model import build_shapes, check_channels, check_heads
 from mmfishnet.checks.schedule import Length, check_lines, reduce
 from mmfishnet.engine.runner import ToolRunner
 
-from .conftest import RETINA, WIDE, data_of, expect
+from .conftest import FPN, RETINA, WIDE, data_of, expect
 
 
 def no_error(found):
@@ -165,6 +165,12 @@ def test_heads_and_channels(coco):
         expect(check_heads(model, data, True), level, ['num_classes', 'is 2'])
         expect(check_channels(cfg, model), 'error' if cls is Same else level,
                ['model.neck.in_channels', '[64, 128, 256, 512]'])
+        cfg['neck'] = dict(FPN, in_channels=[64, 128, 256, 512])
+        found = list(check_channels(cfg, build_shapes(cfg, 'mmdet')))
+        if kind is RetinaHead:
+            assert not found
+        else:
+            expect(found, level, ['5 strides, and FPN gives 4 features'])
 
 
 class OneCycleLR(Cycle):

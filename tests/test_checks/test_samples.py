@@ -92,3 +92,12 @@ def test_classification(folders, part, words):
     _, cfg = folders
     cfg[f'{part}_dataloader'].dataset.with_label = False
     expect(check_config(cfg), 'error', [f'{part}_dataloader', *words])
+
+
+def test_backbone_without_a_convolution(folders):
+    """Its channels are not known, and the rest is asked all the same."""
+    _, cfg = folders
+    cfg.model.backbone = dict(type='T2T_ViT', img_size=32)
+    cfg.model.neck = None
+    cfg.train_dataloader.dataset.with_label = False
+    expect(check_config(cfg), 'error', ['LinearClsHead reads gt_label'])

@@ -11,6 +11,7 @@ from mmfishnet.engine.exact.resume import (
     open_checkpoint,
     set_resume,
 )
+from mmfishnet.engine.from_scratch import follow_checkpoint
 
 RUN = dict(
     meta=dict(epoch=1, iter=8, seed=7),
@@ -114,12 +115,20 @@ def test_what_starts_anew_is_said(tmp_path):
 
 @pytest.mark.parametrize('content', [
     [1, 2], None, 'text', torch.zeros(3), dict(state_dict=[1]),
-    dict(state_dict=None), dict(state_dict={1: torch.zeros(2)}),
-    dict(state_dict={}, meta='text')])
+    dict(state_dict=None), dict(state_dict={1: torch.zeros(2)})])
 def test_what_holds_no_weights_by_their_names(tmp_path, content):
     torch.save(content, tmp_path / 'a.pth')
     with pytest.raises(CheckpointError, match=r'a\.pth is no checkpoint'):
         open_checkpoint(str(tmp_path / 'a.pth'))
+
+
+def test_meta_of_others(tmp_path):
+    """Nobody asks it of weights; no run can go on from it."""
+    path, cfg = str(tmp_path / 'a.pth'), Config(dict(work_dir='.'))
+    torch.save(dict(RUN, state_dict={}, meta='text'), path)
+    assert follow_checkpoint(cfg, path, open_checkpoint(path)) is None
+    with pytest.raises(ValueError, match='holds weights alone'):
+        set_resume(cfg, path)
 
 
 def test_damaged_checkpoints_are_refused(tmp_path):

@@ -69,7 +69,7 @@ def set_resume(cfg: Config,
     notes += _check_complete(cfg, found, content)
     # Go on with the seed of the run, where the config names none.
     randomness = dict(cfg.get('randomness') or {})
-    seed = (content.get('meta') or {}).get('seed')
+    seed = content.get('meta', {}).get('seed')
     if seed is not None and randomness.get('seed') is None:
         cfg.randomness = dict(randomness, seed=seed)
     return found, [f'--resume: {note}' for note in notes]
@@ -125,9 +125,9 @@ def open_checkpoint(checkpoint: str):
     if has_scheme(checkpoint) and not osp.isfile(path):
         return {}
     content = read_checkpoint(path)
-    held = content if isinstance(content, dict) else {'state_dict': None}
-    weights, meta = held.get('state_dict', held), held.get('meta') or {}
-    if not isinstance(weights, dict) or not isinstance(meta, dict) or not all(
+    weights = content.get('state_dict', content) if isinstance(
+        content, dict) else None
+    if not isinstance(weights, dict) or not all(
             isinstance(name, str) for name in weights):
         raise CheckpointError(
             f'{path} is no checkpoint: it holds {short(content)}. It should '
@@ -142,8 +142,8 @@ def _check_complete(cfg: Config, path: str, content) -> list[str]:
     anew = ('To start anew from these weights, use `--cfg-options '
             f'load_from={path}` without --resume; to go on with a run, name '
             'one of its epoch_N.pth or iter_N.pth.')
-    if not isinstance(content, dict) or not {'meta', 'message_hub'
-                                             } <= content.keys():
+    if 'message_hub' not in content or not isinstance(
+            content.get('meta'), dict):
         raise ValueError(
             f'--resume: {path} holds weights alone, as a published file does, '
             f'and not where in a run they are from. {anew}')

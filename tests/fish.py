@@ -1,5 +1,6 @@
 # Copyright (c) mmfishnet authors. All rights reserved.
 """Fish for tests: every stage is there, and a step takes no time."""
+from torch import nn
 
 SMALL = dict(
     stem_channels=16,
@@ -25,3 +26,13 @@ RECIPE = dict(
     frozen_stages=0,
     norm_cfg=dict(type='BN', requires_grad=False),
     norm_eval=True)
+
+
+def fill_norms(model, std):
+    """Give batch norms weights and statistics as if trained."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.weight, module.running_var):
+                nn.init.uniform_(tensor, 0.5, 1.5)
+            for tensor in (module.bias, module.running_mean):
+                nn.init.normal_(tensor, std=std)

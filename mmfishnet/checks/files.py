@@ -107,13 +107,15 @@ def _look_for(data: Data, records: list, key: str,
     gone = [p for p, length in zip(paths, lengths) if length is None]
     empty = [p for p, length in zip(paths, lengths) if length == 0]
     lost, problems, place = {*gone, *empty}, [], data.ann_file or data.key
-    for folder, count in sorted(Counter(map(osp.dirname, gone)).items()):
-        if not osp.isdir(folder or '.'):
-            gone = [p for p in gone if osp.dirname(p) != folder]
-            problems.append(error(
-                data.key, f'the folder {folder!r} of {count} of its {what} is '
-                f'not there (looked for {osp.abspath(folder)}). Set data_root '
-                'or data_prefix of the data set, or --data-root'))
+    folders = {folder: count for folder, count in sorted(
+        Counter(map(osp.dirname, gone)).items())
+        if not osp.isdir(folder or '.')}
+    problems += [error(
+        data.key, f'the folder {folder!r} of {count} of its {what} is not '
+        f'there (looked for {osp.abspath(folder)}). Set data_root or '
+        'data_prefix of the data set, or --data-root')
+        for folder, count in folders.items()]
+    gone = [p for p in gone if osp.dirname(p) not in folders]
     if gone:
         folder, name = osp.split(gone[0])
         stem = osp.splitext(name)[0].casefold()

@@ -9,6 +9,7 @@ from torch import nn
 
 from direct_bp import tabulate_isolated, tabulate_paths
 from direct_paths import find_direct_paths, find_stages, measure_gradients
+from fish import fill_norms
 from mmfishnet.models import FishNet
 from mmfishnet.wiring import STAGES
 from networks import NETWORKS
@@ -220,12 +221,7 @@ class ClosedForm:
 def test_gradients_are_the_analytic_ones():
     """Of a FishNet-99, with statistics as if trained."""
     trained_fish = FishNet(99, out_indices=(3, )).double().eval()
-    for module in trained_fish.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for tensor in (module.weight, module.running_var):
-                nn.init.uniform_(tensor, 0.5, 1.5)
-            for tensor in (module.bias, module.running_mean):
-                nn.init.normal_(tensor, std=0.3)
+    fill_norms(trained_fish, 0.3)
     outputs = dict(
         stem='stem',
         tail1='tail1.down',

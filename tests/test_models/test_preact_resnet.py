@@ -4,6 +4,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import nn
 
+from fish import fill_norms
 from mmfishnet.models import PreActResNet
 
 
@@ -22,12 +23,7 @@ def test_same_features_as_an_independent_one():
     preresnet = pytest.importorskip('pytorchcv.models.preresnet')
     torch.manual_seed(0)
     theirs = preresnet.preresnet50b().double().eval()
-    for module in theirs.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for tensor in (module.weight, module.running_var):
-                nn.init.uniform_(tensor, 0.5, 1.5)
-            for tensor in (module.bias, module.running_mean):
-                nn.init.normal_(tensor, std=0.1)
+    fill_norms(theirs, 0.1)
     ours = PreActResNet(50, out_indices=(0, 3)).double().eval()
 
     source = theirs.features
